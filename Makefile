@@ -1,0 +1,52 @@
+# `make train` and `make test` do everything from a fresh clone; all they need is Python 3.11 and make.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXPERIMENT ?= digits_classifier
+
+.PHONY: train test test-long bench lint format venv clean help
+
+help:
+	@echo "make train      install, train $(EXPERIMENT), say where everything is"
+	@echo "make test       install, lint, type-check, test"
+	@echo "make test-long  the tests that take minutes"
+	@echo "make bench      measure; the tables of docs/performance.md"
+	@echo "make format     let ruff format and fix"
+
+train: $(VENV)/.installed
+	$(BIN)/pymodules train $(EXPERIMENT) --reset
+
+test: lint
+	$(BIN)/pytest -m "not long" --cov --cov-report=term
+
+test-long: $(VENV)/.installed
+	$(BIN)/pytest -m long
+
+bench: $(VENV)/.installed-bench
+	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/step_overhead.py
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+venv: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling editables
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,examples]"
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,examples,bench]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .coverage .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
