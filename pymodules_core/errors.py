@@ -1,0 +1,194 @@
+"""Every error this package raises on purpose, and how each prints.
+
+An error says what is wrong with which value, where it came from, the closest match and the fix;
+the same facts are attributes. Exit codes of the command line hang on the class.
+
+    PymodulesError
+    ├── SettingsError (ValueError)            a settings dict or experiment.toml
+    ├── InvalidNameError (ValueError)         a module, experiment, checkpoint or pool name
+    ├── ExperimentNotFoundError (FileNotFoundError)
+    ├── ExistingRunError (FileExistsError)    a run is there already
+    ├── InvalidSpecError (TypeError)          a ModuleSpec that a plugin made
+    ├── ModuleFileError (ImportError)         a file in pymodules/modules/, or its build function
+    │   └── CircularImportError
+    ├── BuildError (RuntimeError)             a factory of a package
+    ├── DuplicateModuleError (ValueError)
+    ├── UnknownModuleError (KeyError, AttributeError)
+    ├── SharedParameterError (ValueError)
+    ├── PluginError (RuntimeError)            a plugin that the run needs is broken
+    ├── TaskError (ValueError)                task.py: what it lacks, gives or returns
+    ├── CheckpointError (ValueError)          a pool or a checkpoint file
+    │   ├── CheckpointNotFoundError (FileNotFoundError)
+    │   ├── CheckpointFileError               damaged, foreign or unsafe
+    │   ├── WeightMismatchError               keys or shapes differ
+    │   └── UninitializedModuleError          lazy parameters at save
+    └── TrainingError (RuntimeError)          the run failed (exit code 1)
+        ├── NonFiniteLossError (FloatingPointError)
+        └── StepError                         the task's own code raised
+"""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class PymodulesError(Exception):
+    """Base of all errors of this package.
+
+    Args:
+        what: What is wrong with which value; may span lines.
+        file: Where it came from.
+        line: 1-based line in ``file``.
+        key: Dotted path of the setting, such as ``settings.frozen``.
+        found: The offending value.
+        closest: The nearest valid value.
+        fix: What to do, as an imperative.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        file: Path | str | None = None,
+        line: int | None = None,
+        key: str | None = None,
+        found: object = None,
+        closest: str | None = None,
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.file = Path(file) if file is not None else None
+        self.line = line
+        self.key = key
+        self.found = found
+        self.closest = closest
+        self.fix = fix
+
+    def __str__(self) -> str:
+        where = ""
+        if self.file is not None:
+            where = (
+                f"{display_path(self.file)}:{self.line}: "
+                if self.line
+                else (f"{display_path(self.file)}: ")
+            )
+        parts = [f"{where}{self.what}"]
+        if self.closest is not None:
+            parts.append(f"  closest match: {self.closest}")
+        if self.fix is not None:
+            parts.append(f"  fix: {self.fix}")
+        return "\n".join(parts)
+
+
+class SettingsError(PymodulesError, ValueError):
+    """A ``settings`` dict, ``experiment.toml`` or override is not valid."""
+
+
+class InvalidNameError(PymodulesError, ValueError):
+    """A name is not allowed or leads out of the data home."""
+
+
+class ExperimentNotFoundError(PymodulesError, FileNotFoundError):
+    """No experiment of that name or path."""
+
+
+class ExistingRunError(PymodulesError, FileExistsError):
+    """The experiment, or the checkpoint folder, holds a run already."""
+
+
+class InvalidSpecError(PymodulesError, TypeError):
+    """A ``ModuleSpec`` has a field of the wrong type."""
+
+
+class ModuleFileError(PymodulesError, ImportError):
+    """A module file cannot be read, run, or gives no module."""
+
+
+class CircularImportError(ModuleFileError):
+    """Module files import each other in a circle."""
+
+
+class BuildError(PymodulesError, RuntimeError):
+    """A module's factory failed or returned something else than a module."""
+
+
+class DuplicateModuleError(PymodulesError, ValueError):
+    """Two providers give a module of one name, or names that a file system may confuse."""
+
+
+class UnknownModuleError(PymodulesError, KeyError, AttributeError):
+    """No module of that name in the pool."""
+
+
+class SharedParameterError(PymodulesError, ValueError):
+    """A frozen and a trained module share a parameter."""
+
+
+class PluginError(PymodulesError, RuntimeError):
+    """A plugin failed and the run cannot do without it."""
+
+
+class TaskError(PymodulesError, ValueError):
+    """The task lacks a function, or one of its functions gives something unusable."""
+
+
+class CheckpointError(PymodulesError, ValueError):
+    """A checkpoint pool or file cannot be used."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """The pool, module or file does not exist."""
+
+
+class CheckpointFileError(CheckpointError):
+    """The file is damaged, is no state dict, or may not be loaded safely."""
+
+
+class WeightMismatchError(CheckpointError):
+    """Keys or shapes in the file differ from the module's."""
+
+
+class UninitializedModuleError(CheckpointError):
+    """A lazy module has parameters without a shape."""
+
+
+class TrainingError(PymodulesError, RuntimeError):
+    """The run started and failed."""
+
+    exit_code = 1
+
+
+class NonFiniteLossError(TrainingError, FloatingPointError):
+    """A loss is NaN or infinite."""
+
+
+class StepError(TrainingError):
+    """The task's own code raised during the run."""
+
+
+def display_path(path: Path) -> str:
+    """Give ``path`` relative to the working directory where that is shorter to read."""
+    try:
+        relative = path.resolve().relative_to(Path.cwd())
+    except (ValueError, OSError):
+        return str(path)
+    return str(relative)
+
+
+def closest_match(name: str, candidates: Iterable[str]) -> str | None:
+    """Give the candidate most like ``name``, or None if nothing comes near."""
+    pool = {candidate.lower(): candidate for candidate in candidates}
+    matches = difflib.get_close_matches(name.lower(), pool, n=1, cutoff=0.6)
+    return pool[matches[0]] if matches else None
+
+
+def list_words(words: Iterable[object], *, none: str = "none", most: int = 20) -> str:
+    """Join names for a message; long lists are cut with a count, an empty one reads ``none``."""
+    items = [str(word) for word in words]
+    if not items:
+        return none
+    rest = f", … ({len(items) - most} more)" if len(items) > most else ""
+    return ", ".join(items[:most]) + rest

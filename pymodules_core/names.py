@@ -1,0 +1,232 @@
+"""Names of modules, experiments, checkpoint files and pools: what is allowed, and where they lead.
+
+Names reach paths on disk, attributes of the pool and keys of state dicts, so each kind is checked
+once here, before anything is opened.
+"""
+
+import keyword
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from pymodules_core.errors import (
+    DuplicateModuleError,
+    InvalidNameError,
+    closest_match,
+    list_words,
+)
+
+FRZN = "frzn"
+INIT = "init"
+LAST = "last"
+BEST = "best"
+EPOCH_PREFIX = "epoch_"
+CHECKPOINT_SUFFIX = ".pt"
+
+_LONGEST_NAME_BYTES = 200
+_EPOCH_POOL = re.compile(rf"{EPOCH_PREFIX}([1-9][0-9]*)")
+_WINDOWS_RESERVED = frozenset(
+    ["con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10))]
+    + [f"lpt{i}" for i in range(1, 10)]
+)
+# Public attributes of torch.nn.ModuleDict and of ModulePool. Spelt out because torch may not be
+# imported here; a test compares the list with both classes.
+RESERVED_MODULE_NAMES = frozenset(
+    """
+    add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda discover
+    double dump_patches entries eval extra_repr float forward from_modules get get_buffer
+    get_extra_state get_parameter get_submodule half ipu is_frozen items keys load_state_dict
+    modules mtia named_buffers named_children named_modules named_parameters origins parameters
+    pending_weights pop register_backward_hook register_buffer register_forward_hook
+    register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
+    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module
+    register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_
+    set_extra_state set_submodule set_training settings share_memory shared_parameters
+    state_dict to to_empty train training type update values xpu zero_grad
+    """.split()  # noqa: SIM905  one word a line would be sixty lines
+)
+
+
+def check_module_name(name: object, *, file: Path | None = None) -> str:
+    """Return ``name`` if it may name a module.
+
+    A module name is a Python identifier that is no keyword, does not start with ``_``, is in
+    Unicode form NFKC, and is no attribute of ``ModulePool`` or ``torch.nn.ModuleDict``.
+
+    Raises:
+        InvalidNameError: If it may not.
+    """
+    rule = "a module name is a Python identifier that does not start with '_'"
+    if not isinstance(name, str):
+        raise InvalidNameError(
+            f"module name: expected str, found {type(name).__name__}", file=file, found=name
+        )
+    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+        suggestion = _suggest_identifier(name)
+        raise InvalidNameError(
+            f"module name {name!r} is not allowed: {rule}",
+            file=file,
+            found=name,
+            fix=f"name it {suggestion!r}" if suggestion else "choose another name",
+        )
+    if unicodedata.normalize("NFKC", name) != name:
+        raise InvalidNameError(
+            f"module name {name!r} is not in Unicode form NFKC, so file and attribute would differ",
+            file=file,
+            found=name,
+            fix=f"name it {unicodedata.normalize('NFKC', name)!r}",
+        )
+    if name in RESERVED_MODULE_NAMES:
+        raise InvalidNameError(
+            f"module name {name!r} is an attribute of the module pool",
+            file=file,
+            found=name,
+            fix=f"name it {name + '_net'!r}",
+        )
+    check_path_name(name, kind="module name", file=file)
+    return name
+
+
+def check_path_name(name: object, *, kind: str, file: Path | None = None) -> str:
+    """Return ``name`` if it is one plain path component on every common file system.
+
+    Args:
+        name: The name to check.
+        kind: What it names, for the message: ``"exp_name"``, ``"ckp_name"``.
+        file: Where the name was written.
+
+    Raises:
+        InvalidNameError: For separators, drives, ``..``, control characters, a leading ``-``, a
+            trailing dot or space, names reserved by Windows, and over-long names.
+    """
+    if not isinstance(name, str):
+        raise InvalidNameError(
+            f"{kind}: expected str, found {type(name).__name__}", file=file, found=name
+        )
+    reason = _path_name_fault(name)
+    if reason is not None:
+        shown = name if len(name) <= 80 else f"{name[:80]}…"
+        raise InvalidNameError(
+            f"{kind} {shown!r} is not allowed: {reason}",
+            file=file,
+            found=name,
+            fix="use one plain name of letters, digits, '_', '-' and '.'",
+        )
+    return name
+
+
+def resolve_inside(root: Path, *parts: str, kind: str) -> Path:
+    """Join ``parts`` below ``root`` and refuse a path that a symlink leads out of it.
+
+    ``root`` itself may be a symlink.
+
+    Raises:
+        InvalidNameError: If the real path is outside ``root``.
+    """
+    path = root.joinpath(*parts)
+    real_root, real = root.resolve(), path.resolve()
+    if not real.is_relative_to(real_root):
+        raise InvalidNameError(
+            f"{kind}: {path} leads out of the data home, to {real}",
+            found=str(path),
+            fix=f"copy the file below {root} instead of linking to it",
+        )
+    return path
+
+
+def check_distinct(names: Iterable[str]) -> None:
+    """Refuse names that differ only in case, which some file systems hold for one.
+
+    Raises:
+        DuplicateModuleError: With both names.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        if folded in seen and seen[folded] != name:
+            raise DuplicateModuleError(
+                f"module names {seen[folded]!r} and {name!r} differ only in case: "
+                "some file systems hold them for one",
+                found=name,
+                fix="rename one of them",
+            )
+        seen[folded] = name
+
+
+def epoch_pool(epoch: int) -> str:
+    """Name the pool of an epoch, counted from 1."""
+    return f"{EPOCH_PREFIX}{epoch}"
+
+
+def parse_epoch_pool(pool_name: str) -> int | None:
+    """Give the epoch of an ``epoch_<n>`` pool name, or None for any other name."""
+    match = _EPOCH_POOL.fullmatch(pool_name)
+    return int(match[1]) if match else None
+
+
+def check_pool_name(pool_name: object, *, existing: Iterable[str] | None = None) -> str:
+    """Return ``pool_name`` if it is one of the pool names.
+
+    Args:
+        pool_name: ``frzn``, ``init``, ``last``, ``best`` or ``epoch_<n>``.
+        existing: Pools on disk, listed in the message.
+
+    Raises:
+        InvalidNameError: For any other name.
+    """
+    fixed = (FRZN, INIT, LAST, BEST)
+    if isinstance(pool_name, str) and (pool_name in fixed or parse_epoch_pool(pool_name)):
+        return pool_name
+    there = list(existing) if existing is not None else [*fixed, epoch_pool(1)]
+    raise InvalidNameError(
+        f"unknown checkpoint pool {pool_name!r}; "
+        + (
+            f"there are: {list_words(there)}"
+            if existing is not None
+            else f"pools are {list_words(fixed)} and {EPOCH_PREFIX}<n>"
+        ),
+        found=pool_name,
+        closest=closest_match(str(pool_name), there),
+    )
+
+
+def pool_sort_key(pool_name: str) -> tuple[int, int]:
+    """Order pools as a run writes them: frzn, init, last, best, then epochs by number."""
+    fixed = (FRZN, INIT, LAST, BEST)
+    if pool_name in fixed:
+        return fixed.index(pool_name), 0
+    return len(fixed), parse_epoch_pool(pool_name) or 0
+
+
+def _path_name_fault(name: str) -> str | None:
+    if not name.strip():
+        return "it is empty"
+    if name in {".", ".."}:
+        return "it names a folder's parent or itself"
+    if "/" in name or "\\" in name:
+        return "it holds a path separator"
+    if re.match(r"[A-Za-z]:", name):
+        return "it starts with a drive"
+    if any(unicodedata.category(char).startswith("C") for char in name):
+        return "it holds a control character"
+    if name.startswith("-"):
+        return "a leading '-' reads as an option"
+    if name.startswith("."):
+        return "a leading '.' hides it"
+    if name[-1] in ". ":
+        return "a trailing dot or space is lost on some file systems"
+    if name.split(".", maxsplit=1)[0].lower() in _WINDOWS_RESERVED:
+        return "the name is reserved on Windows"
+    if len(name.encode()) > _LONGEST_NAME_BYTES:
+        return f"it is longer than {_LONGEST_NAME_BYTES} bytes"
+    return None
+
+
+def _suggest_identifier(name: str) -> str | None:
+    candidate = re.sub(r"\W", "_", name).strip("_")
+    if candidate[:1].isdigit():
+        candidate = f"m{candidate}"
+    if keyword.iskeyword(candidate):
+        candidate = f"{candidate}_module"
+    return candidate if candidate.isidentifier() else None

@@ -1,0 +1,78 @@
+"""What lies in an experiment's ``data/``: names of files, reading them back, moving a run aside.
+
+No torch here: ``list`` and ``status`` read runs without it.
+"""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+from pymodules_core.errors import ExistingRunError, display_path
+from pymodules_core.experiment import Experiment
+
+RUN_FILE_NAME = "run.json"
+METRICS_FILE_NAME = "metrics.jsonl"
+CHECKPOINTS_DIR_NAME = "module_ckps"
+
+
+def checkpoints_dir(experiment_path: Path) -> Path:
+    """Give the folder of an experiment's checkpoint pools."""
+    return experiment_path / "data" / CHECKPOINTS_DIR_NAME
+
+
+def read_run_file(experiment_path: Path) -> dict[str, Any] | None:
+    """Give an experiment's ``run.json``, or None where there is none or it is damaged."""
+    try:
+        content = json.loads((experiment_path / "data" / RUN_FILE_NAME).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def has_run(experiment: Experiment) -> bool:
+    """Tell whether an experiment's ``data/`` holds anything of a run."""
+    names = (RUN_FILE_NAME, METRICS_FILE_NAME, CHECKPOINTS_DIR_NAME)
+    return any((experiment.data_dir / name).exists() for name in names)
+
+
+def refuse_existing_run(experiment: Experiment) -> None:
+    """Refuse to train over a run.
+
+    Raises:
+        ExistingRunError: There is one; the message says how far it is.
+    """
+    if not has_run(experiment):
+        return
+    run = read_run_file(experiment.path) or {}
+    raise ExistingRunError(
+        f"experiment {experiment.name!r} has a run already "
+        f"({run.get('state', 'unknown state')}, epoch {run.get('epoch', '?')})",
+        file=experiment.data_dir,
+        found=run.get("state"),
+        fix=f"pymodules train {experiment.name} --reset moves it aside and starts anew",
+    )
+
+
+def move_run_aside(experiment: Experiment) -> Path | None:
+    """Rename ``data/`` to the first free ``data.<n>``; nothing is deleted.
+
+    Returns:
+        The new path, or None where there was no run.
+
+    Raises:
+        ExistingRunError: The folder cannot be renamed.
+    """
+    if not has_run(experiment):
+        return None
+    free = (experiment.path / f"data.{number}" for number in itertools.count(1))
+    target = next(path for path in free if not path.exists())
+    try:
+        experiment.data_dir.rename(target)
+    except OSError as error:
+        raise ExistingRunError(
+            f"cannot move the old run to {display_path(target)}: {error.strerror}",
+            file=experiment.data_dir,
+            fix="make the experiment's folder writable, or move data/ yourself",
+        ) from error
+    return target

@@ -1,0 +1,31 @@
+"""What a person writes: module settings and ``experiment.toml``, checked strictly."""
+
+from pymodules_core.settings.experiment_settings import (
+    CheckpointSettings,
+    ExperimentSettings,
+    ModulesSettings,
+    OptimizerSettings,
+    PluginsSettings,
+    TrainSettings,
+)
+from pymodules_core.settings.module_settings import (
+    ModuleSettings,
+    WeightsFromCkp,
+    WeightsFromExp,
+    structure_module_settings,
+)
+from pymodules_core.settings.structure import structure
+
+__all__ = [
+    "CheckpointSettings",
+    "ExperimentSettings",
+    "ModuleSettings",
+    "ModulesSettings",
+    "OptimizerSettings",
+    "PluginsSettings",
+    "TrainSettings",
+    "WeightsFromCkp",
+    "WeightsFromExp",
+    "structure",
+    "structure_module_settings",
+]

@@ -1,0 +1,153 @@
+"""The ``settings`` dict of a module file or spec."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from pymodules_core.errors import SettingsError
+from pymodules_core.names import check_module_name, check_path_name, check_pool_name
+from pymodules_core.settings.structure import KeyPath, structure
+
+
+@attrs.frozen(kw_only=True)
+class WeightsFromCkp:
+    """Initial weights from ``<data home>/module_ckps/<ckp_name>``.
+
+    Attributes:
+        ckp_name: File name below ``module_ckps``.
+        strict: Every key of the module must be in the file and the other way round.
+        rename: Old prefix to new prefix, applied to the file's keys.
+        skip_mismatched: Leave parameters whose shape differs as they were built.
+    """
+
+    ckp_name: str
+    strict: bool = True
+    rename: dict[str, str] = attrs.field(factory=dict)
+    skip_mismatched: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class WeightsFromExp:
+    """Initial weights from a checkpoint pool of another experiment in the same data home.
+
+    Attributes:
+        exp_name: The other experiment.
+        ckp_pool_name: One of its pools: ``frzn``, ``init``, ``last``, ``best``, ``epoch_<n>``.
+        module_name: The module in that pool.
+        strict: As in ``WeightsFromCkp``, with the two keys that follow.
+        rename: Old prefix to new prefix.
+        skip_mismatched: Leave parameters whose shape differs as they were built.
+    """
+
+    exp_name: str
+    ckp_pool_name: str
+    module_name: str
+    strict: bool = True
+    rename: dict[str, str] = attrs.field(factory=dict)
+    skip_mismatched: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class ModuleSettings:
+    """Settings of one module.
+
+    Attributes:
+        frozen: No gradients for its parameters, always in eval mode, saved to ``frzn`` only.
+        mode: ``"eval"`` keeps a module that trains in eval mode, for fixed batch-norm statistics.
+        load_weights_from_ckp: Initial weights from a checkpoint file.
+        load_weights_from_exp: Initial weights from another experiment.
+    """
+
+    frozen: bool = False
+    mode: Literal["train", "eval"] = "train"
+    load_weights_from_ckp: WeightsFromCkp | None = None
+    load_weights_from_exp: WeightsFromExp | None = None
+
+    @property
+    def weights_source(self) -> WeightsFromCkp | WeightsFromExp | None:
+        """Where the initial weights come from, or None for weights as built."""
+        return self.load_weights_from_ckp or self.load_weights_from_exp
+
+    @property
+    def weights_text(self) -> str | None:
+        """The source as one word: ``<ckp_name>`` or ``<exp>/<pool>/<module>``."""
+        if self.load_weights_from_ckp is not None:
+            return self.load_weights_from_ckp.ckp_name
+        if self.load_weights_from_exp is not None:
+            source = self.load_weights_from_exp
+            return f"{source.exp_name}/{source.ckp_pool_name}/{source.module_name}"
+        return None
+
+
+def structure_module_settings(
+    raw: object,
+    *,
+    file: Path | None = None,
+    line_of: Callable[[KeyPath], int | None] = lambda _: None,
+    overlay: Mapping[str, object] | None = None,
+    overlay_file: Path | None = None,
+    overlay_root: str = "",
+    overlay_line_of: Callable[[KeyPath], int | None] = lambda _: None,
+) -> ModuleSettings:
+    """Check a module's ``settings`` and lay the experiment's table for it on top.
+
+    Args:
+        raw: The dict as written beside the module.
+        file: Where ``raw`` was written.
+        line_of: Finds the line of a key in ``file``.
+        overlay: ``[modules.settings.<name>]`` of ``experiment.toml``; its keys win.
+        overlay_file: The ``experiment.toml``.
+        overlay_root: Dotted path of that table.
+        overlay_line_of: Finds the line of a key below that table.
+
+    Raises:
+        SettingsError: Unknown key, wrong type, missing key, or both sources of weights.
+        InvalidNameError: A name in it is not allowed.
+    """
+    settings = structure(raw, ModuleSettings, root="settings", file=file, line_of=line_of)
+    _check_names(settings, file)
+    _check_one_source(settings, "settings", file, line_of)
+    if not overlay:
+        return settings
+    over = structure(
+        overlay, ModuleSettings, root=overlay_root, file=overlay_file, line_of=overlay_line_of
+    )
+    _check_names(over, overlay_file)
+    _check_one_source(over, overlay_root, overlay_file, overlay_line_of)
+    changes = {key: getattr(over, key) for key in overlay}
+    # A source of weights in the overlay replaces the module's own, whichever kind that was.
+    if over.weights_source is not None:
+        changes |= {
+            "load_weights_from_ckp": over.load_weights_from_ckp,
+            "load_weights_from_exp": over.load_weights_from_exp,
+        }
+    return attrs.evolve(settings, **changes)
+
+
+def _check_one_source(
+    settings: ModuleSettings,
+    root: str,
+    file: Path | None,
+    line_of: Callable[[KeyPath], int | None],
+) -> None:
+    if settings.load_weights_from_ckp and settings.load_weights_from_exp:
+        raise SettingsError(
+            f"{root}: both load_weights_from_ckp and load_weights_from_exp are given",
+            file=file,
+            line=line_of(("load_weights_from_exp",)),
+            key=f"{root}.load_weights_from_exp",
+            found=settings.weights_text,
+            fix="keep the one the weights should come from",
+        )
+
+
+def _check_names(settings: ModuleSettings, file: Path | None) -> None:
+    if settings.load_weights_from_ckp is not None:
+        check_path_name(settings.load_weights_from_ckp.ckp_name, kind="ckp_name", file=file)
+    if settings.load_weights_from_exp is not None:
+        source = settings.load_weights_from_exp
+        check_path_name(source.exp_name, kind="exp_name", file=file)
+        check_pool_name(source.ckp_pool_name)
+        check_module_name(source.module_name, file=file)

@@ -1,0 +1,153 @@
+"""What a provider hands over: module specs, where each came from, and what it is told.
+
+Specs are inert: nothing is imported or built before the pool is.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+from pymodules_core.errors import InvalidSpecError, display_path
+from pymodules_core.names import check_module_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@attrs.frozen
+class FileOrigin:
+    """A module file of the experiment."""
+
+    file: Path
+
+    @property
+    def provider(self) -> str:
+        """The name that ``[modules.override]`` takes for it."""
+        return "files"
+
+    def to_json(self) -> dict[str, str]:
+        """Give kind, path and content hash; a file that is gone has no hash."""
+        try:
+            sha256 = hashlib.sha256(self.file.read_bytes()).hexdigest()
+        except OSError:
+            sha256 = ""
+        return {"kind": "file", "file": str(self.file), "sha256": sha256}
+
+    def __str__(self) -> str:
+        return display_path(self.file)
+
+
+@attrs.frozen
+class DistributionOrigin:
+    """A plugin of an installed distribution."""
+
+    distribution: str
+    version: str
+    entry_point: str
+
+    @property
+    def provider(self) -> str:
+        """The name that ``[modules.override]`` takes for it."""
+        return self.distribution
+
+    def to_json(self) -> dict[str, str]:
+        """Give kind, distribution, version and entry point."""
+        return {"kind": "distribution", **attrs.asdict(self)}
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version} ({self.entry_point})"
+
+
+@attrs.frozen
+class CodeOrigin:
+    """A module or plugin that a program handed over itself."""
+
+    description: str = "code"
+
+    @property
+    def provider(self) -> str:
+        """The name that ``[modules.override]`` takes for it."""
+        return self.description
+
+    def to_json(self) -> dict[str, str]:
+        """Give kind and description."""
+        return {"kind": "code", "description": self.description}
+
+    def __str__(self) -> str:
+        return self.description
+
+
+Origin: TypeAlias = FileOrigin | DistributionOrigin | CodeOrigin
+SettingsSource: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
+
+
+# eq=False: pluggy compares what it holds with ==, and two specs are never "the same".
+@attrs.frozen(eq=False, kw_only=True)
+class ModuleSpec:
+    """How to build one named module.
+
+    Attributes:
+        name: A Python identifier that does not start with ``_``.
+        factory: A callable that returns an ``nn.Module``, or ``"package.module:function"``, which
+            is imported only when the pool is built. Keyword arguments come from
+            ``[modules.args.<name>]``; a parameter named ``module_pool`` receives the other modules,
+            each built when it is first asked for.
+        settings: The module's settings, or a function that gives them, called when the pool is
+            built.
+        description: One line for ``pymodules list``.
+        origin: Where it came from; set by the host, whatever a plugin writes here.
+
+    Raises:
+        InvalidSpecError: If a field has the wrong type.
+        InvalidNameError: If the name is not allowed.
+    """
+
+    name: str
+    factory: "Callable[..., nn.Module] | str"
+    settings: SettingsSource = attrs.field(factory=dict)
+    description: str = ""
+    origin: Origin | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_module_name(self.name)
+        if isinstance(self.factory, str):
+            package, _, function = self.factory.partition(":")
+            parts = [*package.split("."), *function.split(".")]
+            if not all(part.isidentifier() for part in parts):
+                raise InvalidSpecError(
+                    f"factory of module {self.name!r}: {self.factory!r} is no dotted name",
+                    found=self.factory,
+                    fix="write 'package.module:function'",
+                )
+        elif not callable(self.factory):
+            raise InvalidSpecError(
+                f"factory of module {self.name!r}: expected a function or 'package.module:function'"
+                f", found {type(self.factory).__name__}",
+                found=self.factory,
+                fix="pass a function that returns the module, not the module itself",
+            )
+        if not isinstance(self.settings, Mapping) and not callable(self.settings):
+            raise InvalidSpecError(
+                f"settings of module {self.name!r}: expected dict, "
+                f"found {type(self.settings).__name__}",
+                found=self.settings,
+                fix="pass a dict such as {'frozen': True}",
+            )
+
+
+@attrs.frozen(kw_only=True)
+class DiscoveryContext:
+    """What a provider of modules is told.
+
+    Attributes:
+        experiment_dir: The experiment's folder, or None outside one.
+        data_home: The folder that holds ``experiments/`` and ``module_ckps/``.
+        settings: This plugin's own table, ``[plugins.settings.<name>]``; empty if not given.
+    """
+
+    experiment_dir: Path | None
+    data_home: Path
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
