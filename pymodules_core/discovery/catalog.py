@@ -1,0 +1,120 @@
+"""Lists the modules an experiment would have, without executing a module file or building one."""
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pymodules_core.discovery.plugin_manager import PluginManager
+from pymodules_core.discovery.selection import select_specs
+from pymodules_core.discovery.static_reader import find_settings_line, read_module_file
+from pymodules_core.errors import DuplicateModuleError, PymodulesError
+from pymodules_core.experiment import Experiment
+from pymodules_core.settings import ModuleSettings, ModulesSettings, structure_module_settings
+from pymodules_core.specs import FileOrigin, ModuleSpec, Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@attrs.frozen(kw_only=True)
+class ListedModule:
+    """One module as far as it can be told without building it.
+
+    Attributes:
+        name: Its name.
+        origin: Where it comes from.
+        description: One line.
+        settings: Its settings; None where they are computed (``is_dynamic``) or wrong.
+        is_dynamic: The settings are no literal.
+        problem: What would keep it from being built.
+    """
+
+    name: str
+    origin: Origin | None
+    description: str = ""
+    settings: ModuleSettings | None = None
+    is_dynamic: bool = False
+    problem: str | None = None
+
+    @property
+    def is_frozen(self) -> bool | None:
+        """Whether it is frozen; None where that cannot be known."""
+        return self.settings.frozen if self.settings else None
+
+    @property
+    def weights(self) -> str | None:
+        """Where its initial weights come from; None for weights as built, or not known."""
+        return self.settings.weights_text if self.settings else None
+
+
+@attrs.frozen
+class Catalog:
+    """The modules, and the conflict between providers where there is one."""
+
+    modules: list[ListedModule]
+    conflict: DuplicateModuleError | None = None
+
+
+def list_modules(plugins: PluginManager, experiment: Experiment | None = None) -> Catalog:
+    """List what providers give; where two give one name, both are listed and told.
+
+    Args:
+        plugins: The loaded plugins.
+        experiment: Gives include, exclude, override and settings; None lists packages only.
+
+    Raises:
+        SettingsError: ``experiment.toml`` names a module or provider that is not there.
+        InvalidNameError: A module file's name is not allowed.
+    """
+    specs = plugins.provided_specs()
+    conflict = None
+    try:
+        specs = (
+            select_specs(
+                specs,
+                experiment.settings.modules,
+                file=experiment.config_file,
+                line_of=experiment.line_of,
+            )
+            if experiment
+            else select_specs(specs, ModulesSettings())
+        )
+    except DuplicateModuleError as error:
+        conflict = error
+    return Catalog([_describe(spec, experiment) for spec in specs], conflict)
+
+
+def _describe(spec: ModuleSpec, experiment: Experiment | None) -> ListedModule:
+    listed = ListedModule(name=spec.name, origin=spec.origin, description=spec.description)
+    raw: Mapping[str, Any] | None
+    file = None
+    if isinstance(spec.origin, FileOrigin):
+        file = spec.origin.file
+        static = read_module_file(file)
+        listed = attrs.evolve(
+            listed,
+            description=static.description,
+            is_dynamic=static.is_dynamic,
+            problem=static.fault,
+        )
+        raw = static.settings
+    elif callable(spec.settings):
+        raw = None
+        listed = attrs.evolve(listed, is_dynamic=True)
+    else:
+        raw = spec.settings
+    if raw is None:
+        return listed
+    overlay = experiment.settings.modules.settings.get(spec.name) if experiment else None
+    try:
+        settings = structure_module_settings(
+            raw,
+            file=file,
+            line_of=lambda path: find_settings_line(file, path) if file else None,
+            overlay=overlay,
+            overlay_file=experiment.config_file if experiment else None,
+            overlay_root=f"modules.settings.{spec.name}",
+        )
+    except PymodulesError as error:
+        return attrs.evolve(listed, problem=str(error))
+    return attrs.evolve(listed, settings=settings)

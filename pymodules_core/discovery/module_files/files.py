@@ -1,0 +1,125 @@
+"""The files of one experiment, each imported once, with errors that name file and line."""
+
+import faulthandler
+import importlib
+import itertools
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from pymodules_core.discovery.module_files.importer import (
+    Isolation,
+    current_isolation,
+    encode_package,
+)
+from pymodules_core.errors import ModuleFileError, PymodulesError, display_path
+
+logger = logging.getLogger("pymodules_core")
+
+SLOW_IMPORT_S = 60.0
+
+_copies = itertools.count(1)
+
+
+class ExperimentFiles:
+    """Imports the files below one ``pymodules`` folder under private names.
+
+    Args:
+        folder: The experiment's ``pymodules`` folder.
+        slow_import_s: Seconds after which an import that still runs prints every thread's stack.
+    """
+
+    def __init__(self, folder: Path, *, slow_import_s: float = SLOW_IMPORT_S) -> None:
+        self.folder = folder.absolute()
+        self._package = encode_package(self.folder, next(_copies))
+        self._slow_import_s = slow_import_s
+
+    def load(self, relative_name: str) -> ModuleType:
+        """Import ``modules.encoder`` or ``task``, or give what was imported before.
+
+        Raises:
+            ModuleFileError: The file cannot be read or compiled, raises, or exits the interpreter.
+        """
+        file = self.folder.joinpath(*relative_name.split(".")).with_suffix(".py")
+        private_name = f"{self._package}.{relative_name}"
+        if private_name in sys.modules:
+            return sys.modules[private_name]
+        logger.debug("importing %s", display_path(file))
+        try:
+            with _dump_stacks_if_slow(file, self._slow_import_s):
+                return importlib.import_module(private_name)
+        except PymodulesError:
+            raise
+        except SystemExit as error:
+            raise ModuleFileError(
+                f"exits the interpreter when imported: SystemExit({error.code!r})",
+                file=file,
+                line=line_in_folder(error, self.folder),
+                fix="remove the call of sys.exit, or put it under a function",
+            ) from error
+        except SyntaxError as error:
+            raise ModuleFileError(
+                f"is not valid Python: {error.msg}",
+                file=error.filename or file,
+                line=error.lineno,
+            ) from error
+        except Exception as error:
+            raise ModuleFileError(
+                f"raises when imported: {type(error).__name__}: {error}",
+                file=file_in_folder(error, self.folder) or file,
+                line=line_in_folder(error, self.folder),
+            ) from error
+
+
+@contextmanager
+def isolated_imports(isolation: Isolation) -> Iterator[None]:
+    """Surround the execution of each experiment file in this context.
+
+    Args:
+        isolation: Given a file's dotted name below ``pymodules`` and its path, makes a context.
+    """
+    token = current_isolation.set(isolation)
+    try:
+        yield
+    finally:
+        current_isolation.reset(token)
+
+
+def line_in_folder(error: BaseException, folder: Path) -> int | None:
+    """Give the line of the innermost frame of ``error`` that runs a file of ``folder``."""
+    frame = _innermost_frame(error, folder)
+    return frame.lineno if frame else None
+
+
+def file_in_folder(error: BaseException, folder: Path) -> Path | None:
+    """Give the file of the innermost frame of ``error`` that runs a file of ``folder``."""
+    frame = _innermost_frame(error, folder)
+    return Path(frame.filename) if frame else None
+
+
+def _innermost_frame(error: BaseException, folder: Path) -> traceback.FrameSummary | None:
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((f for f in reversed(frames) if Path(f.filename).is_relative_to(folder)), None)
+
+
+@contextmanager
+def _dump_stacks_if_slow(file: Path, after_s: float) -> Iterator[None]:
+    def dump() -> None:
+        logger.warning(
+            "importing %s takes more than %g s; this is where it is:", display_path(file), after_s
+        )
+        faulthandler.dump_traceback(all_threads=True)
+
+    timer = threading.Timer(after_s, dump)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()

@@ -1,0 +1,333 @@
+"""Holds the plugins of one run: loads them, asks them for modules, gives out their hooks.
+
+Entry points are loaded by a loop of our own and hooks are called one implementation at a time, so
+that a broken plugin is named and never hides the others.
+"""
+
+import inspect
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pluggy
+
+from pymodules_core.discovery.directory_scanner import SCANNER_NAME, DirectoryScanner
+from pymodules_core.discovery.entry_points import FoundPlugin, find_entry_points
+from pymodules_core.discovery.module_files import ExperimentFiles
+from pymodules_core.discovery.plugin_records import PluginRecord, PluginState
+from pymodules_core.errors import PluginError, closest_match, list_words
+from pymodules_core.experiment import Experiment
+from pymodules_core.hookspecs import HOOK_FAMILIES, PROJECT_NAME
+from pymodules_core.settings import PluginsSettings
+from pymodules_core.specs import CodeOrigin, DiscoveryContext, ModuleSpec
+
+DISABLE_VARIABLE = "PYMODULES_DISABLE_PLUGINS"
+HOOK_NAMES = tuple(
+    name for family in HOOK_FAMILIES for name in vars(family) if not name.startswith("_")
+)
+
+logger = logging.getLogger("pymodules_core")
+
+
+@attrs.frozen
+class HookImplementation:
+    """One plugin's function for one hook.
+
+    Attributes:
+        record: Whose it is.
+        function: The function, bound where it is a method.
+        argument_names: The arguments it wants, a part of the hook's.
+    """
+
+    record: PluginRecord
+    function: Callable[..., Any]
+    argument_names: tuple[str, ...]
+
+    def __call__(self, arguments: Mapping[str, Any]) -> Any:
+        """Call the function with those of ``arguments`` it wants."""
+        return self.function(*[arguments[name] for name in self.argument_names])
+
+
+class PluginManager:
+    """The plugins of one discovery.
+
+    Args:
+        settings: ``[plugins]`` of the experiment.
+        files: The experiment's files, or None outside an experiment.
+        experiment_dir: The experiment's folder.
+        data_home: The data home.
+        load_installed: Whether to load entry points at all; ``--no-plugins`` turns it off.
+
+    Attributes:
+        records: All plugins, inactive ones included: built-in first, then sorted by name.
+        files: The experiment's files.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: PluginsSettings | None = None,
+        files: ExperimentFiles | None = None,
+        experiment_dir: Path | None = None,
+        data_home: Path = Path("data"),
+        load_installed: bool = True,
+    ) -> None:
+        self.files = files
+        self.records: list[PluginRecord] = []
+        self._settings = settings or PluginsSettings()
+        self._context = DiscoveryContext(experiment_dir=experiment_dir, data_home=data_home)
+        self._pluggy = _Pluggy(PROJECT_NAME)
+        for family in HOOK_FAMILIES:
+            self._pluggy.add_hookspecs(family)
+        self._load_scanner()
+        if load_installed:
+            for found in find_entry_points():
+                self._load(found)
+        self._report_patterns_without_match()
+
+    @classmethod
+    def for_experiment(
+        cls, experiment: Experiment, *, load_installed: bool = True
+    ) -> "PluginManager":
+        """Load the plugins that an experiment's settings leave in."""
+        return cls(
+            settings=experiment.settings.plugins,
+            files=ExperimentFiles(experiment.path / "pymodules"),
+            experiment_dir=experiment.path,
+            data_home=experiment.data_home,
+            load_installed=load_installed,
+        )
+
+    @property
+    def failures(self) -> list[PluginRecord]:
+        """The plugins that were dropped, each with its ``failure``."""
+        return [record for record in self.records if record.failure is not None]
+
+    def register(
+        self, plugin: object, *, record: PluginRecord, undecorated: bool = False
+    ) -> PluginRecord:
+        """Add a plugin object.
+
+        Args:
+            plugin: A module or an instance with hook implementations.
+            record: What is known of it.
+            undecorated: Functions named after a hook count without ``hookimpl``.
+
+        Returns:
+            ``record``, in state ``failed`` with the reason where the plugin does not fit.
+        """
+        self.records.append(record)
+        self._register(plugin, record, undecorated=undecorated)
+        return record
+
+    def implementations(self, hook_name: str) -> list[HookImplementation]:
+        """Give the active implementations of a hook, in the order of plugin names."""
+        records = {record.name: record for record in self.records}
+        caller: pluggy.HookCaller = getattr(self._pluggy.hook, hook_name)
+        found = [
+            HookImplementation(records[impl.plugin_name], impl.function, tuple(impl.argnames))
+            for impl in caller.get_hookimpls()
+        ]
+        return sorted(found, key=lambda implementation: implementation.record.name)
+
+    def provided_specs(self) -> list[ModuleSpec]:
+        """Ask every provider for its modules.
+
+        A package's failure drops the package and is recorded; the scanner's is the user's own
+        mistake and is raised.
+
+        Returns:
+            Specs with their origins, sorted by name and then by origin; names may repeat.
+        """
+        specs: list[ModuleSpec] = []
+        for implementation in self.implementations("provide_module"):
+            specs += self._ask(implementation)
+        return sorted(specs, key=lambda spec: (spec.name, str(spec.origin)))
+
+    def require(self, needed: Iterable[str]) -> None:
+        """Refuse to go on without a failed plugin that was asked for by name.
+
+        Args:
+            needed: Names as in ``disable``: those the experiment mentions.
+
+        Raises:
+            PluginError: With the first such plugin's failure.
+        """
+        for pattern in needed:
+            for record in self.records:
+                if record.failure is not None and record.matches(pattern):
+                    raise PluginError(
+                        f"the run needs a plugin that failed\n{record.failure}", found=record.name
+                    ) from record.failure.error
+
+    def _ask(self, implementation: HookImplementation) -> list[ModuleSpec]:
+        record = implementation.record
+        context = attrs.evolve(self._context, settings=record.own_settings(self._settings.settings))
+        try:
+            specs = _materialise(implementation({"context": context}))
+        except (Exception, SystemExit) as error:
+            if record.is_builtin:
+                raise
+            self._drop(record, "provide_module", f"{type(error).__name__}: {error}", error=error)
+            return []
+        if not record.is_builtin:
+            specs = [attrs.evolve(spec, origin=record.origin) for spec in specs]
+        record.modules = sorted(spec.name for spec in specs)
+        return specs
+
+    def _load_scanner(self) -> None:
+        record = PluginRecord(
+            name=f"pymodules-core:{SCANNER_NAME}",
+            origin=CodeOrigin(SCANNER_NAME),
+            target="pymodules_core.discovery.directory_scanner:DirectoryScanner",
+            is_builtin=True,
+        )
+        self.records.append(record)
+        self._apply_controls(record)
+        if record.state is PluginState.ACTIVE and self.files is not None:
+            self._register(DirectoryScanner(self.files), record)
+        else:
+            record.hooks = ["provide_module"]
+
+    def _load(self, found: FoundPlugin) -> None:
+        record = found.record
+        self.records.append(record)
+        self._apply_controls(record)
+        if record.state is not PluginState.ACTIVE:
+            return
+        start = time.perf_counter()
+        try:
+            plugin = found.entry_point.load()
+        # SystemExit too: a plugin that calls sys.exit at import must not end the host.
+        except (Exception, SystemExit) as error:  # noqa: BLE001  recorded with its origin
+            self._drop(record, "import", f"{type(error).__name__}: {error}", error=error)
+            return
+        finally:
+            record.load_ms = (time.perf_counter() - start) * 1000
+        self._register(plugin, record)
+
+    def _register(self, plugin: object, record: PluginRecord, *, undecorated: bool = False) -> None:
+        if inspect.isclass(plugin):
+            self._drop(
+                record,
+                "hooks",
+                f"the entry point gives the class {plugin.__name__}, whose hooks have no instance",
+                fix=f"point it to an instance, plugin = {plugin.__name__}(), or to a module",
+            )
+            return
+        if undecorated:
+            self._pluggy.undecorated.add(id(plugin))
+        try:
+            self._pluggy.register(plugin, record.name)
+        except (pluggy.PluginValidationError, ValueError) as error:
+            self._drop(record, "hooks", str(error).replace("\n", " "), error=error)
+            return
+        callers = self._pluggy.get_hookcallers(plugin) or []
+        misspelt = [
+            caller.name
+            for caller in callers
+            if not caller.has_spec() and not _is_optional(caller, plugin)
+        ]
+        if misspelt:
+            self._pluggy.unregister(plugin)
+            near = closest_match(misspelt[0], HOOK_NAMES)
+            self._drop(
+                record,
+                "hooks",
+                f"no hook is called {misspelt[0]!r}; hooks are {list_words(HOOK_NAMES)}",
+                fix=f"rename it to {near!r}" if near else "remove its hookimpl",
+            )
+            return
+        record.hooks = sorted(caller.name for caller in callers if caller.has_spec())
+
+    def _drop(
+        self,
+        record: PluginRecord,
+        stage: str,
+        reason: str,
+        *,
+        error: BaseException | None = None,
+        fix: str | None = None,
+    ) -> None:
+        record.fail(stage, reason, error=error, fix=fix)
+        if self._pluggy.has_plugin(record.name):
+            self._pluggy.unregister(name=record.name)
+        logger.warning("%s", record.failure)
+
+    def _apply_controls(self, record: PluginRecord) -> None:
+        allow = self._settings.allow
+        if any(record.matches(pattern) for pattern in self._disabled()):
+            record.state = PluginState.DISABLED
+        elif allow is None or record.is_builtin:
+            return
+        elif not any(record.matches(pattern) for pattern in allow):
+            record.state = PluginState.NOT_ALLOWED
+
+    def _disabled(self) -> list[str]:
+        from_environment = os.environ.get(DISABLE_VARIABLE, "").split(",")
+        return [*self._settings.disable, *filter(None, map(str.strip, from_environment))]
+
+    def _report_patterns_without_match(self) -> None:
+        for key in ("disable", "allow"):
+            for pattern in getattr(self._settings, key) or ():
+                if not any(record.matches(pattern) for record in self.records):
+                    names = [record.name for record in self.records]
+                    logger.warning(
+                        "plugins.%s: %r matches no plugin; there are: %s",
+                        key,
+                        pattern,
+                        list_words(names),
+                    )
+
+
+class _Pluggy(pluggy.PluginManager):
+    """pluggy's manager, which also takes undecorated functions of plugins marked so."""
+
+    def __init__(self, project_name: str) -> None:
+        super().__init__(project_name)
+        self.undecorated: set[int] = set()
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        """Accept a plain function named after a hook where the plugin is marked for it."""
+        if id(plugin) not in self.undecorated:
+            return super().parse_hookimpl_opts(plugin, name)
+        if name not in HOOK_NAMES or not inspect.isroutine(getattr(plugin, name)):
+            return None
+        return {
+            "wrapper": False,
+            "hookwrapper": False,
+            "optionalhook": False,
+            "tryfirst": False,
+            "trylast": False,
+            "specname": None,
+        }
+
+
+def _is_optional(caller: pluggy.HookCaller, plugin: object) -> bool:
+    return any(i.optionalhook for i in caller.get_hookimpls() if i.plugin is plugin)
+
+
+def _materialise(result: object) -> list[ModuleSpec]:
+    """Read what a provider returned, so that a generator that raises late raises here."""
+    if result is None:
+        return []
+    if isinstance(result, ModuleSpec):
+        return [result]
+    if isinstance(result, str | bytes | Mapping) or not isinstance(result, Iterable):
+        raise TypeError(_wrong_return(result))
+    specs = list(result)
+    for spec in specs:
+        if not isinstance(spec, ModuleSpec):
+            raise TypeError(_wrong_return(spec))
+    return specs
+
+
+def _wrong_return(value: object) -> str:
+    return (
+        "provide_module returned "
+        f"{type(value).__module__}.{type(value).__qualname__}, expected ModuleSpec"
+    )

@@ -1,0 +1,108 @@
+"""What the host knows of each plugin: where it is from, what it does, why it does not."""
+
+import re
+from collections.abc import Iterable
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Any
+
+import attrs
+
+from pymodules_core.specs import Origin
+
+
+class PluginState(StrEnum):
+    """Whether a plugin takes part."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    NOT_ALLOWED = "not allowed"
+    FAILED = "failed"
+
+
+@attrs.frozen(kw_only=True)
+class PluginFailure:
+    """Why a plugin was dropped.
+
+    Attributes:
+        origin: Whose failure it is.
+        stage: What failed: ``import``, ``hooks`` or ``provide_module``.
+        reason: One line.
+        fix: What to do.
+        error: The exception, where there was one.
+    """
+
+    origin: Origin
+    stage: str
+    reason: str
+    fix: str
+    error: BaseException | None = None
+
+    def __str__(self) -> str:
+        return f"plugin {self.origin}: {self.stage} failed: {self.reason}\n  fix: {self.fix}"
+
+
+@attrs.define(kw_only=True)
+class PluginRecord:
+    """One plugin, active or not.
+
+    Attributes:
+        name: ``<dist>:<entry point>``, the name it is registered under.
+        origin: Distribution, version and entry point, or the code that brought it.
+        target: ``package.module:object`` of the entry point.
+        is_builtin: It belongs to this package.
+        is_editable: Its distribution is installed in editable mode; None if not known.
+        state: Whether it takes part.
+        hooks: Names of the hooks it implements, sorted.
+        modules: Names of the modules it provided, sorted.
+        load_ms: Milliseconds its import took.
+        failure: Why it was dropped.
+    """
+
+    name: str
+    origin: Origin
+    target: str = ""
+    is_builtin: bool = False
+    is_editable: bool | None = None
+    state: PluginState = PluginState.ACTIVE
+    hooks: list[str] = attrs.field(factory=list)
+    modules: list[str] = attrs.field(factory=list)
+    load_ms: float = 0.0
+    failure: PluginFailure | None = None
+
+    def matches(self, pattern: str) -> bool:
+        """Tell whether a pattern of ``disable`` or ``allow`` means this plugin.
+
+        ``*`` means every installed plugin; a built-in one has to be named.
+        """
+        if self.is_builtin and pattern == "*":
+            return False
+        return any(fnmatchcase(name, _normalise(pattern)) for name in self._names())
+
+    def own_settings(self, tables: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Pick this plugin's table out of ``[plugins.settings]``."""
+        names = set(self._names())
+        return next((table for key, table in tables.items() if _normalise(key) in names), {})
+
+    def fail(
+        self, stage: str, reason: str, *, error: BaseException | None = None, fix: str | None = None
+    ) -> None:
+        """Drop the plugin for a reason."""
+        disable = f'or switch it off: [plugins] disable = ["{self.origin.provider}"]'
+        self.state = PluginState.FAILED
+        self.failure = PluginFailure(
+            origin=self.origin,
+            stage=stage,
+            reason=reason,
+            fix=f"{fix}, {disable}" if fix else f"pip install -U {self.origin.provider}, {disable}",
+            error=error,
+        )
+
+    def _names(self) -> Iterable[str]:
+        distribution, _, entry_point = self.name.partition(":")
+        return map(_normalise, (self.name, distribution, entry_point))
+
+
+def _normalise(name: str) -> str:
+    """Fold case and separators as package indexes do, leaving pattern signs and ``:`` alone."""
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,88 @@
+"""Hooks of a run's lifecycle: for loggers, averaged copies of weights, samples, notifications.
+
+Implementations are called in the order of plugin names and must not depend on it. One that raises
+in ``task.py``, or in a plugin that provides a module of the pool, fails the run; one of any other
+plugin is named once and the training goes on without it.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from pymodules_core.hookspecs.markers import hookspec
+
+if TYPE_CHECKING:
+    from pymodules_core.checkpoints import Receipt
+    from pymodules_core.training.run import Run
+
+
+class RunHooks:
+    """Lifecycle of one run.
+
+    A whole plugin::
+
+    from pymodules_core import hookimpl
+
+    @hookimpl
+    def epoch_finished(run, metrics):
+        print(run.epoch, metrics["loss"])
+    """
+
+    @hookspec
+    def weights_ready(self, run: "Run") -> None:
+        """Initial weights are loaded; the ``init`` pool is not yet written. Once a run.
+
+        Args:
+            run: The run; modules may still be changed here.
+        """
+
+    @hookspec
+    def run_started(self, run: "Run") -> None:
+        """Everything is set up and ``frzn``, ``init`` and ``last`` are saved. Once a run.
+
+        Args:
+            run: The run.
+        """
+
+    @hookspec
+    def train_step_finished(self, run: "Run", stepped: frozenset[str]) -> None:
+        """One train step is over, optimizers and schedulers included, before any commit of it.
+
+        Args:
+            run: The run; ``run.step`` counts this step.
+            stepped: Names of the optimizers that updated their parameters in this step.
+        """
+
+    @hookspec
+    def epoch_finished(self, run: "Run", metrics: Mapping[str, float]) -> None:
+        """An epoch's eval loop is over and its checkpoints are saved; also epoch 0.
+
+        Args:
+            run: The run.
+            metrics: Means over the eval set, or of the train loop in an epoch without one.
+        """
+
+    @hookspec
+    def checkpoint_committed(self, run: "Run", receipt: "Receipt") -> None:
+        """A checkpoint is on disk.
+
+        Args:
+            run: The run.
+            receipt: Which pools, how many bytes, how long.
+        """
+
+    @hookspec
+    def run_finished(self, run: "Run") -> None:
+        """The run ended as planned and everything is saved. Once a run.
+
+        Args:
+            run: The run; ``run.data_dir`` takes what is worth keeping.
+        """
+
+    @hookspec
+    def run_failed(self, run: "Run", error: BaseException) -> None:
+        """The run ends with an error or an interrupt; checkpoints so far are intact. Once a run.
+
+        Args:
+            run: The run.
+            error: What ended it.
+        """

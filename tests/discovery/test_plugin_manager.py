@@ -1,0 +1,314 @@
+"""Plugins of installed distributions: real ``dist-info`` on disk, with a broken neighbour."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from pymodules_core.discovery import PluginManager, PluginState
+from pymodules_core.discovery.catalog import list_modules
+from pymodules_core.errors import PluginError
+from pymodules_core.settings import PluginsSettings
+
+GOOD = """
+from pymodules_core import ModuleSpec, hookimpl
+
+@hookimpl
+def provide_module(context):
+    return ModuleSpec(name="good", factory="torch.nn:Identity", settings={"frozen": True})
+"""
+RAISES = "raise ValueError('boom')\n"
+EXITS = "import sys\nsys.exit(0)\n"
+MISSPELT = """
+from pymodules_core import hookimpl
+
+@hookimpl
+def provide_modul(context):
+    return None
+"""
+WRONG_ARGUMENT = """
+from pymodules_core import hookimpl
+
+@hookimpl
+def provide_module(contxt):
+    return None
+"""
+WRONG_TYPE = """
+from pymodules_core import hookimpl
+
+@hookimpl
+def provide_module(context):
+    return {"good": "a dict"}
+"""
+LATE = """
+from pymodules_core import ModuleSpec, hookimpl
+
+@hookimpl
+def provide_module(context):
+    yield ModuleSpec(name="early", factory="torch.nn:Identity")
+    raise RuntimeError("late")
+"""
+CLASS = """
+from pymodules_core import hookimpl
+
+class Plugin:
+    @hookimpl
+    def provide_module(self, context):
+        return None
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Write a distribution with a ``pymodules`` entry point into a folder on ``sys.path``."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    packages = []
+
+    def write(name, source, *, version="1.0", entry_point="plugin", target=None, folder=None):
+        package = name.replace("-", "_")
+        packages.append(package)
+        root = folder or site
+        root.mkdir(exist_ok=True)
+        (root / f"{package}.py").write_text(source)
+        info = root / f"{package}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(
+            f"[pymodules]\n{entry_point} = {target or package}\n"
+        )
+        return info
+
+    yield write
+    for package in packages:
+        sys.modules.pop(package, None)
+
+
+def record_of(plugins: PluginManager, distribution: str):
+    return next(r for r in plugins.records if r.name.startswith(f"{distribution}:"))
+
+
+def test_a_plugin_is_registered_under_its_distribution_and_entry_point(install):
+    install("acme-good", GOOD, version="1.2.0", entry_point="edges")
+
+    plugins = PluginManager()
+    (spec,) = plugins.provided_specs()
+
+    assert spec.name == "good"
+    assert str(spec.origin) == "acme-good 1.2.0 (edges)"
+    assert record_of(plugins, "acme-good").modules == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        (
+            RAISES,
+            None,
+            "plugin acme-bad 1.0 (plugin): import failed: ValueError: boom\n"
+            '  fix: pip install -U acme-bad, or switch it off: [plugins] disable = ["acme-bad"]',
+        ),
+        (
+            EXITS,
+            None,
+            "plugin acme-bad 1.0 (plugin): import failed: SystemExit: 0\n"
+            '  fix: pip install -U acme-bad, or switch it off: [plugins] disable = ["acme-bad"]',
+        ),
+        (
+            GOOD,
+            "acme_bad:missing",
+            "plugin acme-bad 1.0 (plugin): import failed: AttributeError: "
+            "module 'acme_bad' has no attribute 'missing'\n"
+            '  fix: pip install -U acme-bad, or switch it off: [plugins] disable = ["acme-bad"]',
+        ),
+        (
+            MISSPELT,
+            None,
+            "plugin acme-bad 1.0 (plugin): hooks failed: no hook is called 'provide_modul'; "
+            "hooks are provide_module, train_data, eval_data, optimizers, schedulers, train_step, "
+            "eval_step, weights_ready, run_started, train_step_finished, epoch_finished, "
+            "checkpoint_committed, run_finished, run_failed\n"
+            "  fix: rename it to 'provide_module', "
+            'or switch it off: [plugins] disable = ["acme-bad"]',
+        ),
+        (
+            WRONG_TYPE,
+            None,
+            "plugin acme-bad 1.0 (plugin): provide_module failed: TypeError: "
+            "provide_module returned builtins.dict, expected ModuleSpec\n"
+            '  fix: pip install -U acme-bad, or switch it off: [plugins] disable = ["acme-bad"]',
+        ),
+        (
+            LATE,
+            None,
+            "plugin acme-bad 1.0 (plugin): provide_module failed: RuntimeError: late\n"
+            '  fix: pip install -U acme-bad, or switch it off: [plugins] disable = ["acme-bad"]',
+        ),
+        (
+            CLASS,
+            "acme_bad:Plugin",
+            "plugin acme-bad 1.0 (plugin): hooks failed: the entry point gives the class Plugin, "
+            "whose hooks have no instance\n"
+            "  fix: point it to an instance, plugin = Plugin(), or to a module, "
+            'or switch it off: [plugins] disable = ["acme-bad"]',
+        ),
+    ],
+    ids=["raises", "exits", "no target", "misspelt", "wrong type", "late", "class"],
+)
+def test_a_broken_plugin_is_named_once_and_hides_no_other(install, caplog, source, target, message):
+    install("acme-bad", source, target=target)
+    install("acme-good", GOOD)
+
+    plugins = PluginManager()
+    names = [spec.name for spec in plugins.provided_specs()]
+
+    assert names == ["good"]
+    assert [r.getMessage() for r in caplog.records] == [message]
+    assert record_of(plugins, "acme-bad").state is PluginState.FAILED
+
+
+def test_a_wrong_argument_name_is_told_with_the_plugin(install, caplog):
+    install("acme-bad", WRONG_ARGUMENT)
+    install("acme-good", GOOD)
+
+    plugins = PluginManager()
+
+    assert [spec.name for spec in plugins.provided_specs()] == ["good"]
+    assert "'contxt'" in caplog.text
+    assert "plugin acme-bad 1.0 (plugin): hooks failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "pattern", ["acme-bad", "acme_bad", "ACME.bad", "acme-bad:plugin", "acme-b*"]
+)
+def test_a_disabled_plugin_is_listed_and_never_imported(install, pattern):
+    install("acme-bad", RAISES)
+    install("acme-good", GOOD, entry_point="other")
+
+    plugins = PluginManager(settings=PluginsSettings(disable=(pattern,)))
+
+    assert record_of(plugins, "acme-bad").state is PluginState.DISABLED
+    assert "acme_bad" not in sys.modules
+    assert record_of(plugins, "acme-good").state is PluginState.ACTIVE
+
+
+def test_only_allowed_plugins_are_imported(install):
+    install("acme-bad", RAISES)
+    install("acme-good", GOOD)
+
+    plugins = PluginManager(settings=PluginsSettings(allow=("acme-good",)))
+
+    assert record_of(plugins, "acme-bad").state is PluginState.NOT_ALLOWED
+    assert "acme_bad" not in sys.modules
+    assert [spec.name for spec in plugins.provided_specs()] == ["good"]
+
+
+@pytest.mark.parametrize("value", ["acme-bad", "other, acme-bad", "*"])
+def test_the_environment_variable_disables_plugins(install, monkeypatch, value):
+    install("acme-bad", RAISES)
+    monkeypatch.setenv("PYMODULES_DISABLE_PLUGINS", value)
+
+    plugins = PluginManager()
+
+    assert record_of(plugins, "acme-bad").state is PluginState.DISABLED
+    assert plugins.records[0].state is PluginState.ACTIVE
+
+
+def test_without_installed_plugins_nothing_is_read(install):
+    install("acme-bad", RAISES)
+
+    plugins = PluginManager(load_installed=False)
+
+    assert [record.name for record in plugins.records] == ["pymodules-core:directory_scanner"]
+
+
+def test_a_pattern_that_matches_nothing_is_reported(install, caplog):
+    install("acme-good", GOOD)
+
+    PluginManager(settings=PluginsSettings(disable=("acme-god",)))
+
+    assert caplog.messages == [
+        "plugins.disable: 'acme-god' matches no plugin; "
+        "there are: pymodules-core:directory_scanner, acme-good:plugin"
+    ]
+
+
+def test_a_failed_plugin_that_the_run_asks_for_stops_it(install):
+    install("acme-bad", RAISES)
+    plugins = PluginManager()
+
+    with pytest.raises(PluginError) as caught:
+        plugins.require(["acme-bad"])
+
+    assert caught.value.found == "acme-bad:plugin"
+    assert "import failed: ValueError: boom" in str(caught.value)
+
+
+def test_a_distribution_that_appears_twice_counts_once_and_is_told(
+    install, tmp_path, monkeypatch, caplog
+):
+    install("acme-good", GOOD, version="2.0")
+    install("acme-good", GOOD, version="1.0", folder=tmp_path / "stale")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "stale")])
+
+    plugins = PluginManager()
+
+    assert record_of(plugins, "acme-good").origin.version == "2.0"
+    assert "acme-good:plugin is installed twice; acme-good 2.0 (plugin) is used" in caplog.text
+    assert len(plugins.provided_specs()) == 1
+
+
+def test_an_editable_install_is_recognised(install):
+    info = install("acme-good", GOOD)
+    (info / "direct_url.json").write_text(
+        json.dumps({"url": "file:///src", "dir_info": {"editable": True}})
+    )
+
+    plugins = PluginManager()
+
+    assert record_of(plugins, "acme-good").is_editable is True
+
+
+def test_a_plugin_receives_its_own_settings_table(install):
+    install(
+        "acme-good",
+        "from pymodules_core import ModuleSpec, hookimpl\n"
+        "@hookimpl\n"
+        "def provide_module(context):\n"
+        "    return [ModuleSpec(name=n, factory='torch.nn:Identity')"
+        " for n in context.settings['names']]\n",
+        entry_point="copies",
+    )
+
+    plugins = PluginManager(settings=PluginsSettings(settings={"copies": {"names": ["b", "a"]}}))
+
+    assert [spec.name for spec in plugins.provided_specs()] == ["a", "b"]
+
+
+def test_listing_shows_both_providers_of_one_name(install):
+    install("acme-good", GOOD)
+    install("acme-too", GOOD, version="3.1")
+
+    catalog = list_modules(PluginManager())
+
+    assert [str(module.origin) for module in catalog.modules] == [
+        "acme-good 1.0 (plugin)",
+        "acme-too 3.1 (plugin)",
+    ]
+    assert str(catalog.conflict) == (
+        "module 'good' is provided twice:\n"
+        "  - acme-good 1.0 (plugin)\n"
+        "  - acme-too 3.1 (plugin)\n"
+        '  fix: pick one in experiment.toml:  [modules.override]  good = "acme-too"'
+    )
+
+
+def test_the_scanner_can_be_disabled_like_any_plugin(tmp_path):
+    plugins = PluginManager(
+        settings=PluginsSettings(disable=("directory_scanner",)), experiment_dir=Path(tmp_path)
+    )
+
+    assert plugins.records[0].state is PluginState.DISABLED
+    assert plugins.provided_specs() == []
