@@ -1,0 +1,273 @@
+"""Builds modules from specs: each under its own random stream, with errors that name its origin."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pymodules_core.discovery.directory_scanner import ModuleFile
+from pymodules_core.discovery.module_files.files import (
+    file_in_folder,
+    isolated_imports,
+    line_in_folder,
+)
+from pymodules_core.discovery.static_reader import find_settings_line
+from pymodules_core.errors import (
+    BuildError,
+    ModuleFileError,
+    PymodulesError,
+    SettingsError,
+    UnknownModuleError,
+    closest_match,
+    list_words,
+)
+from pymodules_core.experiment import Experiment
+from pymodules_core.module_pool.global_state import guard_global_state
+from pymodules_core.module_pool.random_streams import random_stream
+from pymodules_core.settings import ModuleSettings, structure_module_settings
+from pymodules_core.settings.structure import KeyPath, show
+from pymodules_core.specs import FileOrigin, ModuleSpec
+
+POOL_ARGUMENT = "module_pool"
+
+
+class PoolBuilder(Mapping[str, nn.Module]):
+    """Builds the modules of a pool on demand, each once.
+
+    As a mapping it is what a factory's ``module_pool`` argument receives: asking for another module
+    builds it first.
+
+    Args:
+        specs: One spec a name.
+        seed: The run's seed.
+        experiment: Gives ``[modules.args]`` and ``[modules.settings]``; None outside one.
+    """
+
+    def __init__(
+        self, specs: Mapping[str, ModuleSpec], *, seed: int, experiment: Experiment | None
+    ) -> None:
+        self._specs = specs
+        self._seed = seed
+        self._experiment = experiment
+        self._built: dict[str, nn.Module] = {}
+        self._building: list[str] = []
+
+    def __getitem__(self, name: str) -> nn.Module:
+        """Give a module, built now if it is not yet.
+
+        Raises:
+            UnknownModuleError: No such module.
+            BuildError: Factories ask for each other in a circle, or one failed.
+        """
+        if name in self._built:
+            return self._built[name]
+        if name not in self._specs:
+            raise UnknownModuleError(
+                f"no module {name!r} in the pool; there are: {list_words(self._specs)}",
+                found=name,
+                closest=closest_match(name, self._specs),
+            )
+        if name in self._building:
+            chain = " -> ".join([*self._building[self._building.index(name) :], name])
+            raise BuildError(f"factories ask for each other's modules in a circle: {chain}")
+        self._building.append(name)
+        try:
+            self._built[name] = self._build(self._specs[name])
+        finally:
+            self._building.pop()
+        return self._built[name]
+
+    def __getattr__(self, name: str) -> nn.Module:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._specs)
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def settings(self, spec: ModuleSpec) -> ModuleSettings:
+        """Check a spec's settings with the experiment's table laid over them.
+
+        Raises:
+            SettingsError: They are not valid.
+            ModuleFileError: The module file that holds them fails.
+        """
+        file = spec.origin.file if isinstance(spec.origin, FileOrigin) else None
+        with self._guarded(spec):
+            raw = spec.settings() if callable(spec.settings) else spec.settings
+        root = ("modules", "settings", spec.name)
+        experiment = self._experiment
+        try:
+            return structure_module_settings(
+                raw,
+                file=file,
+                line_of=partial(find_settings_line, file) if file else _no_line,
+                overlay=experiment.settings.modules.settings.get(spec.name) if experiment else None,
+                overlay_file=experiment.config_file if experiment else None,
+                overlay_root=".".join(root),
+                overlay_line_of=(
+                    (lambda path: experiment.line_of((*root, *path))) if experiment else _no_line
+                ),
+            )
+        except PymodulesError as error:
+            if error.file is None:
+                error.what = f"module {spec.name!r} of {spec.origin}: {error.what}"
+            raise
+
+    def _build(self, spec: ModuleSpec) -> nn.Module:
+        factory = _resolve(spec)
+        arguments = self._arguments(spec, factory)
+        with self._guarded(spec):
+            module = factory(**arguments)
+        if isinstance(module, nn.Module):
+            return module
+        hint = None
+        if inspect.isclass(module):
+            hint = f"write {module.__name__}() instead of {module.__name__}"
+        elif callable(module):
+            hint = "call the function and give what it returns"
+        what = f"expected an instance of torch.nn.Module, found {show(module)}"
+        if isinstance(factory, ModuleFile):
+            gives = "build returns" if factory.build else "module is"
+            raise ModuleFileError(
+                f"{gives} no module: {what}",
+                file=factory.file,
+                found=module,
+                fix=hint or "give an instance of a torch.nn.Module subclass",
+            )
+        raise BuildError(
+            f"factory of module {spec.name!r} of {spec.origin}: {what}", found=module, fix=hint
+        )
+
+    def _arguments(self, spec: ModuleSpec, factory: Callable[..., Any]) -> dict[str, Any]:
+        given: dict[str, Any] = {}
+        if self._experiment is not None:
+            given = dict(self._experiment.settings.modules.args.get(spec.name, {}))
+        target = factory
+        if isinstance(factory, ModuleFile):
+            with self._guarded(spec):
+                build = factory.build
+            if build is None:
+                return given
+            target = build
+        try:
+            parameters = inspect.signature(target).parameters
+        except (TypeError, ValueError):  # builtins and some classes tell no signature
+            return given
+        self._check_arguments(spec, given, parameters)
+        if POOL_ARGUMENT in parameters:
+            given[POOL_ARGUMENT] = self
+        return given
+
+    def _check_arguments(
+        self,
+        spec: ModuleSpec,
+        given: Mapping[str, Any],
+        parameters: Mapping[str, inspect.Parameter],
+    ) -> None:
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        names = [
+            name
+            for name, p in parameters.items()
+            if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY} and name != POOL_ARGUMENT
+        ]
+        key = f"modules.args.{spec.name}"
+        file = self._experiment.config_file if self._experiment else None
+        for name in given:
+            if name not in names and not takes_any:
+                line = (
+                    self._experiment.line_of(("modules", "args", spec.name, name))
+                    if (self._experiment)
+                    else None
+                )
+                raise SettingsError(
+                    f"{key}.{name}: the factory takes no such argument; it takes: "
+                    f"{list_words(names)}",
+                    file=file,
+                    line=line,
+                    key=f"{key}.{name}",
+                    found=name,
+                    closest=closest_match(name, names),
+                )
+        missing = [n for n in names if parameters[n].default is inspect.Parameter.empty]
+        missing = [n for n in missing if n not in given]
+        if missing:
+            raise SettingsError(
+                f"{key}: the factory of {spec.origin} needs {list_words(missing)}",
+                file=file,
+                key=key,
+                fix=f"add to experiment.toml:  [modules.args.{spec.name}]  {missing[0]} = ...",
+            )
+
+    @contextmanager
+    def _guarded(self, spec: ModuleSpec) -> Iterator[None]:
+        """Run code of a provider: own random stream, guarded globals, errors with their origin."""
+        try:
+            with (
+                isolated_imports(self._isolate_file),
+                guard_global_state(f"building module {spec.name!r} of {spec.origin}"),
+                random_stream(self._seed, "module", spec.name),
+            ):
+                yield
+        except PymodulesError:
+            raise
+        except (Exception, SystemExit) as error:
+            reason = f"{type(error).__name__}: {error}"
+            if isinstance(spec.origin, FileOrigin):
+                folder = spec.origin.file.parent
+                raise ModuleFileError(
+                    f"building the module raises {reason}",
+                    file=file_in_folder(error, folder) or spec.origin.file,
+                    line=line_in_folder(error, folder),
+                ) from error
+            raise BuildError(
+                f"building module {spec.name!r} of {spec.origin} raises {reason}",
+                fix=f"report it to the package, or leave the module out: [modules] exclude = "
+                f'["{spec.name}"]',
+            ) from error
+
+    @contextmanager
+    def _isolate_file(self, dotted_name: str, file: Path) -> Iterator[None]:
+        """Give each executed file its own stream, whoever imports it first."""
+        name = dotted_name.rpartition(".")[2]
+        with (
+            guard_global_state(f"importing {file.name}"),
+            random_stream(self._seed, "module", name),
+        ):
+            yield
+
+
+def _no_line(_: KeyPath) -> None:
+    return None
+
+
+def _resolve(spec: ModuleSpec) -> Callable[..., Any]:
+    if not isinstance(spec.factory, str):
+        return spec.factory
+    package, _, path = spec.factory.partition(":")
+    try:
+        target: Any = importlib.import_module(package)
+        for part in path.split("."):
+            target = getattr(target, part)
+    except (Exception, SystemExit) as error:
+        raise BuildError(
+            f"factory {spec.factory!r} of module {spec.name!r} of {spec.origin} "
+            f"cannot be imported: {type(error).__name__}: {error}",
+            found=spec.factory,
+            fix="check the dotted name in the plugin's provide_module",
+        ) from error
+    if not callable(target):
+        raise BuildError(
+            f"factory {spec.factory!r} of module {spec.name!r} is {show(target)}, not a function",
+            found=spec.factory,
+        )
+    result: Callable[..., Any] = target
+    return result

@@ -1,0 +1,270 @@
+"""``ModulePool``: the named modules of a run, with the settings and origin of each."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch import nn
+
+from pymodules_core.discovery import PluginManager
+from pymodules_core.discovery.selection import select_specs
+from pymodules_core.errors import (
+    SettingsError,
+    SharedParameterError,
+    UnknownModuleError,
+    closest_match,
+    list_words,
+)
+from pymodules_core.experiment import Experiment
+from pymodules_core.module_pool.build import PoolBuilder
+from pymodules_core.names import check_module_name
+from pymodules_core.settings import ModuleSettings, structure_module_settings
+from pymodules_core.specs import CodeOrigin, Origin
+
+if TYPE_CHECKING:
+    from typing import Self
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class PoolEntry:
+    """One module of the pool.
+
+    Attributes:
+        name: Its name.
+        module: The module itself.
+        settings: Its checked settings.
+        origin: Where it came from.
+    """
+
+    name: str
+    module: nn.Module
+    settings: ModuleSettings
+    origin: Origin
+
+
+class ModulePool(Mapping[str, nn.Module]):
+    """Maps names to modules, sorted by name; ``pool.encoder`` is ``pool["encoder"]``.
+
+    Modules come frozen or not as their settings say. Weights that settings ask for are not loaded
+    yet: ``load_initial_weights(pool)`` does that, and until then the names are in
+    ``pending_weights``.
+
+    Args:
+        entries: The modules, in any order.
+        data_home: Where weights are looked up.
+        seed: The seed the modules were built with.
+
+    Raises:
+        SharedParameterError: A frozen and a trained module hold one parameter.
+    """
+
+    def __init__(
+        self, entries: Iterable[PoolEntry], *, data_home: Path = Path("data"), seed: int = 0
+    ) -> None:
+        self._entries = {e.name: e for e in sorted(entries, key=lambda entry: entry.name)}
+        self._data_home = data_home
+        self._seed = seed
+        self.pending_weights = {
+            name for name, e in self._entries.items() if e.settings.weights_source is not None
+        }
+        # `pool.encoder` in every train step: a plain attribute costs a third of `__getattr__`.
+        vars(self).update((name, entry.module) for name, entry in self._entries.items())
+        self._refuse_half_frozen_parameters()
+        for entry in self._entries.values():
+            if entry.settings.frozen:
+                entry.module.requires_grad_(requires_grad=False)
+                entry.module.eval()
+
+    @classmethod
+    def discover(
+        cls,
+        experiment: "str | Path | Experiment",
+        *,
+        data_home: Path | None = None,
+        seed: int | None = None,
+        plugins: PluginManager | None = None,
+    ) -> "Self":
+        """Collect and build the modules of an experiment: its files and the installed plugins.
+
+        Args:
+            experiment: A name in the data home, a folder, or an opened experiment.
+            data_home: Overrides the environment variable and ``./data``.
+            seed: Overrides ``[train] seed``.
+            plugins: Plugins loaded already; else they are loaded here.
+
+        Raises:
+            PymodulesError: Anything that keeps a module from being built, with where and why.
+        """
+        if not isinstance(experiment, Experiment):
+            experiment = Experiment.open(experiment, data_home=data_home)
+        plugins = plugins or PluginManager.for_experiment(experiment)
+        settings = experiment.settings
+        provided = plugins.provided_specs()
+        plugins.require(
+            [
+                *(settings.plugins.allow or ()),
+                *settings.plugins.settings,
+                *settings.modules.override.values(),
+            ]
+        )
+        specs = select_specs(
+            provided, settings.modules, file=experiment.config_file, line_of=experiment.line_of
+        )
+        if not specs:
+            raise SettingsError(
+                f"no module in the pool of experiment {experiment.name!r}",
+                file=experiment.config_file,
+                fix=f"add {experiment.modules_dir}/<module_name>.py, or install a package "
+                "that provides modules",
+            )
+        seed = settings.train.seed if seed is None else seed
+        by_name = {spec.name: spec for spec in specs}
+        builder = PoolBuilder(by_name, seed=seed, experiment=experiment)
+        # All settings before the first build: a typo is told before minutes of construction.
+        checked = {name: builder.settings(spec) for name, spec in by_name.items()}
+        entries = [
+            PoolEntry(
+                name=name,
+                module=builder[name],
+                settings=checked[name],
+                origin=spec.origin or CodeOrigin(),
+            )
+            for name, spec in by_name.items()
+        ]
+        return cls(entries, data_home=experiment.data_home, seed=seed)
+
+    @classmethod
+    def from_modules(
+        cls,
+        modules: Mapping[str, nn.Module],
+        *,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+        data_home: Path = Path("data"),
+    ) -> "Self":
+        """Make a pool of modules that a program built itself.
+
+        Args:
+            modules: Name to module.
+            settings: Name to settings dict, for those that need one.
+            data_home: Where weights are looked up.
+
+        Raises:
+            InvalidNameError: A name is not allowed.
+            SettingsError: Settings are not valid.
+        """
+        given = settings or {}
+        entries = [
+            PoolEntry(
+                name=check_module_name(name),
+                module=module,
+                settings=structure_module_settings(given.get(name, {})),
+                origin=CodeOrigin(),
+            )
+            for name, module in modules.items()
+        ]
+        return cls(entries, data_home=data_home)
+
+    def __getitem__(self, name: str) -> nn.Module:
+        """Give a module by name.
+
+        Raises:
+            UnknownModuleError: No such module.
+        """
+        try:
+            return self._entries[name].module
+        except KeyError:
+            raise UnknownModuleError(
+                f"no module {name!r} in the pool; there are: {list_words(self._entries)}",
+                found=name,
+                closest=closest_match(str(name), self._entries),
+            ) from None
+
+    def __getattr__(self, name: str) -> nn.Module:
+        # Private names are never modules; answering them would break copy and pickle.
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._entries]
+
+    def __repr__(self) -> str:
+        lines = [
+            f"  {name}: {type(entry.module).__name__}"
+            f"{', frozen' if entry.settings.frozen else ''} ({entry.origin})"
+            for name, entry in self._entries.items()
+        ]
+        return "\n".join(["ModulePool(", *lines, ")"])
+
+    @property
+    def entries(self) -> Mapping[str, PoolEntry]:
+        """Name to module, settings and origin."""
+        return self._entries
+
+    @property
+    def settings(self) -> Mapping[str, ModuleSettings]:
+        """Name to settings."""
+        return {name: entry.settings for name, entry in self._entries.items()}
+
+    @property
+    def origins(self) -> Mapping[str, Origin]:
+        """Name to origin."""
+        return {name: entry.origin for name, entry in self._entries.items()}
+
+    @property
+    def data_home(self) -> Path:
+        """The data home that names in settings refer to."""
+        return self._data_home
+
+    @property
+    def seed(self) -> int:
+        """The seed the modules were built with."""
+        return self._seed
+
+    @property
+    def shared_parameters(self) -> list[list[str]]:
+        """Groups of ``module.parameter`` names that are one tensor in several modules."""
+        groups: dict[int, list[str]] = {}
+        for name, module in self.items():
+            for key, parameter in module.named_parameters():
+                groups.setdefault(id(parameter), []).append(f"{name}.{key}")
+        return [group for group in groups.values() if len(group) > 1]
+
+    def is_frozen(self, name: str) -> bool:
+        """Tell whether a module's settings freeze it."""
+        return self._entries[name].settings.frozen
+
+    def set_training(self, *, training: bool) -> None:
+        """Put every module in its mode: frozen ones and those of mode ``eval`` never train."""
+        for entry in self._entries.values():
+            may_train = not entry.settings.frozen and entry.settings.mode == "train"
+            entry.module.train(mode=training and may_train)
+
+    def to(self, device: torch.device) -> "Self":
+        """Move every module to ``device``, in place."""
+        for module in self.values():
+            module.to(device)
+        return self
+
+    def _refuse_half_frozen_parameters(self) -> None:
+        owners: dict[int, tuple[str, str]] = {}
+        for name, module in self.items():
+            for key, parameter in module.named_parameters():
+                other, other_key = owners.setdefault(id(parameter), (name, key))
+                if self.is_frozen(other) != self.is_frozen(name):
+                    frozen, trained = sorted((name, other), key=self.is_frozen, reverse=True)
+                    raise SharedParameterError(
+                        f"frozen module {frozen!r} and trained module {trained!r} share a "
+                        f"parameter: {other}.{other_key} is {name}.{key}",
+                        found=f"{name}.{key}",
+                        fix="freeze both, train both, or copy the weights with "
+                        "load_weights_from_exp",
+                    )

@@ -1,0 +1,58 @@
+"""Random streams derived from (run seed, what for), so that one use never shifts another.
+
+Each module draws its initial weights from its own stream. Installing a plugin, or adding a file,
+changes no other module's weights.
+"""
+
+import hashlib
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+_NUMPY_SEED_LIMIT = 2**32
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """Hash a run seed and a purpose into a 63-bit seed.
+
+    Args:
+        seed: The run's seed.
+        purpose: What the stream is for, such as ``("module", "encoder")``.
+    """
+    text = "\0".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch on all devices, ``random``, and numpy where it is imported."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed % _NUMPY_SEED_LIMIT)
+
+
+@contextmanager
+def random_stream(seed: int, *purpose: str | int) -> Iterator[None]:
+    """Run a block under its own stream and give the caller's streams back untouched.
+
+    Args:
+        seed: The run's seed.
+        purpose: What the stream is for.
+    """
+    numpy = sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy is not None else None
+    python_state = random.getstate()
+    has_cuda = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = list(range(torch.cuda.device_count())) if has_cuda else []
+    with torch.random.fork_rng(devices=devices):
+        seed_everything(derive_seed(seed, *purpose))
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            if numpy is not None:
+                numpy.random.set_state(numpy_state)
