@@ -1,0 +1,73 @@
+"""Decides when ``best`` moves."""
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from pymodules_core.errors import CheckpointError, closest_match, list_words
+
+
+class BestTracker:
+    """Remembers the best value of one metric.
+
+    Args:
+        monitor: Name of the metric.
+        mode: Whether smaller or larger is better.
+        min_delta: A value has to be better than the best by more than this.
+
+    Attributes:
+        value: The best value so far, None before the first.
+        epoch: The epoch of that value.
+    """
+
+    def __init__(
+        self, monitor: str = "loss", mode: Literal["min", "max"] = "min", min_delta: float = 0.0
+    ) -> None:
+        self.monitor = monitor
+        self.mode = mode
+        self.min_delta = min_delta
+        self.value: float | None = None
+        self.epoch: int | None = None
+
+    def propose(self, metrics: Mapping[str, float], *, epoch: int) -> bool:
+        """Take over the monitored value if it is better; say whether it was.
+
+        The first value is always taken. NaN never is, unless it is the first, and then anything
+        that is a number replaces it.
+
+        Raises:
+            CheckpointError: ``metrics`` lacks the monitored one.
+        """
+        value = self.read(metrics)
+        if not self._is_better(value):
+            return False
+        self.value, self.epoch = value, epoch
+        return True
+
+    def read(self, metrics: Mapping[str, float]) -> float:
+        """Give the monitored value.
+
+        Raises:
+            CheckpointError: ``metrics`` lacks it.
+        """
+        if self.monitor not in metrics:
+            near = closest_match(self.monitor, metrics)
+            raise CheckpointError(
+                f"train.monitor: {self.monitor!r} is not among the metrics: {list_words(metrics)}",
+                key="train.monitor",
+                found=self.monitor,
+                closest=near,
+                fix=f'[train] monitor = "{near or next(iter(metrics), "loss")}", '
+                "or return it from eval_step",
+            )
+        return float(metrics[self.monitor])
+
+    def _is_better(self, value: float) -> bool:
+        if self.value is None:
+            return True
+        if math.isnan(value):
+            return False
+        if math.isnan(self.value):
+            return True
+        gain = self.value - value if self.mode == "min" else value - self.value
+        return gain > self.min_delta
