@@ -1,0 +1,169 @@
+"""The train loop and the eval loop: one pass over the data each.
+
+Everything that can be looked up once is looked up before the loop: what remains a step is what a
+hand-written loop does too, plus a clock reading.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import attrs
+import torch
+
+from pymodules_core.errors import PymodulesError, TaskError
+from pymodules_core.training.data import Batches
+from pymodules_core.training.device import batch_length, move_batch
+from pymodules_core.training.metrics import MetricAverages
+from pymodules_core.training.optimize import OptimizerUnit, Precision
+from pymodules_core.training.reporting import REFRESH_S, Reporter
+from pymodules_core.training.run import Run
+from pymodules_core.training.run_events import RunEvents
+from pymodules_core.training.task import Task
+
+
+@attrs.frozen(kw_only=True)
+class Loops:
+    """What both loops need.
+
+    Attributes:
+        task: Gives the steps.
+        run: Epoch, step, averages.
+        events: Run hooks.
+        units: The optimizers by name.
+        precision: Autocast of the steps.
+        reporter: Shows progress.
+        train_batches: Training data.
+        eval_batches: Evaluation data, or None.
+    """
+
+    task: Task
+    run: Run
+    events: RunEvents
+    units: dict[str, OptimizerUnit]
+    precision: Precision
+    reporter: Reporter
+    train_batches: Batches
+    eval_batches: Batches | None
+
+    def train(
+        self, *, should_stop: Callable[[], bool], after_step: Callable[[], None]
+    ) -> dict[str, float]:
+        """Train one epoch.
+
+        Args:
+            should_stop: Asked before each step; True ends the epoch early.
+            after_step: Called after each step, hooks included; commits in mid-epoch.
+
+        Returns:
+            Means of the metrics over the steps.
+
+        Raises:
+            TaskError: No batch, or a step gives something unusable.
+            TrainingError: A step raises, or a loss is not finite.
+        """
+        run, units = self.run, self.units.values()
+        averages = run.start_pass()
+        step = self.task.step("train_step", run)
+        run.module_pool.set_training(training=True)
+        autocast = _autocast(self.precision)
+        has_step_hooks = self.events.has_step_hooks
+        count = 0
+        with self._errors("train_step", lambda: count):
+            for batch in self._progress("train", self.train_batches, averages):
+                if should_stop():
+                    break
+                run.start_train_step()
+                with autocast:
+                    run.take_train_result(step(batch))
+                count += 1
+                run.step += 1
+                if has_step_hooks:
+                    self.events.emit("train_step_finished", stepped=run.stepped)
+                after_step()
+            for unit in units:
+                unit.flush()
+                unit.check_finite()
+        if not count and not should_stop():
+            raise _no_batch("train_data", self.task)
+        return self._finish(averages)
+
+    def evaluate(self, batches: Batches) -> dict[str, float]:
+        """Evaluate once: eval mode, no gradients.
+
+        Returns:
+            Means of the metrics, weighted by batch size.
+
+        Raises:
+            TaskError: No batch, or ``eval_step`` gives something unusable.
+            StepError: ``eval_step`` raises.
+        """
+        run = self.run
+        averages = run.start_pass()
+        step = self.task.step("eval_step", run)
+        run.module_pool.set_training(training=False)
+        autocast = _autocast(self.precision)
+        count = 0
+        with self._errors("eval_step", lambda: count), torch.no_grad():
+            for batch in self._progress("eval", batches, averages):
+                with autocast:
+                    run.take_eval_result(step(batch))
+                count += 1
+        if not count:
+            raise _no_batch("eval_data", self.task)
+        return self._finish(averages)
+
+    def _progress(self, phase: str, batches: Batches, averages: MetricAverages) -> Iterator[Any]:
+        """Give the batches on the run's device and refresh the bar a few times a second."""
+        run, reporter, clock = self.run, self.reporter, time.perf_counter
+        device = run.device
+        must_move = device.type != "cpu"
+        reporter.pass_started(phase, run.epoch, batches.length)
+        refresh_at = clock() + REFRESH_S
+        done = 0
+        try:
+            # What the loop's body raises does not pass through here: these are the data's errors.
+            with self.task.errors(f"{phase}_data"):
+                for batch in batches.epoch(run.epoch):
+                    moved = move_batch(batch, device) if must_move else batch
+                    run.batch_size = batch_length(moved)
+                    yield moved
+                    done += 1
+                    if clock() >= refresh_at:
+                        reporter.pass_advanced(done, averages.means())
+                        refresh_at = clock() + REFRESH_S
+        finally:
+            reporter.pass_ended(done)
+
+    def _finish(self, averages: MetricAverages) -> dict[str, float]:
+        with self.task.errors("eval_step"):
+            means = averages.means()
+            averages.reset_stateful()
+        return means
+
+    @contextmanager
+    def _errors(self, where: str, count: Callable[[], int]) -> Iterator[None]:
+        """Add epoch, step and batch to what a step raises, and the task's file and line."""
+        try:
+            with self.task.errors(where):
+                yield
+        except PymodulesError as error:
+            run = self.run
+            error.what += f" (epoch {run.epoch}, step {run.step + 1}, batch {count() + 1})"
+            raise
+
+
+def _autocast(precision: Precision) -> AbstractContextManager[Any]:
+    if precision.dtype is None:
+        return nullcontext()
+    return torch.autocast(precision.device_type, dtype=precision.dtype)
+
+
+def _no_batch(name: str, task: Task) -> TaskError:
+    return TaskError(
+        f"{name} gave no batch",
+        file=task.file,
+        key=name,
+        fix="return data that is not empty and can be read again each epoch",
+    )

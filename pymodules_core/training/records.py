@@ -1,0 +1,156 @@
+"""What a run writes about itself: ``run.json``, the whole state, and ``metrics.jsonl``, a log."""
+
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import importlib_metadata
+import torch
+from torch import nn
+
+from pymodules_core.checkpoints.files import write_file
+from pymodules_core.discovery import PluginManager, PluginState
+from pymodules_core.experiment import Experiment
+from pymodules_core.module_pool import ModulePool
+from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME
+from pymodules_core.settings.structure import unstructure
+
+
+class RunState(StrEnum):
+    """How far a run is; ``running`` in the file of a dead process means it was killed."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+class RunRecord:
+    """Keeps ``run.json`` and ``metrics.jsonl`` of one run.
+
+    Args:
+        data_dir: Folder of what the run writes.
+        facts: What does not change during the run.
+    """
+
+    def __init__(self, data_dir: Path, facts: Mapping[str, Any]) -> None:
+        self._run_file = data_dir / RUN_FILE_NAME
+        self._metrics_file = data_dir / METRICS_FILE_NAME
+        self._facts = dict(facts)
+        self._started = time.time()
+        self._facts["started"] = _timestamp()
+
+    def write(self, state: RunState, **progress: Any) -> None:
+        """Replace ``run.json``.
+
+        Args:
+            state: How far the run is.
+            progress: Epoch, step, best and what else changed.
+        """
+        content = {
+            "state": state,
+            **self._facts,
+            "updated": _timestamp(),
+            "wall_s": round(time.time() - self._started, 3),
+            **progress,
+        }
+        text = json.dumps(_finite(content), indent=2, default=str)
+        write_file(self._run_file, f"{text}\n".encode())
+
+    def log_metrics(
+        self, *, epoch: int, step: int, phase: str, metrics: Mapping[str, float], **more: Any
+    ) -> None:
+        """Append one line to ``metrics.jsonl``; NaN and infinity are written as null."""
+        row = {"epoch": epoch, "step": step, "phase": phase, "metrics": dict(metrics), **more}
+        with self._metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_finite(row)) + "\n")
+
+
+def run_facts(
+    experiment: Experiment, pool: ModulePool, plugins: PluginManager, device: torch.device
+) -> dict[str, Any]:
+    """Collect what tells how a run came about: settings, modules, plugins, versions."""
+    return {
+        "experiment": experiment.name,
+        "seed": experiment.settings.train.seed,
+        "device": str(device),
+        "settings": unstructure(experiment.settings),
+        "overrides": experiment.overrides,
+        "modules": [
+            {
+                "name": name,
+                "class": type(entry.module).__name__,
+                "frozen": entry.settings.frozen,
+                "parameters": count_parameters(entry.module),
+                "weights": entry.settings.weights_text,
+                "origin": entry.origin.to_json(),
+            }
+            for name, entry in pool.entries.items()
+        ],
+        "shared_parameters": pool.shared_parameters,
+        "plugins": [
+            {"name": record.name, **record.origin.to_json()}
+            for record in plugins.records
+            if record.state is PluginState.ACTIVE
+        ],
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "pymodules-core": own_version(),
+        },
+        "threads": torch.get_num_threads(),
+        "git_commit": git_commit(experiment.path),
+        "process": os.getpid(),
+        "host": platform.node(),
+    }
+
+
+def own_version() -> str:
+    """Give this package's version; ``unknown`` where it runs from a folder, not installed."""
+    try:
+        return importlib_metadata.version("pymodules-core")
+    except importlib_metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Count the elements of a module's parameters, shared ones once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def git_commit(folder: Path) -> str | None:
+    """Give the commit of the repository around ``folder``, or None where there is none."""
+    try:
+        result = subprocess.run(  # noqa: S603  a fixed command
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],  # noqa: S607  the user's own git
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None
+
+
+def _timestamp() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON cannot say: NaN and infinities become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

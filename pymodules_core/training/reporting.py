@@ -1,0 +1,159 @@
+"""Shows a run to a person: bars on a terminal, a line an epoch everywhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import IO, Protocol
+
+import attrs
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+REFRESH_S = 0.2
+
+
+@attrs.frozen(kw_only=True)
+class EpochSummary:
+    """What an epoch's line tells.
+
+    Attributes:
+        epoch: The epoch; 0 is the evaluation before training.
+        epochs: Epochs planned.
+        train_metrics: Means of the train loop.
+        eval_metrics: Means of the eval loop.
+        is_best: Whether ``best`` moved.
+        seconds: Wall time of the epoch.
+        skipped_steps: Updates left out so far because a loss was not finite.
+    """
+
+    epoch: int
+    epochs: int
+    train_metrics: Mapping[str, float]
+    eval_metrics: Mapping[str, float]
+    is_best: bool
+    seconds: float
+    skipped_steps: int
+
+
+class Reporter(Protocol):
+    """What a run tells while it goes on."""
+
+    def line(self, text: str) -> None:
+        """Say one thing."""
+
+    def pass_started(self, phase: str, epoch: int, batches: int | None) -> None:
+        """A pass over the data begins."""
+
+    def pass_advanced(self, done: int, metrics: Mapping[str, float]) -> None:
+        """Some batches are done; called a few times a second."""
+
+    def pass_ended(self, done: int) -> None:
+        """The pass is over."""
+
+    def epoch_ended(self, summary: EpochSummary) -> None:
+        """An epoch is over."""
+
+
+class SilentReporter:
+    """Says nothing."""
+
+    def line(self, text: str) -> None:
+        """Say nothing."""
+
+    def pass_started(self, phase: str, epoch: int, batches: int | None) -> None:
+        """Say nothing."""
+
+    def pass_advanced(self, done: int, metrics: Mapping[str, float]) -> None:
+        """Say nothing."""
+
+    def pass_ended(self, done: int) -> None:
+        """Say nothing."""
+
+    def epoch_ended(self, summary: EpochSummary) -> None:
+        """Say nothing."""
+
+
+class ConsoleReporter:
+    """Lines on a stream, and a bar under them where the stream is a terminal.
+
+    Args:
+        stream: Where to write; standard output by default.
+        show_bar: Overrides the look at the stream.
+    """
+
+    def __init__(self, stream: IO[str] | None = None, *, show_bar: bool | None = None) -> None:
+        self._console = Console(
+            file=stream or sys.stdout, force_terminal=show_bar, soft_wrap=True, highlight=False
+        )
+        self._show_bar = self._console.is_terminal if show_bar is None else show_bar
+        self._bar: Progress | None = None
+        self._started_at = 0.0
+
+    def line(self, text: str) -> None:
+        """Print one line, above the bar where there is one."""
+        self._console.print(text, markup=False)
+
+    def pass_started(self, phase: str, epoch: int, batches: int | None) -> None:
+        """Put up a bar."""
+        if not self._show_bar:
+            return
+        self._started_at = time.perf_counter()
+        # redirect_stderr off: rich's redirection breaks a user's own tqdm.
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stderr=False,
+        )
+        self._bar.add_task(f"{phase} epoch {epoch}", total=batches, metrics="", rate="")
+        self._bar.start()
+
+    def pass_advanced(self, done: int, metrics: Mapping[str, float]) -> None:
+        """Move the bar."""
+        if self._bar is None:
+            return
+        rate = done / max(time.perf_counter() - self._started_at, 1e-9)
+        self._bar.update(
+            self._bar.task_ids[0],
+            completed=done,
+            metrics=format_metrics(metrics),
+            rate=f"{rate:.0f} steps/s",
+            refresh=True,
+        )
+
+    def pass_ended(self, done: int) -> None:
+        """Take the bar away."""
+        del done
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def epoch_ended(self, summary: EpochSummary) -> None:
+        """Print the epoch's line."""
+        self.line(format_epoch(summary))
+
+
+def format_epoch(summary: EpochSummary) -> str:
+    """Give an epoch's line: what was trained, what came out, whether it is the best."""
+    width = len(str(summary.epochs))
+    parts = [f"epoch {summary.epoch:>{width}}/{summary.epochs}"]
+    for phase, metrics in (("train", summary.train_metrics), ("eval", summary.eval_metrics)):
+        if metrics:
+            parts.append(f"{phase} {format_metrics(metrics)}")
+    parts.append(f"{summary.seconds:.1f} s")
+    if summary.skipped_steps:
+        parts.append(f"{summary.skipped_steps} steps skipped (loss not finite)")
+    if summary.is_best:
+        parts.append("best")
+    return "  ".join(parts)
+
+
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """Give metrics as ``name value`` with four significant digits."""
+    return " ".join(f"{name} {value:.4g}" for name, value in metrics.items())

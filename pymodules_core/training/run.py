@@ -1,0 +1,193 @@
+"""``Run``: what steps and hooks see of the training they are part of."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from pymodules_core.errors import TaskError, closest_match, list_words
+from pymodules_core.experiment import Experiment
+from pymodules_core.module_pool import ModulePool
+from pymodules_core.training.metrics import MetricAverages
+from pymodules_core.training.optimize import OptimizeBlock, OptimizerUnit
+
+
+class Run:
+    """One training of an experiment.
+
+    Args:
+        experiment: The experiment.
+        module_pool: Its modules.
+        config: The ``[task]`` table, or the task's ``Config`` made from it.
+        device: Where modules and batches are.
+        units: The optimizers by name.
+        data_dir: Folder of what the run writes.
+
+    Attributes:
+        experiment: The experiment.
+        module_pool: Its modules.
+        config: The task's configuration.
+        device: Where modules and batches are.
+        data_dir: Folder of what the run writes; hooks may put files there.
+        epoch: The epoch that runs, counted from 1; 0 before training.
+        step: Train steps so far, whichever optimizers they updated.
+        batch_size: Samples of the batch at hand; set it where it cannot be read off the batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        experiment: Experiment,
+        module_pool: ModulePool,
+        config: Any,
+        device: torch.device,
+        units: Mapping[str, OptimizerUnit],
+        data_dir: Path,
+    ) -> None:
+        self.experiment = experiment
+        self.module_pool = module_pool
+        self.config = config
+        self.device = device
+        self.data_dir = data_dir
+        self.epoch = 0
+        self.step = 0
+        self.batch_size = 1
+        self._units = units
+        self._averages = MetricAverages()
+        self._stepped: set[str] = set()
+        self._blocks: list[OptimizeBlock] = []
+        self._logged: list[tuple[str, Any]] = []
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.experiment.settings.train.seed
+
+    @property
+    def optimizers(self) -> Mapping[str, Optimizer]:
+        """Name to optimizer."""
+        return {name: unit.optimizer for name, unit in self._units.items()}
+
+    def log(self, name: str, value: Any) -> None:
+        """Add a metric of this batch; it is averaged by batch size like those that steps return.
+
+        Args:
+            name: Name of the metric.
+            value: A number or a one-element tensor.
+
+        Raises:
+            TaskError: ``value`` is neither.
+        """
+        self._logged.append((name, value.detach() if isinstance(value, torch.Tensor) else value))
+
+    def optimize(self, name: str = "main") -> OptimizeBlock:
+        """Open a block whose loss updates one optimizer.
+
+        Args:
+            name: The optimizer; ``main`` where the task gave a single one.
+
+        Raises:
+            TaskError: No such optimizer, or another block is still open.
+        """
+        unit = self._units.get(name)
+        if unit is None:
+            raise TaskError(
+                f"run.optimize: there is no optimizer {name!r}; there are: "
+                f"{list_words(self._units)}",
+                found=name,
+                closest=closest_match(name, self._units),
+            )
+        if self._blocks and self._blocks[-1].is_open:
+            raise TaskError(
+                f"run.optimize({name!r}) is inside another run.optimize block",
+                fix="close the first block before the second",
+            )
+        block = OptimizeBlock(unit, self._stepped)
+        self._blocks.append(block)
+        return block
+
+    def start_pass(self) -> MetricAverages:
+        """Begin a pass over data with empty averages; the loops call it."""
+        self._averages = MetricAverages()
+        self._logged.clear()
+        return self._averages
+
+    def start_train_step(self) -> None:
+        """Forget what the step before updated; the train loop calls it."""
+        self._stepped.clear()
+        self._blocks.clear()
+
+    def take_train_result(self, result: Any) -> None:
+        """Use what ``train_step`` returned: a loss to optimize, metrics, or nothing.
+
+        Where ``run.optimize`` blocks ran and no metrics are returned, the metrics are their losses,
+        as ``loss_<optimizer>``.
+
+        Raises:
+            TaskError: The result fits neither one optimizer nor ``run.optimize`` blocks.
+        """
+        if self._blocks:
+            if isinstance(result, Mapping):
+                self._add_metrics(result)
+            else:
+                self._add_metrics(
+                    {f"loss_{b.name}": b.total for b in self._blocks if b.total is not None}
+                )
+            self._add_logged()
+            return
+        metrics = result if isinstance(result, Mapping) else {"loss": result}
+        loss = metrics.get("loss")
+        if loss is None or len(self._units) != 1:
+            raise self._no_loss_error(result)
+        (unit,) = self._units.values()
+        if unit.backward(loss) and unit.close_micro_step():
+            self._stepped.add(unit.name)
+        self._add_metrics(metrics)
+        self._add_logged()
+
+    def take_eval_result(self, result: Any) -> None:
+        """Use what ``eval_step`` returned.
+
+        Raises:
+            TaskError: It is neither a dict of metrics nor a number.
+        """
+        if isinstance(result, Mapping):
+            self._add_metrics(result)
+        elif result is None and not self._logged:
+            raise TaskError(
+                "eval_step returns None", fix='return {"loss": loss}, or use run.log(name, value)'
+            )
+        elif result is not None:
+            self._add_metrics({"loss": result})
+        self._add_logged()
+
+    @property
+    def stepped(self) -> frozenset[str]:
+        """Optimizers that this step updated."""
+        return frozenset(self._stepped)
+
+    def _add_metrics(self, metrics: Mapping[str, Any]) -> None:
+        averages, size = self._averages, self.batch_size
+        for name, value in metrics.items():
+            averages.add(name, value, size)
+
+    def _add_logged(self) -> None:
+        for name, value in self._logged:
+            self._averages.add(name, value, self.batch_size)
+        self._logged.clear()
+
+    def _no_loss_error(self, result: Any) -> TaskError:
+        if len(self._units) > 1:
+            names = list(self._units)
+            return TaskError(
+                f"there are optimizers {list_words(names)}, and train_step used none of them",
+                fix=f'with run.optimize("{names[0]}") as step: step.loss = ...',
+            )
+        if isinstance(result, Mapping):
+            return TaskError(
+                f"train_step returns a dict without 'loss'; it has: {list_words(result)}",
+                closest=closest_match("loss", map(str, result)),
+            )
+        return TaskError("train_step returns None", fix='return the loss, or {"loss": loss, ...}')

@@ -1,0 +1,75 @@
+"""Calls the run hooks of plugins and the task, and decides what a failure of one does."""
+
+import logging
+from collections.abc import Callable
+
+from pymodules_core.discovery import PluginManager
+from pymodules_core.discovery.plugin_manager import HookImplementation
+from pymodules_core.discovery.task_file import TASK_NAME
+from pymodules_core.errors import PluginError
+from pymodules_core.module_pool import ModulePool
+from pymodules_core.training.run import Run
+from pymodules_core.training.task import Task
+
+logger = logging.getLogger("pymodules_core")
+
+
+class RunEvents:
+    """The run hooks of one run, looked up once.
+
+    Args:
+        plugins: All plugins, the task among them.
+        task: Gives the errors of its own hooks.
+        run: Passed to every hook.
+    """
+
+    def __init__(self, plugins: PluginManager, task: Task, run: Run) -> None:
+        self._plugins = plugins
+        self._task = task
+        self._run = run
+        self._muted: set[tuple[str, str]] = set()
+        self.has_step_hooks = bool(plugins.implementations("train_step_finished"))
+
+    def emit(self, hook_name: str, **arguments: object) -> None:
+        """Call a hook of every plugin, in the order of plugin names.
+
+        Raises:
+            PluginError: The hook of a plugin that provides a module of the pool failed.
+            StepError: The task's own hook failed.
+        """
+        for implementation in self._plugins.implementations(hook_name):
+            name = implementation.record.name
+            if (name, hook_name) in self._muted:
+                continue
+            call = self._bind(implementation, arguments)
+            if name == TASK_NAME:
+                with self._task.errors(hook_name):
+                    call()
+            else:
+                self._call_plugin(implementation, hook_name, call)
+
+    def _bind(
+        self, implementation: HookImplementation, arguments: dict[str, object]
+    ) -> Callable[[], object]:
+        return lambda: implementation({"run": self._run, **arguments})
+
+    def _call_plugin(
+        self, implementation: HookImplementation, hook_name: str, call: Callable[[], object]
+    ) -> None:
+        record = implementation.record
+        try:
+            call()
+        except (Exception, SystemExit) as error:
+            reason = f"{hook_name} of plugin {record.origin} raises {type(error).__name__}: {error}"
+            if _provides_module(record.modules, self._run.module_pool):
+                raise PluginError(
+                    reason,
+                    found=record.name,
+                    fix=f"it keeps modules of this run; report it to {record.origin.provider}",
+                ) from error
+            self._muted.add((record.name, hook_name))
+            logger.warning("%s; training goes on without it", reason)
+
+
+def _provides_module(names: list[str], pool: ModulePool) -> bool:
+    return any(name in pool.entries for name in names)

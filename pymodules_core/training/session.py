@@ -1,0 +1,188 @@
+"""Sets up everything a run needs, and writes nothing: what is wrong is told before a run exists."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+import torch
+from torch.nn import Parameter
+
+from pymodules_core.checkpoints import CheckpointManager, LoadReport
+from pymodules_core.discovery import PluginManager
+from pymodules_core.errors import PymodulesError, list_words
+from pymodules_core.experiment import Experiment
+from pymodules_core.initial_weights import load_initial_weights
+from pymodules_core.module_pool import ModulePool, derive_seed, seed_everything
+from pymodules_core.training.data import Batches, Phase
+from pymodules_core.training.device import choose_device
+from pymodules_core.training.loops import Loops
+from pymodules_core.training.optimize import OptimizerUnit, Precision, make_units
+from pymodules_core.training.reporting import Reporter
+from pymodules_core.training.run import Run
+from pymodules_core.training.run_events import RunEvents
+from pymodules_core.training.task import Task
+
+logger = logging.getLogger("pymodules_core")
+
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@attrs.frozen(kw_only=True)
+class Session:
+    """The parts of one run, wired together.
+
+    Attributes:
+        experiment: The experiment.
+        plugins: All plugins, the task among them.
+        pool: The modules, on their device, with initial weights.
+        reports: How the initial weights fitted.
+        device: Where modules and batches are.
+        run: What steps and hooks see.
+        units: The optimizers by name.
+        loops: Train and eval loop.
+        events: Run hooks.
+    """
+
+    experiment: Experiment
+    plugins: PluginManager
+    pool: ModulePool
+    reports: list[LoadReport]
+    device: torch.device
+    run: Run
+    units: dict[str, OptimizerUnit]
+    loops: Loops
+    events: RunEvents
+
+    @classmethod
+    def prepare(
+        cls,
+        experiment: Experiment,
+        *,
+        data_dir: Path,
+        reporter: Reporter,
+        load_installed: bool = True,
+    ) -> "Session":
+        """Build the pool, load its weights, and set up task, data and optimizers.
+
+        Args:
+            experiment: The experiment.
+            data_dir: What the run calls ``run.data_dir``.
+            reporter: Shows progress.
+            load_installed: Whether to load installed plugins.
+
+        Raises:
+            PymodulesError: Anything that keeps the run from starting.
+        """
+        settings = experiment.settings
+        train = settings.train
+        device = choose_device(train.device)
+        plugins = PluginManager.for_experiment(experiment, load_installed=load_installed)
+        pool = ModulePool.discover(experiment, plugins=plugins)
+        reports = load_initial_weights(pool, experiment_name=experiment.name)
+        task = Task.load(plugins, experiment)
+        pool.to(device)
+        # From here on the run draws from the global streams; what was built before has its own.
+        seed_everything(derive_seed(train.seed, "run"))
+        train_batches = _batches(task, "train", experiment, device)
+        eval_batches = _batches(task, "eval", experiment, device) if task.has_eval else None
+        optimizers = task.optimizers(pool)
+        precision = Precision(device_type=device.type, dtype=_DTYPES[train.precision])
+        owners = trained_parameters(pool)
+        try:
+            units = make_units(
+                optimizers,
+                schedulers=task.schedulers(optimizers, train_batches.length),
+                settings=settings.optimizers,
+                owners=owners,
+                precision=precision,
+                skip_nonfinite=train.on_nonfinite == "skip",
+            )
+        except PymodulesError as error:
+            error.file = error.file or task.file
+            raise
+        _report_untrained(owners, units)
+        run = Run(
+            experiment=experiment,
+            module_pool=pool,
+            config=task.config,
+            device=device,
+            units=units,
+            data_dir=data_dir,
+        )
+        events = RunEvents(plugins, task, run)
+        loops = Loops(
+            task=task,
+            run=run,
+            events=events,
+            units=units,
+            precision=precision,
+            reporter=reporter,
+            train_batches=train_batches,
+            eval_batches=eval_batches,
+        )
+        return cls(
+            experiment=experiment,
+            plugins=plugins,
+            pool=pool,
+            reports=reports,
+            device=device,
+            run=run,
+            units=units,
+            loops=loops,
+            events=events,
+        )
+
+    def checkpoints(self, path: Path) -> CheckpointManager:
+        """Make the checkpoint manager that the experiment's settings describe."""
+        train = self.experiment.settings.train
+        return CheckpointManager(
+            path,
+            self.pool,
+            monitor=train.monitor,
+            mode=train.mode,
+            min_delta=train.min_delta,
+            keep_epochs=self.experiment.settings.checkpoints.keep_epochs,
+        )
+
+
+def trained_parameters(pool: ModulePool) -> dict[Parameter, str]:
+    """Give each parameter that may learn with its ``module.parameter`` name, shared ones once."""
+    found: dict[Parameter, str] = {}
+    for name, module in pool.items():
+        if not pool.is_frozen(name):
+            for key, parameter in module.named_parameters():
+                if parameter.requires_grad:
+                    found.setdefault(parameter, f"{name}.{key}")
+    return found
+
+
+def _batches(task: Task, phase: Phase, experiment: Experiment, device: torch.device) -> Batches:
+    data = task.data(phase)
+    with task.errors(f"{phase}_data"):
+        return Batches(
+            data,
+            phase=phase,
+            settings=experiment.settings.train,
+            pin_memory=device.type == "cuda",
+        )
+
+
+def _report_untrained(
+    owners: "Mapping[Parameter, str]", units: Mapping[str, OptimizerUnit]
+) -> None:
+    updated = {
+        id(parameter)
+        for unit in units.values()
+        for group in unit.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    idle = {
+        name.partition(".")[0] for parameter, name in owners.items() if id(parameter) not in updated
+    }
+    if idle:
+        logger.warning(
+            "no optimizer updates all parameters of: %s. Fix: add them in optimizers(), or set "
+            '"frozen": True',
+            list_words(sorted(idle)),
+        )
