@@ -1,0 +1,1 @@
+"""The ``pymodules`` command: one file a command, heavy imports inside the command's function."""

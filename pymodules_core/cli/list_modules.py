@@ -1,0 +1,101 @@
+"""``pymodules list``: the modules of an experiment; no torch, no module file executed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pymodules_core.cli.options import data_home_option, debug_option, json_option, plugins_option
+
+if TYPE_CHECKING:
+    from pymodules_core.discovery.catalog import ListedModule
+    from pymodules_core.experiment import Experiment
+
+
+@click.command("list")
+@click.argument("exp", metavar="[EXP]", required=False)
+@click.option("--build", is_flag=True, help="Build the modules to count their parameters.")
+@json_option
+@data_home_option
+@plugins_option
+@debug_option
+def command(
+    exp: str | None, build: bool, as_json: bool, data_home: Path | None, no_plugins: bool
+) -> None:
+    """Show the modules that EXP would train: its files and those of installed packages.
+
+    Without EXP, only what installed packages provide. No module file is executed: settings that are
+    not written as literals show as "dynamic". Parameters come from the last run, or from --build.
+    """
+    from pymodules_core.cli.output import format_count, print_json, print_table
+    from pymodules_core.discovery import PluginManager
+    from pymodules_core.discovery.catalog import list_modules
+    from pymodules_core.experiment import Experiment, default_data_home
+
+    experiment = Experiment.open(exp, data_home=data_home) if exp else None
+    plugins = (
+        PluginManager.for_experiment(experiment, load_installed=not no_plugins)
+        if experiment
+        else PluginManager(data_home=default_data_home(data_home), load_installed=not no_plugins)
+    )
+    catalog = list_modules(plugins, experiment)
+    counts = _parameter_counts(experiment, plugins if build else None)
+    if as_json:
+        print_json([_as_json(module, counts) for module in catalog.modules])
+    elif not catalog.modules:
+        click.echo("no modules")
+    else:
+        print_table(
+            ("MODULE", "FROZEN", "PARAMETERS", "WEIGHTS", "SOURCE"),
+            [
+                (
+                    module.name,
+                    _frozen_text(module),
+                    format_count(counts.get(module.name)),
+                    module.weights or "-",
+                    str(module.origin),
+                )
+                for module in catalog.modules
+            ],
+        )
+        for module in catalog.modules:
+            if module.problem:
+                click.echo(f"problem: module {module.name!r}: {module.problem}", err=True)
+    if catalog.conflict:
+        raise catalog.conflict
+
+
+def _parameter_counts(experiment: "Experiment | None", plugins: Any) -> dict[str, int]:
+    """Count by building where ``plugins`` are given, else read the last run's counts."""
+    from pymodules_core.run_files import read_run_file
+
+    if experiment is None:
+        return {}
+    if plugins is not None:
+        from pymodules_core.module_pool import ModulePool
+
+        pool = ModulePool.discover(experiment, plugins=plugins)
+        return {n: sum(p.numel() for p in m.parameters()) for n, m in pool.items()}
+    run = read_run_file(experiment.path) or {}
+    return {module["name"]: module["parameters"] for module in run.get("modules", [])}
+
+
+def _frozen_text(module: "ListedModule") -> str:
+    if module.problem:
+        return "?"
+    if module.is_dynamic:
+        return "dynamic"
+    return "yes" if module.is_frozen else "no"
+
+
+def _as_json(module: "ListedModule", counts: dict[str, int]) -> dict[str, Any]:
+    return {
+        "name": module.name,
+        "frozen": module.is_frozen,
+        "dynamic": module.is_dynamic,
+        "parameters": counts.get(module.name),
+        "weights": module.weights,
+        "description": module.description,
+        "origin": module.origin.to_json() if module.origin else None,
+        "problem": module.problem,
+    }

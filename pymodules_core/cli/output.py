@@ -1,0 +1,55 @@
+"""Tables and JSON on standard output."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+# rich lays out a thousand rows in most of a second; plain columns take milliseconds.
+_MOST_RICH_ROWS = 100
+
+
+def print_json(value: Any) -> None:
+    """Print JSON, indented."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: drawn by rich on a terminal, aligned columns elsewhere.
+
+    Args:
+        columns: Headings.
+        rows: Cells, as many as headings.
+    """
+    if sys.stdout.isatty() and len(rows) <= _MOST_RICH_ROWS:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*columns, box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        Console().print(table)
+        return
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def format_count(number: int | None) -> str:
+    """Give a count with thousands separators, or ``-`` where it is not known."""
+    return "-" if number is None else f"{number:,}"
+
+
+def format_size(size_bytes: int) -> str:
+    """Give a size in the unit that keeps it short."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -1,0 +1,101 @@
+"""``pymodules status``: how far the runs of a data home are, read from ``run.json``."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pymodules_core.cli.options import data_home_option, debug_option, json_option
+
+
+@click.command("status")
+@click.argument("exp", metavar="[EXP]", required=False)
+@json_option
+@data_home_option
+@debug_option
+def command(exp: str | None, as_json: bool, data_home: Path | None) -> None:
+    """Show state, epoch, best metric, age and size of every experiment's run, or of EXP's."""
+    from pymodules_core.cli.output import format_size, print_json, print_table
+    from pymodules_core.errors import display_path
+    from pymodules_core.experiment import Experiment, default_data_home, list_experiments
+
+    if exp:
+        paths = [Experiment.open(exp, data_home=data_home).path]
+    else:
+        paths = list_experiments(default_data_home(data_home))
+    rows = [_describe(path) for path in paths]
+    if as_json:
+        print_json(rows)
+    elif not rows:
+        home = display_path(default_data_home(data_home))
+        click.echo(f"no experiments in {home}; pymodules new NAME writes one")
+    else:
+        print_table(
+            ("EXPERIMENT", "STATE", "EPOCH", "BEST", "UPDATED", "SIZE"),
+            [
+                (
+                    row["name"],
+                    row["state"],
+                    "-" if row["epoch"] is None else f"{row['epoch']}/{row['epochs']}",
+                    _best_text(row["best"]),
+                    _age_text(row["updated"]),
+                    format_size(row["size_bytes"]),
+                )
+                for row in rows
+            ],
+        )
+        for row in rows:
+            if row["error"]:
+                click.echo(f"{row['name']}: {row['error']}")
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    from pymodules_core.run_files import read_run_file
+
+    run = read_run_file(path) or {}
+    data = path / "data"
+    return {
+        "name": path.name,
+        "path": str(path),
+        "state": _state(run),
+        "epoch": run.get("epoch"),
+        "epochs": run.get("epochs"),
+        "step": run.get("step"),
+        "best": run.get("best"),
+        "metrics": run.get("metrics"),
+        "updated": run.get("updated"),
+        "error": run.get("error"),
+        "size_bytes": sum(f.lstat().st_size for f in data.rglob("*") if f.is_file()),
+    }
+
+
+def _state(run: dict[str, Any]) -> str:
+    """Give the state on disk; a run whose process is gone was killed, whatever it says."""
+    state = str(run.get("state", "not trained"))
+    if state == "running" and run.get("host") == platform.node():
+        try:
+            os.kill(int(run["process"]), 0)
+        except (ProcessLookupError, KeyError, ValueError):
+            return "killed"
+        except PermissionError:
+            return state
+    return state
+
+
+def _best_text(best: dict[str, Any] | None) -> str:
+    if not best or best["value"] is None:
+        return "-"
+    return f"{best['metric']} {best['value']:.4g} (epoch {best['epoch']})"
+
+
+def _age_text(updated: str | None) -> str:
+    if updated is None:
+        return "-"
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(updated)).total_seconds()
+    for limit, size, unit in ((120, 1, "s"), (7200, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            return f"{max(seconds, 0) / size:.0f} {unit} ago"
+    return f"{seconds / 86400:.0f} d ago"

@@ -1,0 +1,113 @@
+"""``pymodules train``."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pymodules_core.cli.options import (
+    data_home_option,
+    debug_option,
+    experiment_argument,
+    overrides_option,
+    parse_overrides,
+    plugins_option,
+)
+
+if TYPE_CHECKING:
+    from pymodules_core.training import RunResult
+
+
+@click.command("train")
+@experiment_argument
+@click.option("--reset", is_flag=True, help="Move the run that is there aside and start anew.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before --reset moves a run.")
+@click.option("--epochs", type=int, help="Short for -s train.epochs=N.")
+@click.option("--device", help="Short for -s train.device=D: auto, cpu, cuda, cuda:1.")
+@overrides_option
+@data_home_option
+@plugins_option
+@debug_option
+def command(
+    exp: str,
+    reset: bool,
+    yes: bool,
+    epochs: int | None,
+    device: str | None,
+    settings: tuple[str, ...],
+    data_home: Path | None,
+    no_plugins: bool,
+) -> None:
+    """Train EXP from its initial weights to its last epoch.
+
+    A run that is there already is refused unless --reset moves it to data.<n>; nothing is deleted.
+    """
+    from pymodules_core.experiment import Experiment
+    from pymodules_core.run_files import has_run, refuse_existing_run
+
+    overrides = parse_overrides(settings, train__epochs=epochs, train__device=device)
+    experiment = Experiment.open(exp, data_home=data_home, overrides=overrides)
+    if not reset:
+        # Before torch is imported: a refusal comes at once.
+        refuse_existing_run(experiment)
+    elif has_run(experiment) and not yes and sys.stdin.isatty():
+        click.confirm(f"move the run of {experiment.name!r} aside?", abort=True)
+
+    from pymodules_core.training import Trainer
+
+    result = Trainer(
+        experiment,
+        existing="reset" if reset else "refuse",
+        load_installed=not no_plugins,
+    ).fit()
+    _print_result(result)
+
+
+def _print_result(result: "RunResult") -> None:
+    from pymodules_core.cli.output import format_count, format_size, print_table
+    from pymodules_core.errors import display_path
+    from pymodules_core.run_files import (
+        CHECKPOINTS_DIR_NAME,
+        METRICS_FILE_NAME,
+        RUN_FILE_NAME,
+        read_run_file,
+    )
+
+    click.echo(
+        f"\n{result.experiment}: {result.epochs} epochs, {result.steps:,} steps in "
+        f"{result.wall_s:.1f} s ({result.stop_reason})"
+    )
+    run = read_run_file(result.data_dir.parent) or {}
+    if result.best_value is not None:
+        click.echo(
+            f"best {run['best']['metric']}: {result.best_value:.4g} after epoch {result.best_epoch}"
+        )
+    click.echo()
+    print_table(
+        ("MODULE", "TRAINED", "PARAMETERS", "WEIGHTS FROM"),
+        [
+            (
+                module["name"],
+                "frozen" if module["frozen"] else "yes",
+                format_count(module["parameters"]),
+                module["weights"] or "built",
+            )
+            for module in run.get("modules", [])
+        ],
+    )
+    folder = result.data_dir / CHECKPOINTS_DIR_NAME
+    files = list(folder.glob("*/*.pt"))
+    size = sum(file.stat().st_size for file in files)
+    epochs = [name for name in result.pools if name.startswith("epoch_")]
+    pools = [name for name in result.pools if name not in epochs]
+    if epochs:
+        pools.append(epochs[0] if len(epochs) == 1 else f"{epochs[0]} … {epochs[-1]}")
+    click.echo(
+        f"\ncheckpoints  {display_path(folder)}/<pool>/<module_name>.pt\n"
+        f"             pools {', '.join(pools)}: {len(files)} files, {format_size(size)}\n"
+        f"metrics      {display_path(result.data_dir / METRICS_FILE_NAME)}\n"
+        f"record       {display_path(result.data_dir / RUN_FILE_NAME)}"
+    )
+    for file in sorted(result.data_dir.glob("*.png")):
+        click.echo(f"picture      {display_path(file)}")
