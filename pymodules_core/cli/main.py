@@ -9,8 +9,8 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import NamedTuple
 
-import attrs
 import click
 
 from pymodules_core.errors import PymodulesError
@@ -18,8 +18,7 @@ from pymodules_core.errors import PymodulesError
 INTERRUPTED_EXIT_CODE = 130
 
 
-@attrs.frozen
-class _Command:
+class _Command(NamedTuple):
     """Where a command lives and what help says of it."""
 
     module: str

@@ -80,13 +80,18 @@ class TaskHooks:
 
     @hookspec
     def schedulers(
-        self, optimizers: "Mapping[str, Optimizer]", config: Any, steps_per_epoch: int | None
+        self,
+        optimizers: "Mapping[str, Optimizer]",
+        config: Any,
+        epochs: int,
+        steps_per_epoch: int | None,
     ) -> Any:
         """Give learning-rate schedulers; called once. Optional.
 
         Args:
             optimizers: The optimizers by name.
             config: The ``[task]`` table, or the task's ``Config`` made from it.
+            epochs: Epochs planned.
             steps_per_epoch: Batches of an epoch, or None where the data does not know its length.
 
         Returns:

@@ -92,7 +92,9 @@ class Session:
         try:
             units = make_units(
                 optimizers,
-                schedulers=task.schedulers(optimizers, train_batches.length),
+                schedulers=task.schedulers(
+                    optimizers, epochs=train.epochs, steps_per_epoch=train_batches.length
+                ),
                 settings=settings.optimizers,
                 owners=owners,
                 precision=precision,

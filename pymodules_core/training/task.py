@@ -76,7 +76,7 @@ class Task:
     def data(self, phase: str) -> Any:
         """Call ``train_data`` or ``eval_data``."""
         name = f"{phase}_data"
-        with self.errors(name):
+        with self.errors(name, TaskError):
             return self._functions[name]({"config": self.config})
 
     def optimizers(self, module_pool: ModulePool) -> dict[str, Optimizer]:
@@ -86,7 +86,7 @@ class Task:
             TaskError: It returns something else, or an optimizer owns a parameter that is frozen or
                 of no module in the pool.
         """
-        with self.errors("optimizers"):
+        with self.errors("optimizers", TaskError):
             result = self._functions["optimizers"](
                 {"module_pool": module_pool, "config": self.config}
             )
@@ -104,7 +104,7 @@ class Task:
         return named
 
     def schedulers(
-        self, optimizers: Mapping[str, Optimizer], steps_per_epoch: int | None
+        self, optimizers: Mapping[str, Optimizer], *, epochs: int, steps_per_epoch: int | None
     ) -> dict[str, Any]:
         """Call ``schedulers`` where there is one and give what it returns by optimizer name.
 
@@ -114,11 +114,12 @@ class Task:
         function = self._functions.get("schedulers")
         if function is None:
             return {}
-        with self.errors("schedulers"):
+        with self.errors("schedulers", TaskError):
             result = function(
                 {
                     "optimizers": optimizers,
                     "config": self.config,
+                    "epochs": epochs,
                     "steps_per_epoch": steps_per_epoch,
                 }
             )
@@ -165,14 +166,18 @@ class Task:
         return call
 
     @contextmanager
-    def errors(self, where: str) -> Iterator[None]:
+    def errors(
+        self, where: str, kind: type[PymodulesError] = StepError
+    ) -> Iterator[None]:
         """Give what is raised inside the place in ``task.py`` it came from.
 
         Args:
             where: The function that runs, for the message.
+            kind: The error around one of the task's own code: ``StepError`` in a run,
+                ``TaskError`` before there is one.
 
         Raises:
-            StepError: Around an error of the task's own code.
+            kind: Around an error of the task's own code.
             PymodulesError: An error of ours, with file and line added.
         """
         folder = self.file.absolute().parent
@@ -184,7 +189,7 @@ class Task:
                 error.line = line_in_folder(error, folder) or self._first_line(where)
             raise
         except Exception as error:
-            raise StepError(
+            raise kind(
                 f"{where} raises {type(error).__name__}: {error}",
                 file=file_in_folder(error, folder) or self.file,
                 line=line_in_folder(error, folder) or self._first_line(where),

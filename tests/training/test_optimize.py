@@ -1,0 +1,256 @@
+"""Several optimizers, accumulation, clipping and schedules, beside loops written by hand."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from support import TINY_TASK, write_experiment
+from torch import nn
+from torch.optim import SGD
+
+from pymodules_core import Trainer
+from pymodules_core.errors import TaskError
+from pymodules_core.settings import OptimizerSettings
+from pymodules_core.training.optimize import OptimizeBlock, Precision, make_units
+from pymodules_core.training.reporting import SilentReporter
+
+FULL = Precision(device_type="cpu")
+
+
+def units_of(
+    modules: Mapping[str, nn.Module],
+    settings: OptimizerSettings | None = None,
+    *,
+    lr: float = 0.1,
+    schedulers=None,
+):
+    optimizers = {name: SGD(module.parameters(), lr) for name, module in modules.items()}
+    owners = {p: f"{name}.{key}" for name, m in modules.items() for key, p in m.named_parameters()}
+    return make_units(
+        optimizers,
+        schedulers={n: schedulers(o) for n, o in optimizers.items()} if schedulers else {},
+        settings=dict.fromkeys(modules, settings or OptimizerSettings()),
+        owners=owners,
+        precision=FULL,
+        skip_nonfinite=False,
+    )
+
+
+def gan() -> tuple[nn.Linear, nn.Linear]:
+    torch.manual_seed(0)
+    return nn.Linear(3, 4), nn.Linear(4, 1)
+
+
+def gan_losses(generator, discriminator, noise, real):
+    fake = generator(noise)
+    d_loss = (discriminator(fake.detach()) - discriminator(real)).square().mean()
+    return fake, d_loss
+
+
+@pytest.mark.parametrize("accumulate", [1, 2, 4])
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+def test_a_gan_equals_a_loop_written_by_hand(accumulate, clip_norm):
+    batches = [(torch.randn(8, 3), torch.randn(8, 4)) for _ in range(8)]
+    generator, discriminator = gan()
+    units = units_of(
+        {"g": generator, "d": discriminator},
+        OptimizerSettings(accumulate=accumulate, clip_norm=clip_norm),
+    )
+    stepped: set[str] = set()
+    for noise, real in batches:
+        fake, d_loss = gan_losses(generator, discriminator, noise, real)
+        with OptimizeBlock(units["d"], stepped) as step:
+            step.loss = d_loss
+        with OptimizeBlock(units["g"], stepped) as step:
+            step.loss = -discriminator(fake).mean()
+
+    hand_generator, hand_discriminator = gan()
+    g, d = SGD(hand_generator.parameters(), 0.1), SGD(hand_discriminator.parameters(), 0.1)
+    for index, (noise, real) in enumerate(batches, start=1):
+        fake, d_loss = gan_losses(hand_generator, hand_discriminator, noise, real)
+        for optimizer, module, loss_of in (
+            (d, hand_discriminator, lambda: d_loss),  # noqa: B023  called at once
+            (g, hand_generator, lambda: -hand_discriminator(fake).mean()),  # noqa: B023
+        ):
+            own = list(module.parameters())
+            gradients = torch.autograd.grad(loss_of() / accumulate, own)
+            for parameter, gradient in zip(own, gradients, strict=True):
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            if index % accumulate == 0:
+                if clip_norm is not None:
+                    nn.utils.clip_grad_norm_(own, clip_norm)
+                optimizer.step()
+                optimizer.zero_grad()
+
+    for ours, theirs in ((generator, hand_generator), (discriminator, hand_discriminator)):
+        for parameter, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(parameter, expected)
+
+
+def test_inside_a_block_other_parameters_get_no_gradient_and_after_it_they_may():
+    generator, discriminator = gan()
+    units = units_of({"g": generator, "d": discriminator}, OptimizerSettings(accumulate=2))
+
+    with OptimizeBlock(units["g"], set()) as step:
+        inside = [p.requires_grad for p in discriminator.parameters()]
+        step.loss = discriminator(generator(torch.randn(2, 3))).mean()
+
+    assert inside == [False, False]
+    assert all(p.requires_grad for p in discriminator.parameters())
+    assert all(p.grad is None for p in discriminator.parameters())
+
+
+def test_a_block_that_raises_restores_gradients_and_updates_nothing():
+    generator, discriminator = gan()
+    before = generator.weight.clone()
+    units = units_of({"g": generator, "d": discriminator})
+
+    def step_that_raises():
+        with OptimizeBlock(units["g"], set()) as step:
+            step.loss = discriminator(generator(torch.randn(2, 3))).mean()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        step_that_raises()
+
+    assert all(p.requires_grad for p in discriminator.parameters())
+    assert torch.equal(generator.weight, before)
+
+
+def test_several_losses_in_one_block_add_up():
+    generator, discriminator = gan()
+    units = units_of({"g": generator, "d": discriminator}, lr=1.0)
+    before = generator.bias.clone()
+
+    with OptimizeBlock(units["g"], set()) as step:
+        step.backward(generator.bias.sum())
+        step.backward(2 * generator.bias.sum())
+
+    torch.testing.assert_close(generator.bias, before - 3)
+
+
+def test_a_block_without_a_loss_is_an_error():
+    generator, discriminator = gan()
+    units = units_of({"g": generator, "d": discriminator})
+
+    with (
+        pytest.raises(TaskError, match=r"run.optimize\('g'\) ended without a loss"),
+        OptimizeBlock(units["g"], set()),
+    ):
+        pass
+
+
+def test_accumulation_equals_one_large_batch():
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(32, 4), torch.randn(32, 1)
+    small, large = nn.Linear(4, 1), nn.Linear(4, 1)
+    large.load_state_dict(small.state_dict())
+    unit = units_of({"m": small}, OptimizerSettings(accumulate=4))["m"]
+    whole = units_of({"m": large})["m"]
+
+    updates = []
+    for part in range(4):
+        rows = slice(part * 8, part * 8 + 8)
+        unit.backward((small(inputs[rows]) - targets[rows]).square().mean())
+        updates.append(unit.close_micro_step())
+    whole.backward((large(inputs) - targets).square().mean())
+    whole.close_micro_step()
+
+    assert updates == [False, False, False, True]
+    torch.testing.assert_close(small.weight, large.weight)
+
+
+def test_a_window_that_the_epoch_cuts_short_steps_at_its_own_mean():
+    torch.manual_seed(0)
+    module, expected = nn.Linear(2, 1), nn.Linear(2, 1)
+    expected.load_state_dict(module.state_dict())
+    unit = units_of({"m": module}, OptimizerSettings(accumulate=4))["m"]
+    plain = units_of({"m": expected})["m"]
+    inputs = torch.randn(6, 2)
+
+    for part in (inputs[:3], inputs[3:]):
+        unit.backward(module(part).square().mean())
+        unit.close_micro_step()
+    unit.flush()
+    plain.backward(expected(inputs).square().mean())
+    plain.close_micro_step()
+
+    torch.testing.assert_close(module.weight, expected.weight)
+
+
+def test_clip_value_bounds_every_gradient():
+    module = nn.Linear(1, 1)
+    unit = units_of({"m": module}, OptimizerSettings(clip_value=0.5), lr=1.0)["m"]
+    before = module.bias.clone()
+
+    unit.backward(100 * module.bias.sum())
+    unit.close_micro_step()
+
+    torch.testing.assert_close(module.bias, before - 0.5)
+
+
+@pytest.mark.parametrize(("schedule", "rates"), [("step", [0.5, 0.25]), ("epoch", [1.0, 1.0])])
+def test_a_schedule_follows_updates_or_epochs(schedule, rates):
+    module = nn.Linear(1, 1)
+    unit = units_of(
+        {"m": module},
+        OptimizerSettings(schedule=schedule),
+        lr=1.0,
+        schedulers=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, gamma=0.5),
+    )["m"]
+
+    seen = []
+    for _ in rates:
+        unit.backward(module.bias.sum())
+        unit.close_micro_step()
+        seen.append(unit.learning_rate)
+    unit.end_epoch(monitored=1.0)
+
+    assert seen == rates
+    assert unit.learning_rate == (0.25 if schedule == "step" else 0.5)
+
+
+def test_reduce_on_plateau_gets_the_monitored_metric():
+    module = nn.Linear(1, 1)
+    unit = units_of(
+        {"m": module},
+        lr=1.0,
+        schedulers=lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, patience=1, factor=0.1),
+    )["m"]
+
+    for value in (1.0, 1.0, 1.0):
+        unit.end_epoch(monitored=value)
+
+    assert unit.learning_rate == pytest.approx(0.1)
+
+
+def test_a_gan_task_trains_both_networks_and_logs_their_losses(tmp_path):
+    task = TINY_TASK.replace(
+        "return SGD(module_pool.net.parameters(), lr=0.1)",
+        "return {n: SGD(module_pool[n].parameters(), lr=0.1) for n in ('g', 'd')}",
+    )
+    task = task[: task.index("def train_step")] + (
+        "def train_step(module_pool, batch, run):\n"
+        "    fake = module_pool.g(batch[0])\n"
+        "    with run.optimize('d') as step:\n"
+        "        step.loss = module_pool.d(fake.detach()).square().mean()\n"
+        "    with run.optimize('g') as step:\n"
+        "        step.loss = (module_pool.d(fake) - 1).square().mean()\n"
+        "def eval_step(module_pool, batch):\n"
+        "    return {'loss': module_pool.d(module_pool.g(batch[0])).mean()}\n"
+    )
+    linear = "from torch import nn\nmodule = nn.Linear(4, 4)\nsettings = {}\n"
+    path = write_experiment(tmp_path, modules={"g": linear, "d": linear}, task=task)
+
+    Trainer(path, reporter=SilentReporter()).fit()
+
+    for name in ("g", "d"):
+        pools = path / "data" / "module_ckps"
+        init, last = (
+            torch.load(pools / p / f"{name}.pt", weights_only=True)["weight"]
+            for p in ("init", "last")
+        )
+        assert not torch.equal(init, last)
+    log = (path / "data" / "metrics.jsonl").read_text()
+    assert '"loss_d": ' in log
+    assert '"loss_g": ' in log
