@@ -34,14 +34,15 @@ _WINDOWS_RESERVED = frozenset(
 # imported here; a test compares the list with both classes.
 RESERVED_MODULE_NAMES = frozenset(
     """
-    add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda discover
-    double dump_patches entries eval extra_repr float forward from_modules get get_buffer
-    get_extra_state get_parameter get_submodule half ipu is_frozen items keys load_state_dict
-    modules mtia named_buffers named_children named_modules named_parameters origins parameters
-    pending_weights pop register_backward_hook register_buffer register_forward_hook
-    register_forward_pre_hook register_full_backward_hook register_full_backward_pre_hook
-    register_load_state_dict_post_hook register_load_state_dict_pre_hook register_module
-    register_parameter register_state_dict_post_hook register_state_dict_pre_hook requires_grad_
+    add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda data_home
+    discover double dump_patches entries eval extra_repr float forward from_modules get
+    get_buffer get_extra_state get_parameter get_submodule half ipu is_frozen items keys
+    load_state_dict modules mtia named_buffers named_children named_modules named_parameters
+    origins parameters pending_weights pop register_backward_hook register_buffer
+    register_forward_hook register_forward_pre_hook register_full_backward_hook
+    register_full_backward_pre_hook register_load_state_dict_post_hook
+    register_load_state_dict_pre_hook register_module register_parameter
+    register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ seed
     set_extra_state set_submodule set_training settings share_memory shared_parameters
     state_dict to to_empty train training type update values xpu zero_grad
     """.split()  # noqa: SIM905  one word a line would be sixty lines

@@ -1,0 +1,166 @@
+"""What README and docs show is true: code runs, files are valid, commands and links exist."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from support import write_experiment
+
+from pymodules_core.cli.main import run
+from pymodules_core.discovery.plugin_manager import HOOK_NAMES
+from pymodules_core.hookspecs import RunHooks
+from pymodules_core.settings import ExperimentSettings, structure
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PLUGIN_PAGES = sorted((REPOSITORY / "plugins").glob("*/README.md"))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Give the fenced blocks of a language; the empty language is a bare fence."""
+    found: list[str] = []
+    lines: list[str] | None = None
+    opened = ""
+    for line in page.read_text().splitlines(keepends=True):
+        if line.startswith("```"):
+            if lines is None:
+                lines, opened = [], line.strip("`\n")
+            else:
+                if opened == language:
+                    found.append("".join(lines))
+                lines = None
+        elif lines is not None:
+            lines.append(line)
+    return found
+
+
+def cases(language: str, pages=(*PAGES, *PLUGIN_PAGES)):
+    return [
+        pytest.param(block, id=f"{page.parent.name}/{page.name}-{number}")
+        for page in pages
+        for number, block in enumerate(blocks(page, language))
+    ]
+
+
+@pytest.mark.parametrize("source", cases("python"))
+def test_every_python_block_compiles(source):
+    # Blocks are parts of files; those that are whole are run by the tests below.
+    assert ast.parse(source).body
+
+
+@pytest.mark.parametrize("source", cases("toml"))
+def test_every_toml_block_is_valid(source):
+    data = tomllib.loads(source)
+
+    if "project" not in data:
+        structure(data, ExperimentSettings, root="")
+
+
+@pytest.mark.parametrize("page", [*PAGES, *PLUGIN_PAGES], ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_own_loop_runs_as_it_stands(tmp_path):
+    write_experiment(tmp_path / "data", "mine")
+    loop, trainer, *rest = blocks(REPOSITORY / "docs" / "own_loop.md", "python")
+    script = tmp_path / "loop.py"
+    script.write_text(loop + trainer)
+
+    result = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert not rest
+    assert sorted(p.name for p in (tmp_path / "out" / "module_ckps").iterdir()) == [
+        "best",
+        "epoch_1",
+        "epoch_2",
+        "epoch_3",
+        "frzn",
+        "init",
+        "last",
+    ]
+
+
+def test_the_readmes_task_and_module_train(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    module, task, _ = blocks(REPOSITORY / "README.md", "python")
+    for phase in ("train", "eval"):
+        task = task.replace(
+            f"def {phase}_data(): ...\n",
+            f"def {phase}_data():\n"
+            "    import torch\n"
+            "    from torch.utils.data import TensorDataset\n"
+            "    return TensorDataset(torch.rand(64, 64), torch.randint(10, (64,)))\n",
+        )
+    net = module.replace('"frozen": True,', "").split("settings")[0]
+    write_experiment(
+        tmp_path / "data",
+        "digits_mlp",
+        modules={"net": net + "settings = {}\n"},
+        task=task.replace("module_pool.student", "module_pool.net").replace(
+            "module_pool.teacher", "module_pool.net"
+        ),
+        toml="[train]\nepochs = 1\n",
+    )
+    write_experiment(
+        tmp_path / "data",
+        "my_distill",
+        modules={"teacher": module, "student": net + "settings = {}\n"},
+        task=task,
+        toml="[train]\nepochs = 1\n",
+    )
+
+    codes = run(["train", "digits_mlp"]), run(["train", "my_distill"])
+
+    assert codes == (0, 0), capsys.readouterr().err
+    assert "teacher  frozen" in capsys.readouterr().out
+
+
+def test_the_tutorials_commands_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    commands = [
+        line.removeprefix("$ pymodules ").split()
+        for block in blocks(REPOSITORY / "docs" / "tutorial.md", "console")
+        for line in block.splitlines()
+        if line.startswith("$ pymodules ")
+    ]
+
+    for command in commands:
+        # One epoch each: that the examples learn is tested elsewhere.
+        short = ["-s", "train.epochs=1"] if command[0] == "train" else []
+        assert run([*command, *short]) == 0, capsys.readouterr().err
+
+    assert len(commands) == 12
+    assert (tmp_path / "data/experiments/digits_gan/data/samples.png").is_file()
+
+
+def test_the_readmes_error_is_what_the_command_prints(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    module = blocks(REPOSITORY / "README.md", "python")[0]
+    write_experiment(
+        tmp_path / "data", "my_distill", modules={"teacher": module.replace('"frozen"', '"frozn"')}
+    )
+
+    code = run(["check", "my_distill"])
+
+    shown = next(
+        block for block in blocks(REPOSITORY / "README.md", "") if block.startswith("error: ")
+    )
+    assert code == 2
+    assert capsys.readouterr().err == shown
+
+
+def test_every_run_hook_is_on_the_authors_page_and_in_tasks():
+    for page in ("writing_plugins.md", "tasks.md"):
+        text = (REPOSITORY / "docs" / page).read_text()
+        for name in HOOK_NAMES:
+            if name in vars(RunHooks):
+                assert f"`{name}(" in text
