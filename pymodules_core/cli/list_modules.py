@@ -53,7 +53,7 @@ def command(
                     _frozen_text(module),
                     format_count(counts.get(module.name)),
                     module.weights or "-",
-                    str(module.origin),
+                    _source_text(module, experiment),
                 )
                 for module in catalog.modules
             ],
@@ -86,6 +86,15 @@ def _frozen_text(module: "ListedModule") -> str:
     if module.is_dynamic:
         return "dynamic"
     return "yes" if module.is_frozen else "no"
+
+
+def _source_text(module: "ListedModule", experiment: "Experiment | None") -> str:
+    """Give a file's path below its experiment, which a terminal has room for."""
+    from pymodules_core.specs import FileOrigin
+
+    if experiment and isinstance(module.origin, FileOrigin):
+        return str(module.origin.file.relative_to(experiment.path))
+    return str(module.origin)
 
 
 def _as_json(module: "ListedModule", counts: dict[str, int]) -> dict[str, Any]:

@@ -8,15 +8,21 @@ import inspect
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pluggy
 
 from pymodules_core.discovery.directory_scanner import SCANNER_NAME, DirectoryScanner
 from pymodules_core.discovery.entry_points import FoundPlugin, find_entry_points
+from pymodules_core.discovery.implementations import (
+    HOOK_NAMES,
+    HookImplementation,
+    Pluggy,
+    is_optional,
+    materialise_specs,
+)
 from pymodules_core.discovery.module_files import ExperimentFiles
 from pymodules_core.discovery.plugin_records import PluginRecord, PluginState
 from pymodules_core.errors import PluginError, closest_match, list_words
@@ -26,30 +32,8 @@ from pymodules_core.settings import PluginsSettings
 from pymodules_core.specs import CodeOrigin, DiscoveryContext, ModuleSpec
 
 DISABLE_VARIABLE = "PYMODULES_DISABLE_PLUGINS"
-HOOK_NAMES = tuple(
-    name for family in HOOK_FAMILIES for name in vars(family) if not name.startswith("_")
-)
 
 logger = logging.getLogger("pymodules_core")
-
-
-@attrs.frozen
-class HookImplementation:
-    """One plugin's function for one hook.
-
-    Attributes:
-        record: Whose it is.
-        function: The function, bound where it is a method.
-        argument_names: The arguments it wants, a part of the hook's.
-    """
-
-    record: PluginRecord
-    function: Callable[..., Any]
-    argument_names: tuple[str, ...]
-
-    def __call__(self, arguments: Mapping[str, Any]) -> Any:
-        """Call the function with those of ``arguments`` it wants."""
-        return self.function(*[arguments[name] for name in self.argument_names])
 
 
 class PluginManager:
@@ -80,7 +64,7 @@ class PluginManager:
         self.records: list[PluginRecord] = []
         self._settings = settings or PluginsSettings()
         self._context = DiscoveryContext(experiment_dir=experiment_dir, data_home=data_home)
-        self._pluggy = _Pluggy(PROJECT_NAME)
+        self._pluggy = Pluggy(PROJECT_NAME)
         for family in HOOK_FAMILIES:
             self._pluggy.add_hookspecs(family)
         self._load_scanner()
@@ -168,7 +152,7 @@ class PluginManager:
         record = implementation.record
         context = attrs.evolve(self._context, settings=record.own_settings(self._settings.settings))
         try:
-            specs = _materialise(implementation({"context": context}))
+            specs = materialise_specs(implementation({"context": context}))
         except (Exception, SystemExit) as error:
             if record.is_builtin:
                 raise
@@ -230,7 +214,7 @@ class PluginManager:
         misspelt = [
             caller.name
             for caller in callers
-            if not caller.has_spec() and not _is_optional(caller, plugin)
+            if not caller.has_spec() and not is_optional(caller, plugin)
         ]
         if misspelt:
             self._pluggy.unregister(plugin)
@@ -282,52 +266,3 @@ class PluginManager:
                         pattern,
                         list_words(names),
                     )
-
-
-class _Pluggy(pluggy.PluginManager):
-    """pluggy's manager, which also takes undecorated functions of plugins marked so."""
-
-    def __init__(self, project_name: str) -> None:
-        super().__init__(project_name)
-        self.undecorated: set[int] = set()
-
-    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
-        """Accept a plain function named after a hook where the plugin is marked for it."""
-        if id(plugin) not in self.undecorated:
-            return super().parse_hookimpl_opts(plugin, name)
-        if name not in HOOK_NAMES or not inspect.isroutine(getattr(plugin, name)):
-            return None
-        return {
-            "wrapper": False,
-            "hookwrapper": False,
-            "optionalhook": False,
-            "tryfirst": False,
-            "trylast": False,
-            "specname": None,
-        }
-
-
-def _is_optional(caller: pluggy.HookCaller, plugin: object) -> bool:
-    return any(i.optionalhook for i in caller.get_hookimpls() if i.plugin is plugin)
-
-
-def _materialise(result: object) -> list[ModuleSpec]:
-    """Read what a provider returned, so that a generator that raises late raises here."""
-    if result is None:
-        return []
-    if isinstance(result, ModuleSpec):
-        return [result]
-    if isinstance(result, str | bytes | Mapping) or not isinstance(result, Iterable):
-        raise TypeError(_wrong_return(result))
-    specs = list(result)
-    for spec in specs:
-        if not isinstance(spec, ModuleSpec):
-            raise TypeError(_wrong_return(spec))
-    return specs
-
-
-def _wrong_return(value: object) -> str:
-    return (
-        "provide_module returned "
-        f"{type(value).__module__}.{type(value).__qualname__}, expected ModuleSpec"
-    )

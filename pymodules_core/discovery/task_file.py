@@ -10,7 +10,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from pymodules_core.discovery.plugin_manager import HOOK_NAMES, PluginManager
+from pymodules_core.discovery.implementations import HOOK_NAMES
+from pymodules_core.discovery.plugin_manager import PluginManager
 from pymodules_core.discovery.plugin_records import PluginRecord
 from pymodules_core.errors import TaskError, closest_match, list_words
 from pymodules_core.experiment import Experiment

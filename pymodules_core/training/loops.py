@@ -16,7 +16,7 @@ from pymodules_core.errors import PymodulesError, TaskError
 from pymodules_core.training.data import Batches
 from pymodules_core.training.device import batch_length, move_batch
 from pymodules_core.training.metrics import MetricAverages
-from pymodules_core.training.optimize import OptimizerUnit, Precision
+from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
 from pymodules_core.training.reporting import REFRESH_S, Reporter
 from pymodules_core.training.run import Run
 from pymodules_core.training.run_events import RunEvents

@@ -11,7 +11,8 @@ from pymodules_core.errors import TaskError, closest_match, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.training.metrics import MetricAverages
-from pymodules_core.training.optimize import OptimizeBlock, OptimizerUnit
+from pymodules_core.training.optimize import OptimizeBlock
+from pymodules_core.training.optimizer_unit import OptimizerUnit
 
 
 class Run:

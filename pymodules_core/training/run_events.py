@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 from pymodules_core.discovery import PluginManager
-from pymodules_core.discovery.plugin_manager import HookImplementation
+from pymodules_core.discovery.implementations import HookImplementation
 from pymodules_core.discovery.task_file import TASK_NAME
 from pymodules_core.errors import PluginError
 from pymodules_core.module_pool import ModulePool

@@ -17,7 +17,8 @@ from pymodules_core.module_pool import ModulePool, derive_seed, seed_everything
 from pymodules_core.training.data import Batches, Phase
 from pymodules_core.training.device import choose_device
 from pymodules_core.training.loops import Loops
-from pymodules_core.training.optimize import OptimizerUnit, Precision, make_units
+from pymodules_core.training.optimize import make_units
+from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
 from pymodules_core.training.reporting import Reporter
 from pymodules_core.training.run import Run
 from pymodules_core.training.run_events import RunEvents

@@ -8,8 +8,9 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from pymodules_core.discovery.implementations import HookImplementation
 from pymodules_core.discovery.module_files.files import file_in_folder, line_in_folder
-from pymodules_core.discovery.plugin_manager import HookImplementation, PluginManager
+from pymodules_core.discovery.plugin_manager import PluginManager
 from pymodules_core.discovery.task_file import TASK_NAME, register_task_file
 from pymodules_core.errors import PymodulesError, StepError, TaskError, list_words
 from pymodules_core.experiment import Experiment
@@ -166,9 +167,7 @@ class Task:
         return call
 
     @contextmanager
-    def errors(
-        self, where: str, kind: type[PymodulesError] = StepError
-    ) -> Iterator[None]:
+    def errors(self, where: str, kind: type[PymodulesError] = StepError) -> Iterator[None]:
         """Give what is raised inside the place in ``task.py`` it came from.
 
         Args:

@@ -8,7 +8,7 @@ import pytest
 from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
-from pymodules_core.discovery.plugin_manager import HOOK_NAMES
+from pymodules_core.discovery.implementations import HOOK_NAMES
 from pymodules_core.errors import PluginError, StepError
 from pymodules_core.hookspecs import HOOK_FAMILIES, RunHooks
 from pymodules_core.training.reporting import SilentReporter

@@ -11,7 +11,8 @@ from torch.optim import SGD
 from pymodules_core import Trainer
 from pymodules_core.errors import TaskError
 from pymodules_core.settings import OptimizerSettings
-from pymodules_core.training.optimize import OptimizeBlock, Precision, make_units
+from pymodules_core.training.optimize import OptimizeBlock, make_units
+from pymodules_core.training.optimizer_unit import Precision
 from pymodules_core.training.reporting import SilentReporter
 
 FULL = Precision(device_type="cpu")

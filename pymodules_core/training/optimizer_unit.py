@@ -1,0 +1,211 @@
+"""One optimizer with all that belongs to it: accumulation, clipping, scaling, its schedule."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from pymodules_core.errors import NonFiniteLossError, TaskError
+from pymodules_core.settings import OptimizerSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from torch import Tensor
+    from torch.nn import Parameter
+
+
+@attrs.frozen(kw_only=True)
+class Precision:
+    """How steps compute.
+
+    Attributes:
+        device_type: ``cpu`` or ``cuda``.
+        dtype: The autocast dtype, or None for full precision.
+    """
+
+    device_type: str
+    dtype: torch.dtype | None = None
+
+    @property
+    def needs_scaler(self) -> bool:
+        """Gradients in fp16 underflow without a scaled loss."""
+        return self.dtype is torch.float16
+
+
+class OptimizerUnit:
+    """One optimizer with its settings, scheduler and open accumulation window.
+
+    Args:
+        name: The name the task gave it.
+        optimizer: The optimizer.
+        others: Trained parameters of the pool that it does not own.
+        settings: Accumulation, clipping, schedule.
+        scheduler: Its scheduler.
+        precision: Autocast of the steps.
+        skip_nonfinite: Leave out an update whose loss is not finite instead of raising.
+
+    Attributes:
+        skipped_steps: Losses left out because they were not finite.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        optimizer: Optimizer,
+        *,
+        others: "Iterable[Parameter]",
+        settings: OptimizerSettings,
+        scheduler: Any,
+        precision: Precision,
+        skip_nonfinite: bool,
+    ) -> None:
+        self.name = name
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.others = list(others)
+        self.skipped_steps = 0
+        self._settings = settings
+        self._precision = precision
+        self._skip_nonfinite = skip_nonfinite
+        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self._window = 0
+        self._unchecked: Tensor | float = 0.0
+        self._scaler = (
+            torch.amp.GradScaler(precision.device_type) if precision.needs_scaler else None
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the first parameter group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def backward(self, loss: "Tensor") -> bool:
+        """Add a loss to the open window.
+
+        Args:
+            loss: One element, with a graph.
+
+        Returns:
+            Whether it was taken; False where it was not finite and is to be skipped.
+
+        Raises:
+            TaskError: The loss is no tensor of one element with a graph.
+            NonFiniteLossError: It is NaN or infinite, on the CPU. On CUDA ``check_finite`` tells
+                before each commit, so that no step waits for the device; skipping has to.
+        """
+        _check_loss(loss, self.name)
+        if self._skip_nonfinite or loss.device.type == "cpu":
+            value = loss.item()
+            if not math.isfinite(value):
+                if self._skip_nonfinite:
+                    self.skipped_steps += 1
+                    return False
+                raise self._nonfinite_error(value)
+        else:
+            # A sum stays non-finite once one of its terms is, and adding waits for nobody.
+            self._unchecked = self._unchecked + loss.detach()
+        if self._settings.accumulate > 1:
+            loss = loss / self._settings.accumulate
+        if self._scaler is not None:
+            loss = self._scaler.scale(loss)
+        if self._precision.dtype is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            # The step's autocast is still on here, and backward must run without it.
+            with torch.autocast(self._precision.device_type, enabled=False):
+                loss.backward()  # type: ignore[no-untyped-call]
+        return True
+
+    def check_finite(self) -> None:
+        """Look at the losses since the last check that were left on their device.
+
+        Raises:
+            NonFiniteLossError: One of them was NaN or infinite.
+        """
+        value, self._unchecked = float(self._unchecked), 0.0
+        if not math.isfinite(value):
+            raise self._nonfinite_error(value)
+
+    def close_micro_step(self) -> bool:
+        """Count a micro step; at the end of the window update. Say whether it updated."""
+        self._window += 1
+        if self._window < self._settings.accumulate:
+            return False
+        return self.update()
+
+    def flush(self) -> bool:
+        """Update from a window that the epoch's end cut short, at its own mean."""
+        if not self._window:
+            return False
+        scale = self._settings.accumulate / self._window
+        if scale != 1:
+            gradients = [p.grad for p in self._parameters if p.grad is not None]
+            torch._foreach_mul_(gradients, scale)
+        return self.update()
+
+    def update(self) -> bool:
+        """Unscale, clip, step, zero, and step the scheduler where it follows updates."""
+        scaler = self._scaler
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+        if self._settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_norm)
+        if self._settings.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(self._parameters, self._settings.clip_value)
+        stepped = True
+        if scaler is None:
+            self.optimizer.step()
+        else:
+            scale = scaler.get_scale()
+            scaler.step(self.optimizer)
+            scaler.update()
+            # A lower scale means infinite gradients, and an update that the scaler left out.
+            stepped = scaler.get_scale() >= scale
+        self.optimizer.zero_grad(set_to_none=True)
+        self._window = 0
+        if self._precision.dtype is not None:
+            # Autocast keeps low-precision copies of weights, which are stale from here on.
+            torch.clear_autocast_cache()
+        if stepped and self.scheduler is not None and self._settings.schedule == "step":
+            self.scheduler.step()
+        return stepped
+
+    def end_epoch(self, monitored: float | None) -> None:
+        """Step a scheduler that follows epochs; ``ReduceLROnPlateau`` gets the monitored metric."""
+        if self.scheduler is None or self._settings.schedule != "epoch":
+            return
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            if monitored is not None:
+                self.scheduler.step(monitored)
+        else:
+            self.scheduler.step()
+
+    def _nonfinite_error(self, value: float) -> NonFiniteLossError:
+        return NonFiniteLossError(
+            f"the loss of optimizer {self.name!r} is {value}",
+            found=value,
+            fix='lower the learning rate, set clip_norm, or [train] on_nonfinite = "skip"',
+        )
+
+
+def _check_loss(loss: Any, name: str) -> None:
+    if not isinstance(loss, torch.Tensor):
+        raise TaskError(
+            f"the loss of optimizer {name!r} is {type(loss).__name__}, expected a tensor",
+            found=loss,
+            fix="return the loss tensor itself, not loss.item()",
+        )
+    if loss.numel() != 1:
+        raise TaskError(
+            f"the loss of optimizer {name!r} has shape {list(loss.shape)}, expected one element",
+            found=list(loss.shape),
+            fix="average it: loss.mean()",
+        )
+    if not loss.requires_grad:
+        raise TaskError(
+            f"the loss of optimizer {name!r} has no graph, so nothing would learn",
+            fix="compute it from trained modules, without detach, item or torch.no_grad",
+        )
