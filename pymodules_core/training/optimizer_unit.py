@@ -13,6 +13,7 @@ from pymodules_core.settings import OptimizerSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
     from torch import Tensor
     from torch.nn import Parameter
 
