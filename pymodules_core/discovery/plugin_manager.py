@@ -71,7 +71,7 @@ class PluginManager:
         if load_installed:
             for found in find_entry_points():
                 self._load(found)
-        self._report_patterns_without_match()
+            self._report_patterns_without_match()
 
     @classmethod
     def for_experiment(
@@ -256,7 +256,7 @@ class PluginManager:
         return [*self._settings.disable, *filter(None, map(str.strip, from_environment))]
 
     def _report_patterns_without_match(self) -> None:
-        for key in ("disable", "allow"):
+        for key in ("disable", "allow", "settings"):
             for pattern in getattr(self._settings, key) or ():
                 if not any(record.matches(pattern) for record in self.records):
                     names = [record.name for record in self.records]

@@ -6,7 +6,7 @@ hand-written loop does too, plus a clock reading.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
 
 import attrs
@@ -70,8 +70,9 @@ class Loops:
         autocast = _autocast(self.precision)
         has_step_hooks = self.events.has_step_hooks
         count = 0
-        with self._errors("train_step", lambda: count):
-            for batch in self._progress("train", self.train_batches, averages):
+        progress = self._progress("train", self.train_batches, averages)
+        with self._errors("train_step", lambda: count), closing(progress):
+            for batch in progress:
                 if should_stop():
                     break
                 run.start_train_step()
@@ -87,7 +88,7 @@ class Loops:
                 unit.check_finite()
         if not count and not should_stop():
             raise _no_batch("train_data", self.task)
-        return self._finish(averages)
+        return self._finish("train_step", averages)
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
         """Evaluate once: eval mode, no gradients.
@@ -105,16 +106,19 @@ class Loops:
         run.module_pool.set_training(training=False)
         autocast = _autocast(self.precision)
         count = 0
-        with self._errors("eval_step", lambda: count), torch.no_grad():
-            for batch in self._progress("eval", batches, averages):
+        progress = self._progress("eval", batches, averages)
+        with self._errors("eval_step", lambda: count), closing(progress), torch.no_grad():
+            for batch in progress:
                 with autocast:
                     run.take_eval_result(step(batch))
                 count += 1
         if not count:
             raise _no_batch("eval_data", self.task)
-        return self._finish(averages)
+        return self._finish("eval_step", averages)
 
-    def _progress(self, phase: str, batches: Batches, averages: MetricAverages) -> Iterator[Any]:
+    def _progress(
+        self, phase: str, batches: Batches, averages: MetricAverages
+    ) -> Generator[Any, None, None]:
         """Give the batches on the run's device and refresh the bar a few times a second."""
         run, reporter, clock = self.run, self.reporter, time.perf_counter
         device = run.device
@@ -136,8 +140,8 @@ class Loops:
         finally:
             reporter.pass_ended(done)
 
-    def _finish(self, averages: MetricAverages) -> dict[str, float]:
-        with self.task.errors("eval_step"):
+    def _finish(self, where: str, averages: MetricAverages) -> dict[str, float]:
+        with self.task.errors(where):
             means = averages.means()
             averages.reset_stateful()
         return means

@@ -7,6 +7,7 @@ from pymodules_core.discovery import PluginManager
 from pymodules_core.discovery.implementations import HookImplementation
 from pymodules_core.discovery.task_file import TASK_NAME
 from pymodules_core.errors import PluginError
+from pymodules_core.hookspecs import RunHooks
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.training.run import Run
 from pymodules_core.training.task import Task
@@ -24,11 +25,12 @@ class RunEvents:
     """
 
     def __init__(self, plugins: PluginManager, task: Task, run: Run) -> None:
-        self._plugins = plugins
         self._task = task
         self._run = run
         self._muted: set[tuple[str, str]] = set()
-        self.has_step_hooks = bool(plugins.implementations("train_step_finished"))
+        names = [name for name in vars(RunHooks) if not name.startswith("_")]
+        self._implementations = {name: plugins.implementations(name) for name in names}
+        self.has_step_hooks = bool(self._implementations["train_step_finished"])
 
     def emit(self, hook_name: str, **arguments: object) -> None:
         """Call a hook of every plugin, in the order of plugin names.
@@ -37,7 +39,7 @@ class RunEvents:
             PluginError: The hook of a plugin that provides a module of the pool failed.
             StepError: The task's own hook failed.
         """
-        for implementation in self._plugins.implementations(hook_name):
+        for implementation in self._implementations[hook_name]:
             name = implementation.record.name
             if (name, hook_name) in self._muted:
                 continue

@@ -113,7 +113,7 @@ def _dump_stacks_if_slow(file: Path, after_s: float) -> Iterator[None]:
         logger.warning(
             "importing %s takes more than %g s; this is where it is:", display_path(file), after_s
         )
-        faulthandler.dump_traceback(all_threads=True)
+        faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
 
     timer = threading.Timer(after_s, dump)
     timer.daemon = True
