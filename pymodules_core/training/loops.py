@@ -5,7 +5,7 @@ hand-written loop does too, plus a clock reading.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from typing import Any
 
@@ -135,7 +135,7 @@ class Loops:
                     yield moved
                     done += 1
                     if clock() >= refresh_at:
-                        reporter.pass_advanced(done, averages.means())
+                        reporter.pass_advanced(done, averages.running_means())
                         refresh_at = clock() + REFRESH_S
         finally:
             reporter.pass_ended(done)

@@ -68,13 +68,20 @@ class MetricAverages:
             self._totals[name] = value * weight
             self._weights[name] = weight
 
-    def means(self) -> dict[str, float]:
-        """Give the means so far, in the order the names came; NaN where a value was NaN."""
-        means = {
+    def running_means(self) -> dict[str, float]:
+        """Give the means of the numbers so far, in the order their names came.
+
+        NaN where a value was NaN. Metrics that accumulate by themselves are left out: computing
+        them may be expensive, and the bar asks several times a second.
+        """
+        return {
             name: float(total) / self._weights[name] if self._weights[name] else math.nan
             for name, total in self._totals.items()
         }
-        return means | {
+
+    def means(self) -> dict[str, float]:
+        """Give all means, those of metrics that accumulate by themselves included."""
+        return self.running_means() | {
             name: _as_float(name, metric.compute()) for name, metric in self._stateful.items()
         }
 
