@@ -14,7 +14,7 @@ help:
 	@echo "make format     let ruff format and fix"
 
 train: $(VENV)/.installed
-	$(BIN)/pymodules train $(EXPERIMENT) --reset
+	$(BIN)/pymodules train $(EXPERIMENT) --reset --yes
 
 test: lint
 	$(BIN)/pytest -m "not long" --cov --cov-report=term

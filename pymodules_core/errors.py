@@ -28,6 +28,7 @@ the same facts are attributes. Exit codes of the command line hang on the class.
 """
 
 import difflib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -171,11 +172,13 @@ class StepError(TrainingError):
 
 def display_path(path: Path) -> str:
     """Give ``path`` relative to the working directory where that is shorter to read."""
-    try:
-        relative = path.resolve().relative_to(Path.cwd())
-    except (ValueError, OSError):
-        return str(path)
-    return str(relative)
+    # As it was written first: a link is named, not what it leads to.
+    for find in (Path.absolute, Path.resolve):
+        try:
+            return str(Path(os.path.normpath(find(path))).relative_to(Path.cwd()))
+        except (ValueError, OSError, RuntimeError):  # RuntimeError: links in a circle
+            continue
+    return str(path)
 
 
 def closest_match(name: str, candidates: Iterable[str]) -> str | None:

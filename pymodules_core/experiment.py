@@ -185,7 +185,9 @@ def _find(experiment: str | Path, data_home: Path | None) -> tuple[Path, Path]:
 
 def _read_settings(file: Path, overrides: Mapping[str, Any]) -> ExperimentSettings:
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        # utf-8-sig: editors on Windows put a byte order mark first.
+        text = file.read_text(encoding="utf-8-sig") if file.exists() else ""
+        data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
         message = str(error).split(" (at ")[0]
@@ -193,12 +195,19 @@ def _read_settings(file: Path, overrides: Mapping[str, Any]) -> ExperimentSettin
         raise SettingsError(
             f"not valid TOML{column}: {message}",
             file=file,
-            line=int(found[1]) if found else None,
-            fix="texts need quotes, and true and false are lower case",
+            # Without a place in it, the message means the end of the document.
+            line=int(found[1]) if found else len(text.splitlines()),
+            fix="write each key and each table once"
+            if message.startswith("Cannot")
+            else "texts need quotes, and true and false are lower case",
         ) from error
     except UnicodeDecodeError as error:
         raise SettingsError(
             f"not UTF-8 text: byte {error.start}", file=file, fix="save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise SettingsError(
+            f"cannot be read: {error.strerror}", file=file, fix="make it a readable file"
         ) from error
     settings = structure(
         data, ExperimentSettings, root="", file=file, line_of=lambda path: _find_line(file, path)
@@ -207,8 +216,12 @@ def _read_settings(file: Path, overrides: Mapping[str, Any]) -> ExperimentSettin
         return settings
     for key, value in overrides.items():
         _lay_over(data, key, value)
-    # The file by itself is valid, so what fails now is an override: no line to point to.
-    return structure(data, ExperimentSettings, root="")
+    try:
+        return structure(data, ExperimentSettings, root="")
+    except SettingsError as error:
+        # The file by itself is valid, so it is an override that fails: no line to point to.
+        error.what = f"override {error.what}"
+        raise
 
 
 def _lay_over(data: dict[str, Any], key: str, value: object) -> None:
@@ -233,7 +246,7 @@ def _scan_for_key(lines: Iterable[str], path: KeyPath) -> int | None:
     table: tuple[str, ...] = ()
     header_line: int | None = None
     for number, line in enumerate(lines, start=1):
-        header = re.fullmatch(r"\s*\[([^\[\]]+)\]\s*(#.*)?", line)
+        header = re.fullmatch(r"\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?", line)
         if header:
             table = tuple(part.strip().strip("\"'") for part in header[1].split("."))
             if table == path:

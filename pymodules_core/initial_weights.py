@@ -17,7 +17,7 @@ from pymodules_core.errors import (
     display_path,
     list_words,
 )
-from pymodules_core.experiment import experiment_path, list_experiments
+from pymodules_core.experiment import CONFIG_FILE_NAME, experiment_path, list_experiments
 from pymodules_core.module_pool import ModulePool, PoolEntry
 from pymodules_core.names import CHECKPOINT_SUFFIX, pool_sort_key, resolve_inside
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME, checkpoints_dir
@@ -130,34 +130,44 @@ def _point_to_settings(
 ) -> None:
     """Say which module asked; an error without a file of its own gets the module file's line."""
     table = (
-        "load_weights_from_ckp" if isinstance(source, WeightsFromCkp) else ("load_weights_from_exp")
+        "load_weights_from_ckp" if isinstance(source, WeightsFromCkp) else "load_weights_from_exp"
     )
-    key = f"settings.{table}" + (f".{error.key}" if error.key else "")
-    error.what = f"module {entry.name!r}, {key}: {error.what}"
-    if error.file is None and isinstance(entry.origin, FileOrigin):
-        error.file = entry.origin.file
-        error.line = find_settings_line(entry.origin.file, tuple(key.split(".")[1:]))
-    error.key = key
+    root = "settings"
+    file = entry.origin.file if isinstance(entry.origin, FileOrigin) else None
+    if file is not None:
+        written = read_module_file(file).settings
+        if written is not None and table not in written:
+            # What the module file does not say, the experiment's table for the module does.
+            root, file = f"modules.settings.{entry.name}", file.parents[2] / CONFIG_FILE_NAME
+    path = (table, error.key) if error.key else (table,)
+    error.key = ".".join((root, *path))
+    error.what = f"module {entry.name!r}, {error.key}: {error.what}"
+    if error.file is None and file is not None:
+        error.file = file
+        error.line = find_settings_line(file, path) if root == "settings" else None
 
 
 def _refuse_circles(pool: ModulePool, experiment_name: str) -> None:
     """Follow ``exp_name`` from experiment to experiment; module files are read, never executed."""
     givers = {
-        entry.settings.load_weights_from_exp.exp_name
+        source.exp_name: (entry, source)
         for entry in pool.entries.values()
-        if entry.settings.load_weights_from_exp is not None
+        if (source := entry.settings.load_weights_from_exp) is not None
     }
     paths = [[experiment_name, giver] for giver in sorted(givers)]
     while paths:
         path = paths.pop()
         if path[-1] == experiment_name:
-            raise SettingsError(
+            error = SettingsError(
                 f"experiment {experiment_name!r} takes its initial weights from itself: "
                 + " -> ".join(path),
-                key="settings.load_weights_from_exp.exp_name",
+                key="exp_name",
                 found=" -> ".join(path),
                 fix="copy the file to module_ckps/ of the data home and use load_weights_from_ckp",
             )
+            entry, source = givers[path[1]]
+            _point_to_settings(error, entry, source)
+            raise error
         if path[-1] not in path[:-1]:
             paths += [[*path, giver] for giver in _givers(pool.data_home, path[-1])]
 

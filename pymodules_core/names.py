@@ -34,8 +34,8 @@ _WINDOWS_RESERVED = frozenset(
 # imported here; a test compares the list with both classes.
 RESERVED_MODULE_NAMES = frozenset(
     """
-    add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda data_home
-    discover double dump_patches entries eval extra_repr float forward from_modules get
+    T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda
+    data_home discover double dump_patches entries eval extra_repr float forward from_modules get
     get_buffer get_extra_state get_parameter get_submodule half ipu is_frozen items keys
     load_state_dict modules mtia named_buffers named_children named_modules named_parameters
     origins parameters pending_weights pop register_backward_hook register_buffer
@@ -126,7 +126,14 @@ def resolve_inside(root: Path, *parts: str, kind: str) -> Path:
         InvalidNameError: If the real path is outside ``root``.
     """
     path = root.joinpath(*parts)
-    real_root, real = root.resolve(), path.resolve()
+    try:
+        real_root, real = root.resolve(), path.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, until Python 3.13
+        raise InvalidNameError(
+            f"{kind}: {path} cannot be followed: its links lead in a circle",
+            found=str(path),
+            fix="replace the link by the file itself",
+        ) from error
     if not real.is_relative_to(real_root):
         raise InvalidNameError(
             f"{kind}: {path} leads out of the data home, to {real}",

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,3 +16,10 @@ def _same_surroundings(monkeypatch):
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """The data home ``data`` in an empty working directory: paths in messages are relative."""
+    monkeypatch.chdir(tmp_path)
+    return Path("data")

@@ -133,6 +133,8 @@ def _check_is_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise CheckpointNotFoundError("is a link to nothing", file=path) from error
         there = sorted(p.name for p in path.parent.glob("*") if not p.name.startswith("."))
         raise CheckpointNotFoundError(
             f"there is no such checkpoint; {path.parent.name}/ holds: {list_words(there)}",
@@ -159,32 +161,45 @@ def _check_archive(path: Path) -> None:
         ) from error
     except OSError as error:
         raise CheckpointFileError(f"cannot be read: {error.strerror}", file=path) from error
+    # One flipped bit makes zipfile raise anything: UnicodeDecodeError, NotImplementedError.
+    except Exception as error:
+        raise CheckpointFileError(
+            f"is damaged: its table of contents cannot be read: {error}",
+            file=path,
+            fix="take an earlier pool, or copy the file again",
+        ) from error
     with archive:
         entries = archive.infolist()
         names = [entry.filename for entry in entries]
+        if len(set(names)) != len(names):
+            raise CheckpointFileError("holds two entries of one name", file=path, fix=_SAVE_AGAIN)
+        if any(name.endswith("/archive_format") for name in names):
+            raise CheckpointFileError(
+                "is a program of torch.export, expected a state dict", file=path, fix=_SAVE_AGAIN
+            )
+        if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+            raise CheckpointFileError(
+                "is a TorchScript program, expected a state dict", file=path, fix=_SAVE_AGAIN
+            )
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise CheckpointFileError(
                 "holds compressed entries, which torch.save never writes",
                 file=path,
                 fix=_SAVE_AGAIN,
             )
-        if len(set(names)) != len(names):
-            raise CheckpointFileError("holds two entries of one name", file=path, fix=_SAVE_AGAIN)
         if not any(name.endswith("/data.pkl") for name in names):
             raise CheckpointFileError(
                 "is a zip archive without data.pkl, so no file of torch.save",
                 file=path,
                 fix=_SAVE_AGAIN,
             )
-        if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-            raise CheckpointFileError(
-                "is a TorchScript program, expected a state dict", file=path, fix=_SAVE_AGAIN
-            )
         try:
             damaged = archive.testzip()
-        except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        except Exception as error:
             raise CheckpointFileError(
-                f"is damaged: {error}", file=path, fix="take an earlier pool"
+                f"is damaged: {str(error) or 'an entry ends early'}",
+                file=path,
+                fix="take an earlier pool, or copy the file again",
             ) from error
     if damaged is not None:
         raise CheckpointFileError(
@@ -206,9 +221,11 @@ def _describe_head(head: bytes) -> str:
     if text.startswith(b"version https://git-lfs"):
         return "it is a git LFS pointer"
     if head.startswith(b"PK"):
-        return "it is a zip archive cut short"
+        return "it is a zip archive cut short or damaged"
     if head.startswith(b"\x80"):
         return "it is a bare pickle, or of a torch before 1.6"
+    if head[8:10] == b'{"':
+        return "it is a safetensors file"
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
         return "it is text"
     return "it is no file of torch.save"
@@ -217,6 +234,8 @@ def _describe_head(head: bytes) -> str:
 def _fix_for_head(head: bytes) -> str:
     if b"git-lfs" in head:
         return "git lfs pull"
+    if head.startswith(b"\x80") or head[8:10] == b'{"':
+        return f"where you trust it, load it in a script of yours and there {_SAVE_AGAIN}"
     return "download or copy it again, or take another file"
 
 

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import nn
 
-from pymodules_core.checkpoints.state_dicts import unwrap
+from pymodules_core.checkpoints.state_dicts import refuse_lazy, unwrap
 from pymodules_core.errors import WeightMismatchError, closest_match
 
 _MOST_ROWS = 12
@@ -72,15 +72,20 @@ def match_weights(
 
     Raises:
         WeightMismatchError: With one table of all that does not fit.
+        UninitializedModuleError: The module has lazy parameters without a shape.
     """
+    refuse_lazy(module, name=module_name)
     renamed_state, renamed = _rename(state, rename or {}, module_name, source)
     own = unwrap(module).state_dict()
     fitting: OrderedDict[str, Any] = OrderedDict()
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    faults: list[str] = []
     for key, value in renamed_state.items():
         if key not in own:
             continue
-        if _shape(value) == _shape(own[key]):
+        if fault := _kind_fault(value, own[key]):
+            faults.append(f"{key}: {fault}")
+        elif _shape(value) == _shape(own[key]):
             fitting[key] = value
         else:
             mismatched[key] = (_shape(value), _shape(own[key]))
@@ -97,8 +102,8 @@ def match_weights(
         coverage=100 * sum(sizes.get(key, 0) for key in fitting) / total if total else 100.0,
     )
     unfit = bool(mismatched) and not skip_mismatched
-    if unfit or (strict and (report.missing or report.unexpected)):
-        raise _mismatch_error(report, skip_mismatched=skip_mismatched)
+    if faults or unfit or (strict and (report.missing or report.unexpected)):
+        raise _mismatch_error(report, state, faults, skip_mismatched=skip_mismatched)
     if hasattr(state, "_metadata"):
         fitting._metadata = state._metadata  # type: ignore[attr-defined]  # torch's own attribute
     return fitting, report
@@ -156,8 +161,26 @@ def _shape(value: object) -> tuple[int, ...]:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
 
 
-def _mismatch_error(report: LoadReport, *, skip_mismatched: bool) -> WeightMismatchError:
-    rows = [
+def _kind_fault(value: object, own: object) -> str | None:
+    """Say why ``value`` cannot be copied into ``own``, whatever its shape."""
+    if isinstance(value, torch.Tensor) != isinstance(own, torch.Tensor):
+        return f"{_kind(value)} in the file, {_kind(own)} in the module"
+    if isinstance(value, torch.Tensor) and isinstance(own, torch.Tensor):
+        if value.is_meta:
+            return "a meta tensor, without data, in the file"
+        if value.layout != own.layout:
+            return f"{value.layout} in the file, {own.layout} in the module"
+    return None
+
+
+def _kind(value: object) -> str:
+    return "a tensor" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def _mismatch_error(
+    report: LoadReport, state: Mapping[str, Any], faults: list[str], *, skip_mismatched: bool
+) -> WeightMismatchError:
+    rows = [f"  {fault}" for fault in faults] + [
         f"  {key}: shape {list(found)} in the file, {list(expected)} in the module"
         for key, (found, expected) in ({} if skip_mismatched else report.mismatched).items()
     ]
@@ -172,6 +195,28 @@ def _mismatch_error(report: LoadReport, *, skip_mismatched: bool) -> WeightMisma
         file=report.source,
         key=report.module_name,
         found=report,
-        fix="rename = {old prefix: new prefix}, strict = False for missing and unexpected keys, "
+        fix=_fix_for_nesting(report, state)
+        or _fix_for_prefix(report)
+        or "rename = {old prefix: new prefix}, strict = False for missing and unexpected keys, "
         "skip_mismatched = True for shapes",
     )
+
+
+def _fix_for_nesting(report: LoadReport, state: Mapping[str, Any]) -> str | None:
+    """Recognise ``{"state_dict": ..., "epoch": ...}``."""
+    for key in report.unexpected:
+        inner = state.get(key)
+        if isinstance(inner, Mapping) and set(report.missing) & set(inner):
+            return f"the weights are one level down: torch.save(content[{key!r}], file)"
+    return None
+
+
+def _fix_for_prefix(report: LoadReport) -> str | None:
+    """Recognise ``module.`` of DDP, ``_orig_mod.`` of ``torch.compile``, or any other prefix."""
+    unexpected = set(report.unexpected)
+    first = report.missing[0] if report.missing else ""
+    for key in report.unexpected if first else ():
+        prefix = key.removesuffix(first)
+        if prefix != key and all(prefix + missing in unexpected for missing in report.missing):
+            return f"rename = {{{prefix!r}: ''}}"
+    return None

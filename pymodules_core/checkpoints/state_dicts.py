@@ -28,6 +28,25 @@ def unwrap(module: nn.Module) -> nn.Module:
             return module
 
 
+def refuse_lazy(module: nn.Module, *, name: str) -> None:
+    """Refuse a module that cannot be saved or loaded yet.
+
+    Raises:
+        UninitializedModuleError: A lazy parameter has no shape yet.
+    """
+    inner = unwrap(module)
+    tensors: chain[tuple[str, Any]] = chain(inner.named_parameters(), inner.named_buffers())
+    lazy = [key for key, value in tensors if is_lazy(value)]
+    if lazy:
+        raise UninitializedModuleError(
+            f"module {name!r} has lazy parameters without a shape: {list_words(lazy)}",
+            key=name,
+            found=lazy,
+            fix="run one batch through it where it is made: "
+            "def build(): net = ...; net(torch.zeros(shape)); return net",
+        )
+
+
 def plain_state_dict(module: nn.Module, *, name: str) -> "OrderedDict[str, Any]":
     """Give a module's state dict as it is saved.
 
@@ -44,17 +63,8 @@ def plain_state_dict(module: nn.Module, *, name: str) -> "OrderedDict[str, Any]"
         UninitializedModuleError: A lazy parameter has no shape yet.
         CheckpointError: A value is neither tensor nor primitive.
     """
+    refuse_lazy(module, name=name)
     inner = unwrap(module)
-    tensors: chain[tuple[str, Any]] = chain(inner.named_parameters(), inner.named_buffers())
-    lazy = [key for key, value in tensors if is_lazy(value)]
-    if lazy:
-        raise UninitializedModuleError(
-            f"module {name!r} has lazy parameters without a shape: {list_words(lazy)}",
-            key=name,
-            found=lazy,
-            fix="run one batch through it where it is made: "
-            "def build(): net = ...; net(torch.zeros(shape)); return net",
-        )
     state: OrderedDict[str, Any] = OrderedDict()
     inner.state_dict(destination=state)
     copies: dict[tuple[object, ...], torch.Tensor] = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pymodules_core.discovery.module_files import ExperimentFiles
-from pymodules_core.errors import ModuleFileError, SettingsError
+from pymodules_core.errors import ModuleFileError, closest_match
 from pymodules_core.hookspecs import hookimpl
 from pymodules_core.names import check_module_name
 from pymodules_core.settings.structure import show
@@ -88,10 +88,11 @@ class ModuleFile:
                 fix="keep module, or keep build and create the module inside it",
             )
         if not has_module and build is None:
+            names = set(self._namespace) - {"build", "modules"}
             raise ModuleFileError(
                 "defines neither module nor build",
                 file=self.file,
-                closest=None,
+                closest=closest_match("module", names) or closest_match("build", names),
                 fix="add module = MyModule() and settings = {}",
             )
         return build
@@ -116,20 +117,11 @@ class ModuleFile:
         """Execute the file and give its module.
 
         Raises:
-            ModuleFileError: If the file fails or ``module`` is no instance of a module class.
-            SettingsError: If there are arguments and no ``build`` to take them.
+            ModuleFileError: If the file fails.
         """
         build = self.build
         if build is not None:
             return build(**kwargs)
-        if kwargs:
-            raise SettingsError(
-                f"modules.args.{self.name}: {self.file.name} defines module, which takes no "
-                "arguments",
-                key=f"modules.args.{self.name}",
-                found=sorted(kwargs),
-                fix="define def build(...) in the file instead of module",
-            )
         module: nn.Module = self._namespace["module"]
         return module
 

@@ -48,11 +48,20 @@ def register_task_file(plugins: PluginManager, experiment: Experiment) -> Module
         for name, value in vars(namespace).items()
         if inspect.isfunction(value) and value.__module__ == namespace.__name__
     }
+    for name in HOOK_NAMES:
+        value = vars(namespace).get(name)
+        if value is not None and not inspect.isroutine(value):
+            raise TaskError(
+                f"{name} is {type(value).__name__}, expected a function",
+                file=file,
+                found=value,
+                fix=f"write def {name}(...)",
+            )
     for name, function in functions.items():
         if name in HOOK_NAMES:
-            _check_arguments(function)
+            _check_arguments(name, function)
         elif not name.startswith("_"):
-            _check_slip(function, set(functions))
+            _check_slip(name, function, set(functions))
     record = PluginRecord(name=TASK_NAME, origin=FileOrigin(file))
     plugins.register(namespace, record=record, undecorated=True)
     if record.failure is not None:
@@ -60,8 +69,7 @@ def register_task_file(plugins: PluginManager, experiment: Experiment) -> Module
     return namespace
 
 
-def _check_slip(function: Callable[..., Any], defined: set[str]) -> None:
-    name = function.__name__
+def _check_slip(name: str, function: Callable[..., Any], defined: set[str]) -> None:
     missing = [hook for hook in HOOK_NAMES if hook not in defined]
     near = difflib.get_close_matches(name, missing, n=1, cutoff=_SLIP_RATIO)
     if near:
@@ -75,8 +83,8 @@ def _check_slip(function: Callable[..., Any], defined: set[str]) -> None:
         )
 
 
-def _check_arguments(function: Callable[..., Any]) -> None:
-    allowed = _hook_arguments(function.__name__)
+def _check_arguments(hook_name: str, function: Callable[..., Any]) -> None:
+    allowed = _hook_arguments(hook_name)
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             problem = f"takes {parameter}, and hooks pass arguments by name"
@@ -85,7 +93,7 @@ def _check_arguments(function: Callable[..., Any]) -> None:
         else:
             continue
         raise TaskError(
-            f"{function.__name__}: {problem}; it may take {list_words(allowed)}",
+            f"{hook_name}: {problem}; it may take {list_words(allowed)}",
             file=function.__code__.co_filename,
             line=function.__code__.co_firstlineno,
             found=name,

@@ -129,12 +129,14 @@ class PoolBuilder(Mapping[str, nn.Module]):
             module = factory(**arguments)
         if isinstance(module, nn.Module):
             return module
-        hint = None
+        hint, found = None, show(module)
         if inspect.isclass(module):
             hint = f"write {module.__name__}() instead of {module.__name__}"
-        elif callable(module):
+            found = f"class {module.__name__}"
+        elif inspect.isroutine(module):
             hint = "call the function and give what it returns"
-        what = f"expected an instance of torch.nn.Module, found {show(module)}"
+            found = f"function {module.__name__}"
+        what = f"expected an instance of torch.nn.Module, found {found}"
         if isinstance(factory, ModuleFile):
             gives = "build returns" if factory.build else "module is"
             raise ModuleFileError(
@@ -156,6 +158,7 @@ class PoolBuilder(Mapping[str, nn.Module]):
             with self._guarded(spec):
                 build = factory.build
             if build is None:
+                self._refuse_arguments_of_module(factory, given)
                 return given
             target = build
         try:
@@ -166,6 +169,19 @@ class PoolBuilder(Mapping[str, nn.Module]):
         if POOL_ARGUMENT in parameters:
             given[POOL_ARGUMENT] = self
         return given
+
+    def _refuse_arguments_of_module(self, file: ModuleFile, given: Mapping[str, Any]) -> None:
+        if not given or self._experiment is None:
+            return
+        key = ("modules", "args", file.name)
+        raise SettingsError(
+            f"{'.'.join(key)}: {file.file.name} defines module, which takes no arguments",
+            file=self._experiment.config_file,
+            line=self._experiment.line_of(key),
+            key=".".join(key),
+            found=sorted(given),
+            fix="define def build(...) in the file instead of module",
+        )
 
     def _check_arguments(
         self,
@@ -217,12 +233,16 @@ class PoolBuilder(Mapping[str, nn.Module]):
                 random_stream(self._seed, "module", spec.name),
             ):
                 yield
-        except PymodulesError:
+        except PymodulesError as error:
+            if error.file is None and isinstance(spec.origin, FileOrigin):
+                folder = spec.origin.file.absolute().parent
+                error.file = file_in_folder(error, folder) or spec.origin.file
+                error.line = line_in_folder(error, folder)
             raise
         except (Exception, SystemExit) as error:
             reason = f"{type(error).__name__}: {error}"
             if isinstance(spec.origin, FileOrigin):
-                folder = spec.origin.file.parent
+                folder = spec.origin.file.absolute().parent
                 raise ModuleFileError(
                     f"building the module raises {reason}",
                     file=file_in_folder(error, folder) or spec.origin.file,

@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-from pymodules_core.errors import SettingsError
+from pymodules_core.errors import InvalidNameError, SettingsError
 from pymodules_core.names import check_module_name, check_path_name, check_pool_name
 from pymodules_core.settings.structure import KeyPath, structure
 
@@ -107,14 +107,14 @@ def structure_module_settings(
         InvalidNameError: A name in it is not allowed.
     """
     settings = structure(raw, ModuleSettings, root="settings", file=file, line_of=line_of)
-    _check_names(settings, file)
+    _check_names(settings, "settings", file, line_of)
     _check_one_source(settings, "settings", file, line_of)
     if not overlay:
         return settings
     over = structure(
         overlay, ModuleSettings, root=overlay_root, file=overlay_file, line_of=overlay_line_of
     )
-    _check_names(over, overlay_file)
+    _check_names(over, overlay_root, overlay_file, overlay_line_of)
     _check_one_source(over, overlay_root, overlay_file, overlay_line_of)
     changes = {key: getattr(over, key) for key in overlay}
     # A source of weights in the overlay replaces the module's own, whichever kind that was.
@@ -143,11 +143,27 @@ def _check_one_source(
         )
 
 
-def _check_names(settings: ModuleSettings, file: Path | None) -> None:
-    if settings.load_weights_from_ckp is not None:
-        check_path_name(settings.load_weights_from_ckp.ckp_name, kind="ckp_name", file=file)
-    if settings.load_weights_from_exp is not None:
-        source = settings.load_weights_from_exp
-        check_path_name(source.exp_name, kind="exp_name", file=file)
-        check_pool_name(source.ckp_pool_name)
-        check_module_name(source.module_name, file=file)
+def _check_names(
+    settings: ModuleSettings,
+    root: str,
+    file: Path | None,
+    line_of: Callable[[KeyPath], int | None],
+) -> None:
+    checks: list[tuple[KeyPath, Callable[[], object]]] = []
+    if (ckp := settings.load_weights_from_ckp) is not None:
+        table = "load_weights_from_ckp"
+        checks = [((table, "ckp_name"), lambda: check_path_name(ckp.ckp_name, kind="ckp_name"))]
+    if (exp := settings.load_weights_from_exp) is not None:
+        table = "load_weights_from_exp"
+        checks += [
+            ((table, "exp_name"), lambda: check_path_name(exp.exp_name, kind="exp_name")),
+            ((table, "ckp_pool_name"), lambda: check_pool_name(exp.ckp_pool_name)),
+            ((table, "module_name"), lambda: check_module_name(exp.module_name)),
+        ]
+    for path, check in checks:
+        try:
+            check()
+        except InvalidNameError as error:
+            error.file, error.line, error.key = file, line_of(path), ".".join((root, *path))
+            error.what = f"{error.key}: {error.what}"
+            raise

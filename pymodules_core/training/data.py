@@ -125,9 +125,12 @@ def _check_data(data: Any, name: str, settings: TrainSettings) -> None:
         )
     if isinstance(data, Sized) and not isinstance(data, IterableDataset) and len(data) == 0:
         raise TaskError(f"{name} returns {type(data).__name__} without a sample", key=name)
-    if isinstance(data, Iterator) and settings.epochs > 1:
+    # The evaluation at the start is one more pass over the evaluation data.
+    passes = settings.epochs + (name == "eval_data" and settings.eval_at_start)
+    if isinstance(data, Iterator) and passes > 1:
+        unit = "epoch" if passes == settings.epochs else "pass"
         raise TaskError(
-            f"{name} returns an iterator, which is exhausted after one epoch of {settings.epochs}",
+            f"{name} returns an iterator, which is exhausted after one {unit} of {passes}",
             key=name,
             fix=f"return list(...), or an object whose __iter__ starts anew; {kinds}",
         )

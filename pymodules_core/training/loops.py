@@ -5,14 +5,14 @@ hand-written loop does too, plus a clock reading.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
 import attrs
 import torch
 
-from pymodules_core.errors import PymodulesError, TaskError
+from pymodules_core.errors import TaskError
 from pymodules_core.training.data import Batches
 from pymodules_core.training.device import batch_length, move_batch
 from pymodules_core.training.metrics import MetricAverages
@@ -20,7 +20,7 @@ from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
 from pymodules_core.training.reporting import REFRESH_S, Reporter
 from pymodules_core.training.run import Run
 from pymodules_core.training.run_events import RunEvents
-from pymodules_core.training.task import Task
+from pymodules_core.training.task import Task, TaskErrors
 
 
 @attrs.frozen(kw_only=True)
@@ -146,16 +146,13 @@ class Loops:
             averages.reset_stateful()
         return means
 
-    @contextmanager
-    def _errors(self, where: str, count: Callable[[], int]) -> Iterator[None]:
+    def _errors(self, where: str, count: Callable[[], int]) -> TaskErrors:
         """Add epoch, step and batch to what a step raises, and the task's file and line."""
-        try:
-            with self.task.errors(where):
-                yield
-        except PymodulesError as error:
-            run = self.run
-            error.what += f" (epoch {run.epoch}, step {run.step + 1}, batch {count() + 1})"
-            raise
+        run = self.run
+        return self.task.errors(
+            where,
+            note=lambda: f" (epoch {run.epoch}, step {run.step + 1}, batch {count() + 1})",
+        )
 
 
 def _autocast(precision: Precision) -> AbstractContextManager[Any]:

@@ -186,6 +186,8 @@ class Run:
                 f"there are optimizers {list_words(names)}, and train_step used none of them",
                 fix=f'with run.optimize("{names[0]}") as step: step.loss = ...',
             )
+        if isinstance(result, Mapping) and "loss" in result:
+            return TaskError("train_step returns None as 'loss'", fix="return the loss tensor")
         if isinstance(result, Mapping):
             return TaskError(
                 f"train_step returns a dict without 'loss'; it has: {list_words(result)}",

@@ -10,7 +10,7 @@ from torch.nn import Parameter
 
 from pymodules_core.checkpoints import CheckpointManager, LoadReport
 from pymodules_core.discovery import PluginManager
-from pymodules_core.errors import PymodulesError, list_words
+from pymodules_core.errors import TaskError, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.module_pool import ModulePool, derive_seed, seed_everything
@@ -90,7 +90,7 @@ class Session:
         optimizers = task.optimizers(pool)
         precision = Precision(device_type=device.type, dtype=_DTYPES[train.precision])
         owners = trained_parameters(pool)
-        try:
+        with task.errors("optimizers", TaskError):
             units = make_units(
                 optimizers,
                 schedulers=task.schedulers(
@@ -101,9 +101,6 @@ class Session:
                 precision=precision,
                 skip_nonfinite=train.on_nonfinite == "skip",
             )
-        except PymodulesError as error:
-            error.file = error.file or task.file
-            raise
         _report_untrained(owners, units)
         run = Run(
             experiment=experiment,

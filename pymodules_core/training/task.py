@@ -1,9 +1,10 @@
 """The task of a run: its functions, called with what they ask for; errors name the line."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import math
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from torch.optim import Optimizer
@@ -23,6 +24,11 @@ from pymodules_core.training.run import Run
 _REQUIRED = ("train_data", "optimizers", "train_step")
 _FUNCTIONS = ("train_data", "eval_data", "optimizers", "schedulers", "train_step", "eval_step")
 MAIN_OPTIMIZER = "main"
+
+_WORKER_ERROR = re.compile(
+    r"^Caught \w+ in DataLoader worker process [\s\S]*\n(?P<reason>\S.*)\s*$"
+)
+_FRAME = re.compile(r'File "(?P<file>[^"\n]+)", line (?P<line>\d+)')
 
 
 class Task:
@@ -85,7 +91,7 @@ class Task:
 
         Raises:
             TaskError: It returns something else, or an optimizer owns a parameter that is frozen or
-                of no module in the pool.
+                of no module in the pool, or its learning rate is not finite.
         """
         with self.errors("optimizers", TaskError):
             result = self._functions["optimizers"](
@@ -166,38 +172,86 @@ class Task:
 
         return call
 
-    @contextmanager
-    def errors(self, where: str, kind: type[PymodulesError] = StepError) -> Iterator[None]:
-        """Give what is raised inside the place in ``task.py`` it came from.
+    def errors(
+        self,
+        where: str,
+        kind: type[PymodulesError] = StepError,
+        *,
+        note: Callable[[], str] = str,
+    ) -> "TaskErrors":
+        """Give what is raised inside a ``with`` block the place in ``task.py`` it came from.
 
         Args:
             where: The function that runs, for the message.
-            kind: The error around one of the task's own code: ``StepError`` in a run,
-                ``TaskError`` before there is one.
+            kind: The error around one of the task's own code, ``SystemExit`` included:
+                ``StepError`` in a run, ``TaskError`` before there is one.
+            note: Gives what is added to the message.
 
         Raises:
             kind: Around an error of the task's own code.
             PymodulesError: An error of ours, with file and line added.
         """
-        folder = self.file.absolute().parent
-        try:
-            yield
-        except PymodulesError as error:
-            if error.file is None:
-                error.file = file_in_folder(error, folder) or self.file
-                error.line = line_in_folder(error, folder) or self._first_line(where)
-            raise
-        except Exception as error:
-            raise kind(
-                f"{where} raises {type(error).__name__}: {error}",
-                file=file_in_folder(error, folder) or self.file,
-                line=line_in_folder(error, folder) or self._first_line(where),
-            ) from error
+        return TaskErrors(self, where, kind, note)
 
-    def _first_line(self, where: str) -> int | None:
+    def first_line(self, where: str) -> int | None:
+        """Give the line of a function's ``def``."""
         implementation = self._functions.get(where)
         code = getattr(implementation and implementation.function, "__code__", None)
         return code.co_firstlineno if code is not None else None
+
+
+class TaskErrors:
+    """The context of ``Task.errors``.
+
+    A class, because ``contextlib`` lets the ``StopIteration`` of a task's ``next(...)`` through
+    where it is turned into a ``RuntimeError``, which ``StepError`` is.
+
+    Args:
+        task: Whose code runs.
+        where: The function.
+        kind: The error around its own.
+        note: Gives what is added to the message.
+    """
+
+    __slots__ = ("_kind", "_note", "_task", "_where")
+
+    def __init__(
+        self, task: Task, where: str, kind: type[PymodulesError], note: Callable[[], str]
+    ) -> None:
+        self._task = task
+        self._where = where
+        self._kind = kind
+        self._note = note
+
+    def __enter__(self) -> None:
+        """Nothing to set up."""
+
+    def __exit__(
+        self,
+        _: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, Exception | SystemExit):
+            return
+        task, folder = self._task, self._task.file.absolute().parent
+        file = file_in_folder(error, folder) or task.file
+        line = line_in_folder(error, folder) or task.first_line(self._where)
+        if isinstance(error, PymodulesError):
+            if error.file is None:
+                error.file, error.line = file, line
+            error.what += self._note()
+            return
+        reason = ": ".join(filter(None, (type(error).__name__, str(error))))
+        if found := _WORKER_ERROR.search(str(error)):
+            # torch puts a whole traceback into the message: its last frame and line tell enough.
+            reason = f"{found['reason']} (in a DataLoader worker)"
+            frames = [f for f in _FRAME.finditer(str(error)) if f["file"].startswith(str(folder))]
+            if frames:
+                file, line = Path(frames[-1]["file"]), int(frames[-1]["line"])
+        raise self._kind(
+            f"{self._where} raises {reason}{self._note()}", file=file, line=line
+        ) from error
 
 
 def _make_config(namespace: ModuleType, experiment: Experiment) -> Any:
@@ -228,6 +282,9 @@ def _check_owned(name: str, optimizer: Optimizer, pool: ModulePool) -> None:
         for key, parameter in module.named_parameters()
     }
     for group in optimizer.param_groups:
+        # Adam refuses NaN itself, SGD takes it.
+        if not math.isfinite(rate := float(group.get("lr", 0.0))):
+            raise TaskError(f"optimizer {name!r} has the learning rate {rate}", found=rate)
         for parameter in group["params"]:
             owner = owners.get(id(parameter))
             if owner is None:

@@ -28,7 +28,7 @@ import torch
 from tables import print_machine, print_table
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim import AdamW
+from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 
 from pymodules_core import Trainer
@@ -40,7 +40,7 @@ from pymodules_core.training.reporting import (
 )
 
 BATCH_SIZE = 32
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 0.01
 WARM_UP_STEPS = 200
 TARGET_US = 60
 
@@ -53,7 +53,7 @@ settings = {}
 TASK_FILE = f"""
 import torch
 from torch.nn.functional import cross_entropy
-from torch.optim import AdamW
+from torch.optim import SGD
 from torch.utils.data import TensorDataset
 
 
@@ -64,7 +64,7 @@ def train_data(config):
 
 
 def optimizers(module_pool):
-    return AdamW(module_pool.mlp.parameters(), lr={LEARNING_RATE})
+    return SGD(module_pool.mlp.parameters(), lr={LEARNING_RATE})
 
 
 def train_step(module_pool, batch, config):
@@ -194,7 +194,7 @@ def make_model() -> nn.Sequential:
 def run_by_hand(data: TensorDataset, *, with_accuracy: bool) -> float:
     """Train as the PyTorch tutorials do, and keep the mean of the metrics."""
     model = make_model()
-    optimizer = AdamW(model.parameters(), lr=LEARNING_RATE)
+    optimizer = SGD(model.parameters(), lr=LEARNING_RATE)
     loader = DataLoader(data, batch_size=BATCH_SIZE, shuffle=True)
     start = time.perf_counter()
     total_loss = total_accuracy = 0.0
@@ -245,7 +245,7 @@ def run_accelerate(data: TensorDataset, *, with_accuracy: bool) -> float:
     model = make_model()
     model, optimizer, loader = accelerator.prepare(
         model,
-        AdamW(model.parameters(), lr=LEARNING_RATE),
+        SGD(model.parameters(), lr=LEARNING_RATE),
         DataLoader(data, batch_size=BATCH_SIZE, shuffle=True),
     )
     start = time.perf_counter()
@@ -276,8 +276,8 @@ def run_lightning(data: TensorDataset, *, with_accuracy: bool, show_bar: bool) -
             self.started_at = 0.0
             self.seconds = 0.0
 
-        def configure_optimizers(self) -> AdamW:
-            return AdamW(self.model.parameters(), lr=LEARNING_RATE)
+        def configure_optimizers(self) -> SGD:
+            return SGD(self.model.parameters(), lr=LEARNING_RATE)
 
         def training_step(self, batch: list[Tensor]) -> Tensor:
             inputs, labels = batch
@@ -383,7 +383,7 @@ def main() -> int:
     timings = measure(groups, steps=options.steps, rounds=options.rounds)
     print_machine()
     print(
-        f"One epoch of {options.steps:,} steps, MLP 64-64-10, AdamW, batches of {BATCH_SIZE} from "
+        f"One epoch of {options.steps:,} steps, MLP 64-64-10, SGD, batches of {BATCH_SIZE} from "
         f"a DataLoader without workers, one torch thread; {options.rounds} interleaved rounds. "
         "The difference is to the hand-written loop that computes the same, run just before and "
         "just after: the median over the rounds, with its quartiles. "

@@ -49,16 +49,25 @@ class ExperimentFiles:
         private_name = f"{self._package}.{relative_name}"
         if private_name in sys.modules:
             return sys.modules[private_name]
+        if not file.is_file():
+            raise ModuleFileError(
+                "is a folder, expected a file" if file.is_dir() else "is no file",
+                file=file,
+                fix="remove it, or let its name start with '_'",
+            )
         logger.debug("importing %s", display_path(file))
         try:
             with _dump_stacks_if_slow(file, self._slow_import_s):
                 return importlib.import_module(private_name)
-        except PymodulesError:
+        except PymodulesError as error:
+            if isinstance(error, ModuleFileError) and error.line is None:
+                error.file = file_in_folder(error, self.folder) or error.file or file
+                error.line = line_in_folder(error, self.folder)
             raise
         except SystemExit as error:
             raise ModuleFileError(
                 f"exits the interpreter when imported: SystemExit({error.code!r})",
-                file=file,
+                file=file_in_folder(error, self.folder) or file,
                 line=line_in_folder(error, self.folder),
                 fix="remove the call of sys.exit, or put it under a function",
             ) from error
@@ -66,11 +75,14 @@ class ExperimentFiles:
             raise ModuleFileError(
                 f"is not valid Python: {error.msg}",
                 file=error.filename or file,
-                line=error.lineno,
+                line=error.lineno or _line_of_nul(Path(error.filename or file)),
+                fix="save it as UTF-8 text" if _is_about_encoding(error) else None,
             ) from error
         except Exception as error:
+            # A user knows `modules.encoder`, not the private name in front of it.
+            reason = str(error).replace(f"{self._package}.", "")
             raise ModuleFileError(
-                f"raises when imported: {type(error).__name__}: {error}",
+                f"raises when imported: {type(error).__name__}: {reason}",
                 file=file_in_folder(error, self.folder) or file,
                 line=line_in_folder(error, self.folder),
             ) from error
@@ -100,6 +112,16 @@ def file_in_folder(error: BaseException, folder: Path) -> Path | None:
     """Give the file of the innermost frame of ``error`` that runs a file of ``folder``."""
     frame = _innermost_frame(error, folder)
     return Path(frame.filename) if frame else None
+
+
+def _is_about_encoding(error: SyntaxError) -> bool:
+    return any(word in error.msg for word in ("null bytes", "(unicode error)", "encoding"))
+
+
+def _line_of_nul(file: Path) -> int | None:
+    """Give the line of the first NUL byte, where Python gives none."""
+    before, nul, _ = file.read_bytes().partition(b"\0")
+    return before.count(b"\n") + 1 if nul else None
 
 
 def _innermost_frame(error: BaseException, folder: Path) -> traceback.FrameSummary | None:

@@ -1,0 +1,54 @@
+"""The exception tree, and how an error prints."""
+
+import inspect
+import pickle
+
+import pytest
+
+from pymodules_core import errors
+from pymodules_core.errors import PymodulesError, SettingsError, closest_match, list_words
+
+CLASSES = [
+    c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__
+]
+
+
+@pytest.mark.parametrize("error", CLASSES)
+def test_every_error_is_ours_and_stands_in_the_drawn_tree(error):
+    assert issubclass(error, PymodulesError)
+    assert error.__name__ in (errors.__doc__ or "")
+
+
+@pytest.mark.parametrize("error", CLASSES)
+def test_every_error_keeps_its_facts_through_pickle(error):
+    original = error("what", file="f.py", line=3, key="a.b", found=1, closest="c", fix="do it")
+
+    again = pickle.loads(pickle.dumps(original))  # noqa: S301  our own bytes
+
+    assert str(again) == str(original) == ("f.py:3: what\n  closest match: c\n  fix: do it")
+    assert (again.key, again.found) == ("a.b", 1)
+
+
+def test_only_what_is_known_is_printed():
+    assert str(SettingsError("what")) == "what"
+    assert str(SettingsError("what", file="f.py")) == "f.py: what"
+
+
+def test_exit_codes_tell_a_failed_run_from_an_invalid_experiment():
+    assert {error.__name__ for error in CLASSES if error.exit_code == 1} == {
+        "TrainingError",
+        "NonFiniteLossError",
+        "StepError",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "match"), [("encodr", "encoder"), ("ENCODER", "encoder"), ("xyz", None), ("", None)]
+)
+def test_the_closest_match_is_near_or_none(name, match):
+    assert closest_match(name, ["encoder", "head"]) == match
+
+
+def test_long_lists_are_cut_with_a_count():
+    assert list_words([]) == "none"
+    assert list_words(range(22)).endswith("18, 19, … (2 more)")

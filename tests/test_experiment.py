@@ -1,0 +1,77 @@
+"""Finding experiments."""
+
+import pytest
+from support import write_experiment
+
+from pymodules_core.errors import ExperimentNotFoundError, InvalidNameError
+from pymodules_core.experiment import Experiment, list_experiments
+
+
+def test_an_unknown_name_lists_what_there_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_experiment(tmp_path / "data", "digits_gan")
+    write_experiment(tmp_path / "data", "other")
+
+    with pytest.raises(ExperimentNotFoundError) as caught:
+        Experiment.open("digits_gna")
+
+    assert str(caught.value) == (
+        "no experiment 'digits_gna' in data; there are: digits_gan, other\n"
+        "  closest match: digits_gan\n"
+        "  fix: pymodules new digits_gna, or --data-home / PYMODULES_DATA_HOME for another home"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("no/such", "no folder no/such\n  fix: give a name or an existing folder"),
+        (
+            "./data",
+            "data is no experiment: it has neither experiment.toml nor pymodules/\n"
+            "  fix: pymodules new NAME writes one",
+        ),
+    ],
+)
+def test_a_path_that_is_no_experiment_is_told(tmp_path, monkeypatch, path, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+
+    with pytest.raises(ExperimentNotFoundError) as caught:
+        Experiment.open(path)
+
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", ["-x", "..x/", "a\0b", "x."])
+def test_a_bad_name_opens_nothing(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises((InvalidNameError, ExperimentNotFoundError)):
+        Experiment.open(name)
+
+
+def test_the_data_home_of_a_path_is_the_folder_around_its_experiments(tmp_path):
+    path = write_experiment(tmp_path / "home", "tiny")
+
+    experiment = Experiment.open(path)
+
+    assert experiment.data_home == tmp_path / "home"
+    assert experiment.name == "tiny"
+
+
+def test_the_working_directory_may_be_the_experiment(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_experiment(tmp_path / "home", "tiny"))
+
+    experiment = Experiment.open(".")
+
+    assert (experiment.name, experiment.data_home) == ("tiny", tmp_path / "home")
+
+
+def test_only_folders_of_experiments_are_listed(tmp_path):
+    write_experiment(tmp_path, "b")
+    write_experiment(tmp_path, "a")
+    (tmp_path / "experiments" / "notes").mkdir()
+
+    assert [path.name for path in list_experiments(tmp_path)] == ["a", "b"]
+    assert list_experiments(tmp_path / "nowhere") == []
