@@ -42,6 +42,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling editables
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,examples]"
+	$(BIN)/python -m compileall -q pymodules_core
 	touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed

@@ -3,7 +3,6 @@
 Specs are inert: nothing is imported or built before the pool is.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -30,6 +29,8 @@ class FileOrigin:
 
     def to_json(self) -> dict[str, str]:
         """Give kind, path and content hash; a file that is gone has no hash."""
+        import hashlib  # noqa: PLC0415  loads OpenSSL, which no listing needs
+
         try:
             sha256 = hashlib.sha256(self.file.read_bytes()).hexdigest()
         except OSError:

@@ -15,6 +15,9 @@ from pymodules_core.specs import FileOrigin, ModuleSpec, Origin
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# Up to so many files a listing also tells syntax errors, for 0.2 ms a file.
+_MOST_FILES_PARSED_WHOLE = 200
+
 
 @attrs.frozen(kw_only=True)
 class ListedModule:
@@ -81,16 +84,17 @@ def list_modules(plugins: PluginManager, experiment: Experiment | None = None) -
         )
     except DuplicateModuleError as error:
         conflict = error
-    return Catalog([_describe(spec, experiment) for spec in specs], conflict)
+    whole = len(specs) <= _MOST_FILES_PARSED_WHOLE
+    return Catalog([_describe(spec, experiment, whole=whole) for spec in specs], conflict)
 
 
-def _describe(spec: ModuleSpec, experiment: Experiment | None) -> ListedModule:
+def _describe(spec: ModuleSpec, experiment: Experiment | None, *, whole: bool) -> ListedModule:
     listed = ListedModule(name=spec.name, origin=spec.origin, description=spec.description)
     raw: Mapping[str, Any] | None
     file = None
     if isinstance(spec.origin, FileOrigin):
         file = spec.origin.file
-        static = read_module_file(file)
+        static = read_module_file(file, whole=whole)
         listed = attrs.evolve(
             listed,
             description=static.description,

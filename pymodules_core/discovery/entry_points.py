@@ -48,21 +48,23 @@ def find_entry_points() -> list[FoundPlugin]:
 
 
 def _read_distributions() -> Iterator[FoundPlugin]:
-    seen: set[str] = set()
+    seen: set[tuple[str, str, str]] = set()
     for distribution in importlib_metadata.distributions():
         # The text decides before anything is parsed: of 300 distributions few are plugins.
         text = distribution.read_text("entry_points.txt")
         if not text or _GROUP_HEADER not in re.sub(r"\s*([\[\]])\s*", r"\1", text):
             continue
-        location = str(distribution.locate_file(""))
-        identity = f"{location}|{distribution.name}|{distribution.version}"
+        # Each of `distribution.name` and `distribution.version` parses the file anew.
+        metadata = distribution.metadata
+        name, version = metadata["Name"], metadata["Version"]
+        identity = (str(distribution.locate_file("")), name, version)
         if identity in seen:
             continue
         seen.add(identity)
         for entry_point in distribution.entry_points.select(group=PROJECT_NAME):
-            origin = DistributionOrigin(distribution.name, distribution.version, entry_point.name)
+            origin = DistributionOrigin(name, version, entry_point.name)
             record = PluginRecord(
-                name=f"{distribution.name}:{entry_point.name}",
+                name=f"{name}:{entry_point.name}",
                 origin=origin,
                 target=entry_point.value,
                 is_editable=_is_editable(distribution),

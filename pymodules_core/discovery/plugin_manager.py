@@ -125,12 +125,12 @@ class PluginManager:
         mistake and is raised.
 
         Returns:
-            Specs with their origins, sorted by name and then by origin; names may repeat.
+            Specs with their origins, sorted by name and then by plugin; names may repeat.
         """
         specs: list[ModuleSpec] = []
         for implementation in self.implementations("provide_module"):
             specs += self._ask(implementation)
-        return sorted(specs, key=lambda spec: (spec.name, str(spec.origin)))
+        return sorted(specs, key=lambda spec: spec.name)
 
     def require(self, needed: Iterable[str]) -> None:
         """Refuse to go on without a failed plugin that was asked for by name.

@@ -5,6 +5,8 @@ stranger's experiment.
 """
 
 import ast
+import codecs
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,19 @@ from typing import Any
 import attrs
 
 from pymodules_core.settings.structure import KeyPath
+
+# What may hide the word at the start of a line (strings and comments), or the word. Each branch
+# starts with a literal, which lets `re` skip all else; `++` keeps an open string linear.
+_STRINGS_COMMENTS_OR_SETTINGS = re.compile(
+    rb'''"""(?:[^"\\]++|\\.|"(?!""))*+"""'''
+    rb"""|'''(?:[^'\\]++|\\.|'(?!''))*+'''"""
+    rb"""|"(?:[^"\\\n]++|\\.)*+"|'(?:[^'\\\n]++|\\.)*+'"""
+    rb"""|\#[^\n]*|\n(?P<settings>settings)\b""",
+    re.DOTALL,
+)
+_BEFORE_DOCSTRING = re.compile(rb"""(?:\s|\#[^\n]*\n)*[rRuU]?(?=["'])""")
+_STATEMENT_END = re.compile(rb"[ \t]*(?:[\n#;]|$)")
+_STATEMENT_START = re.compile(rb"^[^\s)\]}#]", re.MULTILINE)
 
 
 @attrs.frozen(kw_only=True)
@@ -31,12 +46,20 @@ class StaticModuleFile:
     fault: str | None = None
 
 
-def read_module_file(file: Path) -> StaticModuleFile:
-    """Parse a module file; a file that cannot be parsed is described by its ``fault``."""
+def read_module_file(file: Path, *, whole: bool = True) -> StaticModuleFile:
+    """Parse a module file; a file that cannot be parsed is described by its ``fault``.
+
+    Args:
+        file: The module file.
+        whole: Parse all of it. Otherwise only the docstring and ``settings``, which takes a quarter
+            of the time and misses faults elsewhere in the file.
+    """
     try:
-        tree = ast.parse(file.read_bytes())
+        source = file.read_bytes()
+        tree = (None if whole else _parse_head_and_settings(source)) or ast.parse(source)
     except SyntaxError as error:
-        return StaticModuleFile(fault=f"line {error.lineno}: {error.msg}")
+        place = f"line {error.lineno}: " if error.lineno else ""
+        return StaticModuleFile(fault=place + error.msg)
     except (OSError, ValueError) as error:
         return StaticModuleFile(fault=str(error))
     description = (ast.get_docstring(tree) or "").partition("\n")[0]
@@ -74,6 +97,30 @@ def find_settings_line(file: Path, path: KeyPath) -> int | None:
         entry, node = entries[key]
         line = entry.lineno
     return line
+
+
+def _parse_head_and_settings(source: bytes) -> ast.Module | None:
+    """Parse the docstring and the one statement that starts with ``settings``.
+
+    Returns:
+        None where there is not exactly one such statement, or it does not end where it seems to.
+    """
+    source = b"\n" + source.removeprefix(codecs.BOM_UTF8).replace(b"\r", b"")
+    found = list(_STRINGS_COMMENTS_OR_SETTINGS.finditer(source))
+    starts = [match.start("settings") for match in found if match["settings"]]
+    if len(starts) != 1:
+        return None
+    docstring_end = 0
+    if before := _BEFORE_DOCSTRING.match(source):
+        docstring_end = next((m.end() for m in found if m.start() == before.end()), 0)
+        if not docstring_end or not _STATEMENT_END.match(source, docstring_end):
+            return None
+    end = _STATEMENT_START.search(source, starts[0] + 1)
+    statement = source[starts[0] : end.start() if end else None]
+    try:
+        return ast.parse(source[:docstring_end] + b"\n" + statement)
+    except (SyntaxError, ValueError):
+        return None
 
 
 def _find_settings(tree: ast.Module) -> ast.expr | None:

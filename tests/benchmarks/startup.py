@@ -22,6 +22,7 @@ MODULE_FILES = 1_000
 DISTRIBUTIONS = 300
 PLUGINS = 20
 EXPERIMENT = "thousand"
+_NO_BYTECODE = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
 TORCH = 'python -c "import torch"'
 TARGETS_S = {"pymodules --help": 0.15, "pymodules list EXP": 0.4, "pymodules list EXP --json": 0.4}
 
@@ -164,8 +165,12 @@ class Workspace:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of every process that is timed."""
-        return {**os.environ, "PYTHONPATH": os.fspath(self.site_dir)}
+        """The environment of every process that is timed.
+
+        Bytecode may be written, so that a checkout runs from bytecode as an installed wheel does.
+        """
+        own = {name: text for name, text in os.environ.items() if name not in _NO_BYTECODE}
+        return {**own, "PYTHONPATH": os.fspath(self.site_dir)}
 
     def write(self) -> None:
         """Write all files."""

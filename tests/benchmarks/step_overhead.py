@@ -375,8 +375,8 @@ def _time_us(contender: Contender, data: TensorDataset) -> float:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1_000, help="steps of an epoch")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds that count")
+    parser.add_argument("--steps", type=int, default=300, help="steps of an epoch")
+    parser.add_argument("--rounds", type=int, default=25, help="rounds that count")
     options = parser.parse_args()
     torch.set_num_threads(1)
     groups = make_groups()

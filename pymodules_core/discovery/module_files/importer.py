@@ -2,7 +2,6 @@
 
 import base64
 import builtins
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
@@ -40,7 +39,7 @@ def decode_package(key: str) -> Path:
     return Path(base64.b32decode(text + "=" * (-len(text) % 8)).decode())
 
 
-class ExperimentFinder(importlib.abc.MetaPathFinder):
+class ExperimentFinder:
     """Finds private names; any other name is none of its business."""
 
     def __init__(self, parent: str) -> None:
