@@ -5,8 +5,11 @@ No torch here: ``list`` and ``status`` read runs without it.
 
 import itertools
 import json
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+import attrs
+import cattrs
 
 from pymodules_core.errors import ExistingRunError, display_path
 from pymodules_core.experiment import Experiment
@@ -16,18 +19,76 @@ METRICS_FILE_NAME = "metrics.jsonl"
 CHECKPOINTS_DIR_NAME = "module_ckps"
 
 
+@attrs.frozen(kw_only=True)
+class RunModule:
+    """A module as ``run.json`` tells of it."""
+
+    name: str
+    frozen: bool
+    parameters: int
+    weights: str | None
+
+
+@attrs.frozen(kw_only=True)
+class RunBest:
+    """The best epoch so far; ``value`` is None where it was not finite."""
+
+    metric: str
+    value: float | None
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
+class RunFile:
+    """What is read back of ``run.json``; the file holds more, for people.
+
+    Attributes:
+        state: ``running``, ``finished``, ``interrupted`` or ``failed``.
+        epoch: The last epoch.
+        epochs: Epochs planned.
+        step: Train steps done.
+        updated: When the file was written.
+        host: Name of the machine.
+        process: The process there.
+        modules: The module pool.
+        best: The best epoch so far.
+        metrics: Of the last evaluation.
+        error: What ended a failed run.
+    """
+
+    state: str
+    epoch: int
+    epochs: int
+    step: int
+    updated: datetime
+    host: str
+    process: int
+    modules: list[RunModule]
+    best: RunBest | None = None
+    metrics: dict[str, float | None] | None = None
+    error: str | None = None
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter()
+    converter.register_structure_hook(
+        datetime, lambda text, _: datetime.fromisoformat(text).astimezone(UTC)
+    )
+    return converter
+
+
 def checkpoints_dir(experiment_path: Path) -> Path:
     """Give the folder of an experiment's checkpoint pools."""
     return experiment_path / "data" / CHECKPOINTS_DIR_NAME
 
 
-def read_run_file(experiment_path: Path) -> dict[str, Any] | None:
+def read_run_file(experiment_path: Path) -> RunFile | None:
     """Give an experiment's ``run.json``, or None where there is none or it is damaged."""
     try:
         content = json.loads((experiment_path / "data" / RUN_FILE_NAME).read_text("utf-8"))
-    except (OSError, ValueError):
+        return _make_converter().structure(content, RunFile)
+    except (OSError, ValueError, TypeError, cattrs.BaseValidationError):
         return None
-    return content if isinstance(content, dict) else None
 
 
 def has_run(experiment: Experiment) -> bool:
@@ -44,12 +105,12 @@ def refuse_existing_run(experiment: Experiment) -> None:
     """
     if not has_run(experiment):
         return
-    run = read_run_file(experiment.path) or {}
+    run = read_run_file(experiment.path)
+    how_far = f"{run.state}, epoch {run.epoch}" if run else f"without a readable {RUN_FILE_NAME}"
     raise ExistingRunError(
-        f"experiment {experiment.name!r} has a run already "
-        f"({run.get('state', 'unknown state')}, epoch {run.get('epoch', '?')})",
+        f"experiment {experiment.name!r} has a run already ({how_far})",
         file=experiment.data_dir,
-        found=run.get("state"),
+        found=run and run.state,
         fix=f"pymodules train {experiment.name} --reset moves it aside and starts anew",
     )
 

@@ -1,5 +1,8 @@
 """What tests build experiments from: real folders with real files."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
@@ -74,3 +77,14 @@ def write_experiment(
     (path / "pymodules" / "task.py").write_text(dedent(task))
     (path / "experiment.toml").write_text(dedent(toml))
     return path
+
+
+def start_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``pymodules`` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "pymodules_core", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )

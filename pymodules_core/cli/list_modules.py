@@ -76,8 +76,8 @@ def _parameter_counts(experiment: "Experiment | None", plugins: Any) -> dict[str
 
         pool = ModulePool.discover(experiment, plugins=plugins)
         return {n: sum(p.numel() for p in m.parameters()) for n, m in pool.items()}
-    run = read_run_file(experiment.path) or {}
-    return {module["name"]: module["parameters"] for module in run.get("modules", [])}
+    run = read_run_file(experiment.path)
+    return {module.name: module.parameters for module in run.modules} if run else {}
 
 
 def _frozen_text(module: "ListedModule") -> str:

@@ -4,11 +4,15 @@ import os
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from pymodules_core.cli.options import data_home_option, debug_option, json_option
+
+if TYPE_CHECKING:
+    from pymodules_core.run_files import RunFile
 
 
 @click.command("status")
@@ -55,34 +59,33 @@ def command(exp: str | None, as_json: bool, data_home: Path | None) -> None:
 def _describe(path: Path) -> dict[str, Any]:
     from pymodules_core.run_files import read_run_file
 
-    run = read_run_file(path) or {}
+    run = read_run_file(path)
     data = path / "data"
+    known = attrs.asdict(run) if run else {}
     return {
         "name": path.name,
         "path": str(path),
-        "state": _state(run),
-        "epoch": run.get("epoch"),
-        "epochs": run.get("epochs"),
-        "step": run.get("step"),
-        "best": run.get("best"),
-        "metrics": run.get("metrics"),
-        "updated": run.get("updated"),
-        "error": run.get("error"),
+        "state": _state(path, run),
+        **{key: known.get(key) for key in ("epoch", "epochs", "step", "best", "metrics", "error")},
+        "updated": run.updated.isoformat() if run else None,
         "size_bytes": sum(f.lstat().st_size for f in data.rglob("*") if f.is_file()),
     }
 
 
-def _state(run: dict[str, Any]) -> str:
+def _state(path: Path, run: "RunFile | None") -> str:
     """Give the state on disk; a run whose process is gone was killed, whatever it says."""
-    state = str(run.get("state", "not trained"))
-    if state == "running" and run.get("host") == platform.node():
+    from pymodules_core.run_files import RUN_FILE_NAME
+
+    if run is None:
+        return "unreadable" if (path / "data" / RUN_FILE_NAME).exists() else "not trained"
+    if run.state == "running" and run.host == platform.node():
         try:
-            os.kill(int(run["process"]), 0)
-        except (ProcessLookupError, KeyError, ValueError):
+            os.kill(run.process, 0)
+        except (ProcessLookupError, OverflowError):
             return "killed"
         except PermissionError:
-            return state
-    return state
+            return run.state
+    return run.state
 
 
 def _best_text(best: dict[str, Any] | None) -> str:

@@ -78,22 +78,20 @@ def _print_result(result: "RunResult") -> None:
         f"\n{result.experiment}: {result.epochs} epochs, {result.steps:,} steps in "
         f"{result.wall_s:.1f} s ({result.stop_reason})"
     )
-    run = read_run_file(result.data_dir.parent) or {}
-    if result.best_value is not None:
-        click.echo(
-            f"best {run['best']['metric']}: {result.best_value:.4g} after epoch {result.best_epoch}"
-        )
+    run = read_run_file(result.data_dir.parent)
+    if run and run.best:
+        click.echo(f"best {run.best.metric}: {run.best.value:.4g} after epoch {run.best.epoch}")
     click.echo()
     print_table(
         ("MODULE", "TRAINED", "PARAMETERS", "WEIGHTS FROM"),
         [
             (
-                module["name"],
-                "frozen" if module["frozen"] else "yes",
-                format_count(module["parameters"]),
-                module["weights"] or "built",
+                module.name,
+                "frozen" if module.frozen else "yes",
+                format_count(module.parameters),
+                module.weights or "built",
             )
-            for module in run.get("modules", [])
+            for module in (run.modules if run else ())
         ],
     )
     folder = result.data_dir / CHECKPOINTS_DIR_NAME

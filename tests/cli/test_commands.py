@@ -1,35 +1,15 @@
 """The commands, run as a user runs them."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from support import TINY_TASK, write_experiment
+from support import TINY_TASK, start_command, write_experiment
 
 from pymodules_core.cli.main import run
 
 EXECUTED = "raise RuntimeError('this file was executed')\n"
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch) -> Path:
-    """A data home called ``data`` in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "data"
-
-
-def start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "pymodules_core", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-    )
 
 
 def test_help_names_every_command(capsys):
@@ -208,42 +188,6 @@ def test_check_finds_a_monitor_that_is_no_metric(home, capsys):
     )
 
 
-def test_status_tells_how_far_each_run_is(home, capsys):
-    write_experiment(home, "done")
-    write_experiment(home, "fresh")
-    run(["train", "done"])
-    capsys.readouterr()
-
-    run(["status", "--json"])
-
-    done, fresh = json.loads(capsys.readouterr().out)
-    assert (done["name"], done["state"], done["epoch"], done["epochs"]) == (
-        "done",
-        "finished",
-        2,
-        2,
-    )
-    assert done["best"]["metric"] == "loss"
-    assert done["size_bytes"] > 0
-    assert (fresh["name"], fresh["state"], fresh["epoch"]) == ("fresh", "not trained", None)
-
-
-def test_status_tells_a_killed_run_from_a_running_one(home, capsys):
-    path = write_experiment(
-        home,
-        task=TINY_TASK.replace(
-            "    return mse_loss", "    import os\n    os._exit(0)\n    return mse_loss", 1
-        ),
-    )
-
-    exited = start("train", "tiny")
-    run(["status", "--json"])
-
-    assert exited.returncode == 0
-    assert json.loads((path / "data/run.json").read_text())["state"] == "running"
-    assert json.loads(capsys.readouterr().out)[0]["state"] == "killed"
-
-
 def test_the_data_home_comes_from_option_environment_or_working_directory(
     home, capsys, monkeypatch
 ):
@@ -306,7 +250,7 @@ def test_an_interrupt_exits_with_130(home):
         ),
     )
 
-    result = start("train", "tiny")
+    result = start_command("train", "tiny")
 
     assert result.returncode == 130
     assert result.stderr == "\ninterrupted\n"
