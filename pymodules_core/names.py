@@ -14,6 +14,7 @@ from pymodules_core.errors import (
     DuplicateModuleError,
     InvalidNameError,
     closest_match,
+    display_path,
     list_words,
 )
 
@@ -117,6 +118,11 @@ def check_path_name(name: object, *, kind: str, file: Path | None = None) -> str
     return name
 
 
+def is_path_name(name: str) -> bool:
+    """Tell whether ``check_path_name`` allows ``name``."""
+    return _path_name_fault(name) is None
+
+
 def resolve_inside(root: Path, *parts: str, kind: str) -> Path:
     """Join ``parts`` below ``root`` and refuse a path that a symlink leads out of it.
 
@@ -130,15 +136,17 @@ def resolve_inside(root: Path, *parts: str, kind: str) -> Path:
         real_root, real = root.resolve(), path.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, until Python 3.13
         raise InvalidNameError(
-            f"{kind}: {path} cannot be followed: its links lead in a circle",
+            f"{kind}: {display_path(path)} cannot be followed: its links lead in a circle",
+            key=kind,
             found=str(path),
             fix="replace the link by the file itself",
         ) from error
     if not real.is_relative_to(real_root):
         raise InvalidNameError(
-            f"{kind}: {path} leads out of the data home, to {real}",
+            f"{kind}: {display_path(path)} leads out of the data home, to {real}",
+            key=kind,
             found=str(path),
-            fix=f"copy the file below {root} instead of linking to it",
+            fix=f"copy the file below {display_path(root)} instead of linking to it",
         )
     return path
 
@@ -216,7 +224,8 @@ def _path_name_fault(name: str) -> str | None:
         return "it holds a path separator"
     if re.match(r"[A-Za-z]:", name):
         return "it starts with a drive"
-    if any(unicodedata.category(char).startswith("C") for char in name):
+    # Control characters are never printable; asking that first spares most names the loop.
+    if not name.isprintable() and any(unicodedata.category(c).startswith("C") for c in name):
         return "it holds a control character"
     if name.startswith("-"):
         return "a leading '-' reads as an option"

@@ -1,5 +1,6 @@
 """``pymodules list``: the modules of an experiment; no torch, no module file executed."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ def _source_text(module: "ListedModule", experiment: "Experiment | None") -> str
     from pymodules_core.specs import FileOrigin
 
     if experiment and isinstance(module.origin, FileOrigin):
-        return str(module.origin.file.relative_to(experiment.path))
+        return os.fspath(module.origin.file).removeprefix(f"{experiment.path}{os.sep}")
     return str(module.origin)
 
 

@@ -35,9 +35,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         Console().print(table)
         return
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
-    for row in (columns, *rows):
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (columns, *rows)
+    )
+    click.echo("\n".join(lines))
 
 
 def format_count(number: int | None) -> str:

@@ -1,19 +1,20 @@
 """Lists the modules an experiment would have, without executing a module file or building one."""
 
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
 import attrs
 
 from pymodules_core.discovery.plugin_manager import PluginManager
 from pymodules_core.discovery.selection import select_specs
-from pymodules_core.discovery.static_reader import find_settings_line, read_module_file
+from pymodules_core.discovery.static_reader import (
+    StaticModuleFile,
+    find_settings_line,
+    read_module_file,
+)
 from pymodules_core.errors import DuplicateModuleError, PymodulesError
 from pymodules_core.experiment import Experiment
 from pymodules_core.settings import ModuleSettings, ModulesSettings, structure_module_settings
 from pymodules_core.specs import FileOrigin, ModuleSpec, Origin
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # Up to so many files a listing also tells syntax errors, for 0.2 ms a file.
 _MOST_FILES_PARSED_WHOLE = 200
@@ -89,30 +90,22 @@ def list_modules(plugins: PluginManager, experiment: Experiment | None = None) -
 
 
 def _describe(spec: ModuleSpec, experiment: Experiment | None, *, whole: bool) -> ListedModule:
-    listed = ListedModule(name=spec.name, origin=spec.origin, description=spec.description)
-    raw: Mapping[str, Any] | None
-    file = None
-    if isinstance(spec.origin, FileOrigin):
-        file = spec.origin.file
+    file = spec.origin.file if isinstance(spec.origin, FileOrigin) else None
+    if file is not None:
         static = read_module_file(file, whole=whole)
-        listed = attrs.evolve(
-            listed,
-            description=static.description,
-            is_dynamic=static.is_dynamic,
-            problem=static.fault,
-        )
-        raw = static.settings
     elif callable(spec.settings):
-        raw = None
-        listed = attrs.evolve(listed, is_dynamic=True)
+        static = StaticModuleFile(is_dynamic=True, description=spec.description)
     else:
-        raw = spec.settings
-    if raw is None:
-        return listed
+        static = StaticModuleFile(settings=spec.settings, description=spec.description)
+    describe = partial(
+        ListedModule, name=spec.name, origin=spec.origin, description=static.description
+    )
+    if static.settings is None:
+        return describe(is_dynamic=static.is_dynamic, problem=static.fault)
     overlay = experiment.settings.modules.settings.get(spec.name) if experiment else None
     try:
         settings = structure_module_settings(
-            raw,
+            static.settings,
             file=file,
             line_of=lambda path: find_settings_line(file, path) if file else None,
             overlay=overlay,
@@ -120,5 +113,5 @@ def _describe(spec: ModuleSpec, experiment: Experiment | None, *, whole: bool) -
             overlay_root=f"modules.settings.{spec.name}",
         )
     except PymodulesError as error:
-        return attrs.evolve(listed, problem=str(error))
-    return attrs.evolve(listed, settings=settings)
+        return describe(problem=str(error))
+    return describe(settings=settings)

@@ -6,6 +6,7 @@ It implements the same hook as any package and can be disabled like one, by the 
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,10 @@ class DirectoryScanner:
         if context.experiment_dir is None:
             return
         folder = context.experiment_dir / "pymodules" / "modules"
-        for file in sorted(folder.glob("*.py")):
-            if file.name.startswith("_"):
+        if not folder.is_dir():
+            return
+        for file in sorted(folder.iterdir(), key=attrgetter("name")):
+            if file.name.startswith("_") or not file.name.endswith(".py"):
                 continue
             name = check_module_name(file.name.removesuffix(".py"), file=file)
             module_file = ModuleFile(name, file, self._files)

@@ -15,7 +15,7 @@ from pymodules_core.specs import DistributionOrigin
 
 logger = logging.getLogger("pymodules_core")
 
-_GROUP_HEADER = f"[{PROJECT_NAME}]"
+_GROUP_HEADER = re.compile(rf"^\s*\[\s*{PROJECT_NAME}\s*\]", re.MULTILINE)
 
 
 @attrs.frozen
@@ -52,7 +52,7 @@ def _read_distributions() -> Iterator[FoundPlugin]:
     for distribution in importlib_metadata.distributions():
         # The text decides before anything is parsed: of 300 distributions few are plugins.
         text = distribution.read_text("entry_points.txt")
-        if not text or _GROUP_HEADER not in re.sub(r"\s*([\[\]])\s*", r"\1", text):
+        if not text or not _GROUP_HEADER.search(text):
             continue
         # Each of `distribution.name` and `distribution.version` parses the file anew.
         metadata = distribution.metadata

@@ -62,7 +62,7 @@ def read_module_file(file: Path, *, whole: bool = True) -> StaticModuleFile:
         return StaticModuleFile(fault=place + error.msg)
     except (OSError, ValueError) as error:
         return StaticModuleFile(fault=str(error))
-    description = (ast.get_docstring(tree) or "").partition("\n")[0]
+    description = (ast.get_docstring(tree, clean=False) or "").strip().partition("\n")[0].rstrip()
     value = _find_settings(tree)
     if value is None:
         return StaticModuleFile(settings={}, description=description)
