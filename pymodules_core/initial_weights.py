@@ -1,30 +1,36 @@
 """Initial weights: what ``load_weights_from_ckp`` and ``load_weights_from_exp`` ask for."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import attrs
 
 from pymodules_core.checkpoints import LoadReport, apply_weights, match_weights, read_state_dict
 from pymodules_core.checkpoints.files import checkpoint_files
 from pymodules_core.discovery.static_reader import find_settings_line, read_module_file
 from pymodules_core.errors import (
+    CheckpointError,
     CheckpointNotFoundError,
     ExperimentNotFoundError,
     PymodulesError,
     SettingsError,
-    WeightMismatchError,
     closest_match,
     display_path,
     list_words,
 )
-from pymodules_core.experiment import CONFIG_FILE_NAME, experiment_path, list_experiments
+from pymodules_core.experiment import Experiment, experiment_path, list_experiments
 from pymodules_core.module_pool import ModulePool, PoolEntry
-from pymodules_core.names import CHECKPOINT_SUFFIX, pool_sort_key, resolve_inside
+from pymodules_core.names import CHECKPOINT_SUFFIX, is_path_name, pool_sort_key, resolve_inside
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME, checkpoints_dir
-from pymodules_core.settings import WeightsFromCkp, WeightsFromExp
+from pymodules_core.settings import WeightsFromCkp, WeightsFromExp, structure
+from pymodules_core.settings.structure import KeyPath
 from pymodules_core.specs import FileOrigin
 
 logger = logging.getLogger("pymodules_core")
+
+_FROM_EXP = "load_weights_from_exp"
 
 
 def load_initial_weights(
@@ -46,6 +52,7 @@ def load_initial_weights(
         ExperimentNotFoundError: No such experiment.
         CheckpointFileError: A file is damaged or unsafe.
         WeightMismatchError: Weights do not fit.
+        CheckpointError: A module's own load hook raises.
         SettingsError: An experiment takes its weights from itself, directly or in a circle.
     """
     if experiment_name is not None:
@@ -56,7 +63,7 @@ def load_initial_weights(
         source = entry.settings.weights_source
         if source is None:
             continue
-        try:
+        with _pointing_to_settings(pool, entry):
             file = _locate(pool.data_home, source)
             state, report = match_weights(
                 read_state_dict(file),
@@ -67,14 +74,13 @@ def load_initial_weights(
                 rename=source.rename,
                 skip_mismatched=source.skip_mismatched,
             )
-        except WeightMismatchError:
-            raise
-        except PymodulesError as error:
-            _point_to_settings(error, entry, source)
-            raise
         matched.append((entry.module, state, report))
-    for module, state, report in matched:
-        apply_weights(module, state)
+    try:
+        apply_weights(matched)
+    except CheckpointError as error:
+        _point_to_settings(error, pool, pool.entries[str(error.key)])
+        raise
+    for _, _, report in matched:
         logger.info("weights of %s, from %s", report, display_path(report.source))
     pool.pending_weights.clear()
     return [report for _, _, report in matched]
@@ -92,6 +98,8 @@ def _locate(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> Path:
             key="exp_name",
             found=source.exp_name,
             closest=closest_match(source.exp_name, names),
+            fix=_fix_for_name(source.exp_name, names)
+            or f"train it first: pymodules new {source.exp_name}",
         )
     pools_dir = checkpoints_dir(folder)
     pool_dir = resolve_inside(
@@ -111,7 +119,7 @@ def _locate(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> Path:
             key="ckp_pool_name",
             found=source.ckp_pool_name,
             closest=closest_match(source.ckp_pool_name, pools),
-            fix=None if pools else f"pymodules train {source.exp_name}",
+            fix=_fix_for_name(source.ckp_pool_name, pools) or f"pymodules train {source.exp_name}",
         )
     modules = checkpoint_files(pool_dir)
     if source.module_name not in modules:
@@ -121,61 +129,150 @@ def _locate(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> Path:
             key="module_name",
             found=source.module_name,
             closest=closest_match(source.module_name, modules),
+            fix=_fix_for_name(source.module_name, modules)
+            or "look in frzn for frozen modules, in the other pools for all others",
         )
-    return resolve_inside(pool_dir, f"{source.module_name}{CHECKPOINT_SUFFIX}", kind="module_name")
-
-
-def _point_to_settings(
-    error: PymodulesError, entry: PoolEntry, source: WeightsFromCkp | WeightsFromExp
-) -> None:
-    """Say which module asked; an error without a file of its own gets the module file's line."""
-    table = (
-        "load_weights_from_ckp" if isinstance(source, WeightsFromCkp) else "load_weights_from_exp"
+    return resolve_inside(
+        data_home,
+        *pool_dir.relative_to(data_home).parts,
+        f"{source.module_name}{CHECKPOINT_SUFFIX}",
+        kind="module_name",
     )
-    root = "settings"
-    file = entry.origin.file if isinstance(entry.origin, FileOrigin) else None
-    if file is not None:
-        written = read_module_file(file).settings
-        if written is not None and table not in written:
-            # What the module file does not say, the experiment's table for the module does.
-            root, file = f"modules.settings.{entry.name}", file.parents[2] / CONFIG_FILE_NAME
-    path = (table, error.key) if error.key else (table,)
+
+
+def _fix_for_name(name: str, names: Iterable[str]) -> str | None:
+    there = list(names)
+    if near := closest_match(name, there):
+        return f"write {near!r}"
+    return "name one of these" if there else None
+
+
+@contextmanager
+def _pointing_to_settings(pool: ModulePool, entry: PoolEntry) -> Iterator[None]:
+    try:
+        yield
+    except PymodulesError as error:
+        _point_to_settings(error, pool, entry)
+        raise
+
+
+def _point_to_settings(error: PymodulesError, pool: ModulePool, entry: PoolEntry) -> None:
+    """Say which setting asked, and where it was written.
+
+    An error without a file of its own is that setting's; one about a checkpoint file stays the
+    file's, and gets one more line.
+    """
+    from_ckp = entry.settings.load_weights_from_ckp is not None
+    table = "load_weights_from_ckp" if from_ckp else _FROM_EXP
+    fields = attrs.fields_dict(WeightsFromCkp if from_ckp else WeightsFromExp)
+    path = (table, error.key) if error.key in fields else (table,)
+    root, file, line = _find_setting(pool, entry, path)
     error.key = ".".join((root, *path))
-    error.what = f"module {entry.name!r}, {error.key}: {error.what}"
     if error.file is None and file is not None:
-        error.file = file
-        error.line = find_settings_line(file, path) if root == "settings" else None
+        error.what = f"{error.key}: {error.what}"
+        error.file, error.line = file, line
+        return
+    if file is not None:
+        place = f"{display_path(file)}:{line}: " if line else f"{display_path(file)}: "
+    else:
+        place = f"module {entry.name!r}, "
+    if error.file is None:
+        error.what = f"{place}{error.key}: {error.what}"
+    else:
+        error.what = f"{error.what}\n  asked for by {place}{error.key}"
+
+
+def _find_setting(
+    pool: ModulePool, entry: PoolEntry, path: KeyPath
+) -> tuple[str, Path | None, int | None]:
+    """Find where a module's source of weights was written: dotted root, file, line.
+
+    ``experiment.toml`` wins over the module file, and an override on the command line over both.
+    Only what was read says the same as the settings counts.
+    """
+    table, source = path[0], entry.settings.weights_source
+    folder = _experiment_folder(pool)
+    overlay_root = ("modules", "settings", entry.name)
+    dotted = ".".join(overlay_root)
+    experiment = _read_experiment(folder) if folder else None
+    if experiment is not None:
+        overlay = experiment.settings.modules.settings.get(entry.name, {})
+        if _says(overlay.get(table), source):
+            line = experiment.line_of((*overlay_root, *path))
+            return dotted, experiment.config_file, line
+    if not isinstance(entry.origin, FileOrigin):
+        return "settings", None, None
+    file = entry.origin.file
+    written = read_module_file(file).settings
+    # None: computed, so it can only be run; what is not there was given elsewhere.
+    if written is None or _says(written.get(table), source):
+        return "settings", file, find_settings_line(file, path)
+    return f"override {dotted}", None, None
+
+
+def _says(raw: object, source: WeightsFromCkp | WeightsFromExp | None) -> bool:
+    if raw is None or source is None:
+        return False
+    try:
+        return structure(raw, type(source), root="") == source
+    except SettingsError:
+        return False
+
+
+def _experiment_folder(pool: ModulePool) -> Path | None:
+    """Give the folder of the experiment whose files are in the pool."""
+    files = (e.origin.file for e in pool.entries.values() if isinstance(e.origin, FileOrigin))
+    return next((file.parents[2] for file in files), None)
+
+
+def _read_experiment(folder: Path) -> Experiment | None:
+    """Read ``experiment.toml``; nothing is executed. A broken one tells nothing here."""
+    try:
+        return Experiment.open(folder)
+    except PymodulesError:
+        return None
 
 
 def _refuse_circles(pool: ModulePool, experiment_name: str) -> None:
     """Follow ``exp_name`` from experiment to experiment; module files are read, never executed."""
     givers = {
-        source.exp_name: (entry, source)
-        for entry in pool.entries.values()
+        source.exp_name: entry
+        for entry in reversed(list(pool.entries.values()))
         if (source := entry.settings.load_weights_from_exp) is not None
     }
-    paths = [[experiment_name, giver] for giver in sorted(givers)]
+    paths = [[experiment_name, giver] for giver in sorted(givers, reverse=True)]
+    seen: set[str] = set()
     while paths:
         path = paths.pop()
         if path[-1] == experiment_name:
+            chain = " -> ".join(path)
             error = SettingsError(
-                f"experiment {experiment_name!r} takes its initial weights from itself: "
-                + " -> ".join(path),
+                f"experiment {experiment_name!r} takes its initial weights from itself: {chain}",
                 key="exp_name",
-                found=" -> ".join(path),
+                found=chain,
                 fix="copy the file to module_ckps/ of the data home and use load_weights_from_ckp",
             )
-            entry, source = givers[path[1]]
-            _point_to_settings(error, entry, source)
+            _point_to_settings(error, pool, givers[path[1]])
             raise error
-        if path[-1] not in path[:-1]:
+        if path[-1] not in seen:
+            seen.add(path[-1])
             paths += [[*path, giver] for giver in _givers(pool.data_home, path[-1])]
 
 
 def _givers(data_home: Path, experiment_name: str) -> Iterator[str]:
-    """Name the experiments that an experiment's module files take weights from."""
-    folder = experiment_path(data_home, experiment_name) / "pymodules" / "modules"
-    for file in sorted(folder.glob("*.py")):
-        table = (read_module_file(file).settings or {}).get("load_weights_from_exp")
-        if isinstance(table, dict) and isinstance(table.get("exp_name"), str):
-            yield table["exp_name"]
+    """Name the experiments that an experiment takes weights from, by its files alone."""
+    folder = experiment_path(data_home, experiment_name)
+    experiment = _read_experiment(folder)
+    overlays = experiment.settings.modules.settings if experiment else {}
+    written = {
+        file.stem: read_module_file(file).settings or {}
+        for file in sorted((folder / "pymodules" / "modules").glob("*.py"))
+    }
+    for name in sorted({*written, *overlays}):
+        overlay = overlays.get(name, {})
+        # A source of weights in experiment.toml replaces the module's own, whichever kind.
+        replaces = "load_weights_from_ckp" in overlay or _FROM_EXP in overlay
+        table = (overlay if replaces else written.get(name, {})).get(_FROM_EXP)
+        exp_name = table.get("exp_name") if isinstance(table, dict) else None
+        if isinstance(exp_name, str) and is_path_name(exp_name):
+            yield exp_name

@@ -1,7 +1,7 @@
-"""Weights into modules: compare everything first, then copy all or nothing."""
+"""How a file's weights fit a module: everything is compared before anything is copied."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,13 @@ import attrs
 import torch
 from torch import nn
 
-from pymodules_core.checkpoints.state_dicts import refuse_lazy, unwrap
-from pymodules_core.errors import WeightMismatchError, closest_match
+from pymodules_core.checkpoints.load_advice import suggest_fix
+from pymodules_core.checkpoints.state_dicts import refuse_lazy, show_key, unwrap
+from pymodules_core.checkpoints.value_checks import kind_fault, value_doubt
+from pymodules_core.errors import WeightMismatchError, closest_match, list_words
 
 _MOST_ROWS = 12
+_MOST_COMPARED = 1000
 
 
 @attrs.frozen(kw_only=True)
@@ -27,6 +30,8 @@ class LoadReport:
         unexpected: Keys of the file that the module lacks.
         mismatched: Keys whose shapes differ, with both shapes, the file's first.
         renamed: Key in the file to key in the module, where ``rename`` changed it.
+        doubtful: Keys that are copied with values that are not finite, or that the module's dtype
+            cannot hold, and what is wrong with each.
         coverage: Percent of the module's elements that are copied; 100 for one without any.
     """
 
@@ -37,11 +42,12 @@ class LoadReport:
     unexpected: tuple[str, ...]
     mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
     renamed: Mapping[str, str]
+    doubtful: Mapping[str, str]
     coverage: float
 
     def __str__(self) -> str:
         parts = [f"{self.module_name}: {len(self.loaded)} tensors loaded, {self.coverage:.0f}%"]
-        labels = ("missing", "unexpected", "mismatched", "renamed")
+        labels = ("missing", "unexpected", "mismatched", "renamed", "doubtful")
         parts += [f"{len(keys)} {label}" for label in labels if (keys := getattr(self, label))]
         return ", ".join(parts)
 
@@ -55,6 +61,7 @@ def match_weights(
     strict: bool = True,
     rename: Mapping[str, str] | None = None,
     skip_mismatched: bool = False,
+    is_foreign: bool = True,
 ) -> "tuple[OrderedDict[str, Any], LoadReport]":
     """Compare a file's weights with a module, touching nothing.
 
@@ -63,9 +70,11 @@ def match_weights(
         module: The module they are for.
         module_name: Its name.
         source: The file, for messages.
-        strict: Missing and unexpected keys are errors.
+        strict: Missing and unexpected keys are errors, and so are values that are not finite or
+            that the module's dtype cannot hold.
         rename: Old prefix to new prefix for keys of the file; the longest match counts.
         skip_mismatched: Keys whose shape differs stay as they are.
+        is_foreign: Settings asked for the file, so that the fix names their keys.
 
     Returns:
         The part of ``state`` to copy, under the module's keys, and the report.
@@ -76,17 +85,22 @@ def match_weights(
     """
     refuse_lazy(module, name=module_name)
     renamed_state, renamed = _rename(state, rename or {}, module_name, source)
-    own = unwrap(module).state_dict()
+    inner = unwrap(module)
+    own = inner.state_dict()
+    parameters = {key for key, _ in inner.named_parameters(remove_duplicate=False)}
     fitting: OrderedDict[str, Any] = OrderedDict()
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    doubtful: dict[str, str] = {}
     faults: list[str] = []
     for key, value in renamed_state.items():
         if key not in own:
             continue
-        if fault := _kind_fault(value, own[key]):
+        if fault := kind_fault(value, own[key]):
             faults.append(f"{key}: {fault}")
         elif _shape(value) == _shape(own[key]):
             fitting[key] = value
+            if doubt := value_doubt(value, own[key], is_parameter=key in parameters):
+                doubtful[key] = doubt
         else:
             mismatched[key] = (_shape(value), _shape(own[key]))
     sizes = {k: v.numel() for k, v in own.items() if isinstance(v, torch.Tensor)}
@@ -99,32 +113,28 @@ def match_weights(
         unexpected=tuple(key for key in renamed_state if key not in own),
         mismatched=mismatched,
         renamed=renamed,
+        doubtful=doubtful,
         coverage=100 * sum(sizes.get(key, 0) for key in fitting) / total if total else 100.0,
     )
     unfit = bool(mismatched) and not skip_mismatched
-    if faults or unfit or (strict and (report.missing or report.unexpected)):
-        raise _mismatch_error(report, state, faults, skip_mismatched=skip_mismatched)
+    if faults or unfit or (strict and (report.missing or report.unexpected or doubtful)):
+        rows = faults + _mismatch_rows(report, strict=strict, skip_mismatched=skip_mismatched)
+        raise WeightMismatchError(
+            "\n  ".join([f"weights do not fit module {module_name!r}:", *_cut(rows)]),
+            file=source,
+            key=module_name,
+            found=report,
+            fix=suggest_fix(
+                report,
+                state,
+                strict=strict,
+                skip_mismatched=skip_mismatched,
+                is_foreign=is_foreign,
+            ),
+        )
     if hasattr(state, "_metadata"):
         fitting._metadata = state._metadata  # type: ignore[attr-defined]  # torch's own attribute
     return fitting, report
-
-
-def apply_weights(module: nn.Module, state: "Mapping[str, Any]") -> None:
-    """Copy matched weights into a module; on an error the module is as it was before.
-
-    ``load_state_dict`` runs, so that a module's own hooks do, and it copies key by key: hence the
-    snapshot.
-    """
-    inner = unwrap(module)
-    before = {
-        key: value.detach().clone() if isinstance(value, torch.Tensor) else value
-        for key, value in inner.state_dict().items()
-    }
-    try:
-        inner.load_state_dict(state, strict=False)
-    except BaseException:
-        inner.load_state_dict(before, strict=False)
-        raise
 
 
 def _rename(
@@ -142,81 +152,56 @@ def _rename(
             renamed[key] = new_key
         if new_key in result:
             raise WeightMismatchError(
-                f"module {module_name!r}: rename gives {new_key!r} twice", file=source, key=new_key
+                f"module {module_name!r}: rename gives {show_key(new_key)} twice",
+                file=source,
+                key="rename",
+                found=new_key,
+                fix="rename fewer prefixes: each key of the file needs a name of its own",
             )
         result[new_key] = value
     for prefix in rename:
         if prefix not in used:
             raise WeightMismatchError(
-                f"module {module_name!r}: rename: no key starts with {prefix!r}",
+                f"module {module_name!r}: rename: no key starts with {prefix!r}; there are: "
+                f"{list_words(map(show_key, state), most=6)}",
                 file=source,
                 key="rename",
                 found=prefix,
-                closest=closest_match(prefix, state),
+                closest=closest_match(prefix, _dotted_prefixes(state)),
+                fix="write how keys of the file start, on the left of the rename",
             )
     return result, renamed
+
+
+def _dotted_prefixes(keys: Iterable[str]) -> list[str]:
+    return sorted({f"{key.rpartition('.')[0]}." for key in keys if "." in key})[:_MOST_COMPARED]
 
 
 def _shape(value: object) -> tuple[int, ...]:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
 
 
-def _kind_fault(value: object, own: object) -> str | None:
-    """Say why ``value`` cannot be copied into ``own``, whatever its shape."""
-    if isinstance(value, torch.Tensor) != isinstance(own, torch.Tensor):
-        return f"{_kind(value)} in the file, {_kind(own)} in the module"
-    if isinstance(value, torch.Tensor) and isinstance(own, torch.Tensor):
-        if value.is_meta:
-            return "a meta tensor, without data, in the file"
-        if value.layout != own.layout:
-            return f"{value.layout} in the file, {own.layout} in the module"
-    return None
+def _mismatch_rows(report: LoadReport, *, strict: bool, skip_mismatched: bool) -> list[str]:
+    rows: list[str] = []
+    if not skip_mismatched:
+        rows += [
+            f"{key}: shape {list(found)} in the file, {list(expected)} in the module"
+            for key, (found, expected) in report.mismatched.items()
+        ]
+    if strict:
+        # Comparing every name with every other takes minutes for a large model.
+        compared = report.unexpected[:_MOST_COMPARED]
+        for number, key in enumerate(report.missing):
+            near = closest_match(key, compared) if number < _MOST_ROWS else None
+            rows.append(
+                f"{key}: missing in the file" + (f" (it has {show_key(near)})" if near else "")
+            )
+        rows += [f"{show_key(key)}: not in the module" for key in report.unexpected]
+        rows += [f"{key}: {doubt}" for key, doubt in report.doubtful.items()]
+    return rows
 
 
-def _kind(value: object) -> str:
-    return "a tensor" if isinstance(value, torch.Tensor) else type(value).__name__
-
-
-def _mismatch_error(
-    report: LoadReport, state: Mapping[str, Any], faults: list[str], *, skip_mismatched: bool
-) -> WeightMismatchError:
-    rows = [f"  {fault}" for fault in faults] + [
-        f"  {key}: shape {list(found)} in the file, {list(expected)} in the module"
-        for key, (found, expected) in ({} if skip_mismatched else report.mismatched).items()
-    ]
-    for key in report.missing:
-        near = closest_match(key, report.unexpected)
-        rows.append(f"  {key}: missing in the file" + (f" (it has {near})" if near else ""))
-    rows += [f"  {key}: not in the module" for key in report.unexpected]
-    if len(rows) > _MOST_ROWS:
-        rows = [*rows[:_MOST_ROWS], f"  … and {len(rows) - _MOST_ROWS} more"]
-    return WeightMismatchError(
-        f"weights do not fit module {report.module_name!r}:\n" + "\n".join(rows),
-        file=report.source,
-        key=report.module_name,
-        found=report,
-        fix=_fix_for_nesting(report, state)
-        or _fix_for_prefix(report)
-        or "rename = {old prefix: new prefix}, strict = False for missing and unexpected keys, "
-        "skip_mismatched = True for shapes",
-    )
-
-
-def _fix_for_nesting(report: LoadReport, state: Mapping[str, Any]) -> str | None:
-    """Recognise ``{"state_dict": ..., "epoch": ...}``."""
-    for key in report.unexpected:
-        inner = state.get(key)
-        if isinstance(inner, Mapping) and set(report.missing) & set(inner):
-            return f"the weights are one level down: torch.save(content[{key!r}], file)"
-    return None
-
-
-def _fix_for_prefix(report: LoadReport) -> str | None:
-    """Recognise ``module.`` of DDP, ``_orig_mod.`` of ``torch.compile``, or any other prefix."""
-    unexpected = set(report.unexpected)
-    first = report.missing[0] if report.missing else ""
-    for key in report.unexpected if first else ():
-        prefix = key.removesuffix(first)
-        if prefix != key and all(prefix + missing in unexpected for missing in report.missing):
-            return f"rename = {{{prefix!r}: ''}}"
-    return None
+def _cut(rows: list[str]) -> list[str]:
+    if len(rows) <= _MOST_ROWS:
+        return rows
+    return [*rows[:_MOST_ROWS], f"… and {len(rows) - _MOST_ROWS} more"]

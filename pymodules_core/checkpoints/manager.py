@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
+from pymodules_core.checkpoints.applying import apply_weights
 from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.checkpoints.files import (
     TEMPORARY_PREFIX,
@@ -17,7 +18,7 @@ from pymodules_core.checkpoints.files import (
     sync_folder,
     write_file,
 )
-from pymodules_core.checkpoints.loading import LoadReport, apply_weights, match_weights
+from pymodules_core.checkpoints.loading import LoadReport, match_weights
 from pymodules_core.checkpoints.receipt import Receipt
 from pymodules_core.checkpoints.state_dicts import plain_state_dict
 from pymodules_core.errors import (
@@ -161,11 +162,14 @@ class CheckpointManager:
         Args:
             pool_name: One of ``pools()``.
             modules: Names to load; all that belong to the pool by default.
-            strict: Missing and unexpected keys are errors.
+            strict: Missing and unexpected keys are errors, and so are NaN and values that the
+                module's dtype cannot hold.
 
         Raises:
             CheckpointNotFoundError: No such pool, or a module is not in it.
+            CheckpointFileError: A file is damaged or unsafe.
             WeightMismatchError: A module's keys or shapes differ.
+            CheckpointError: A module's own load hook raises.
         """
         check_pool_name(pool_name, existing=self.pools())
         files = checkpoint_files(self.path / pool_name)
@@ -185,11 +189,11 @@ class CheckpointManager:
                 module_name=name,
                 source=files[name],
                 strict=strict,
+                is_foreign=False,
             )
             for name in names
         }
-        for name, (state, _) in matched.items():
-            apply_weights(self._pool[name], state)
+        apply_weights((self._pool[name], *match) for name, match in matched.items())
         return {name: report for name, (_, report) in matched.items()}
 
     def pools(self) -> list[str]:

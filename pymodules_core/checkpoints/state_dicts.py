@@ -13,6 +13,9 @@ from pymodules_core.errors import CheckpointError, UninitializedModuleError, lis
 
 Primitive = str | bytes | int | float | bool | None
 
+_DEEPEST = 100
+_LONGEST_SHOWN = 100
+
 
 def unwrap(module: nn.Module) -> nn.Module:
     """Give the module inside DDP, ``DataParallel`` and ``torch.compile`` wrappers.
@@ -80,14 +83,38 @@ def state_size_bytes(state: "dict[str, Any]") -> int:
 
 
 def is_plain(value: object) -> bool:
-    """Tell whether ``torch.load(weights_only=True)`` gives ``value`` back: nested primitives."""
-    if isinstance(value, torch.Tensor | Primitive):
+    """Tell whether ``torch.load(weights_only=True)`` gives ``value`` back: nested primitives.
+
+    False for a list or dict that holds itself, or is nested too deep to be walked.
+    """
+    return _is_plain(value, depth=0, done=set())
+
+
+def show_key(key: str) -> str:
+    """Give a key of a file for a message: one short line, whatever the file says."""
+    text = key if key.isprintable() else ascii(key)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def _is_plain(value: object, *, depth: int, done: set[int]) -> bool:
+    if isinstance(value, torch.Tensor | Primitive) or id(value) in done:
         return True
+    if depth > _DEEPEST:
+        return False
+    items: list[object]
     if isinstance(value, dict):
-        return all(isinstance(key, Primitive) and is_plain(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return all(is_plain(item) for item in value)
-    return False
+        if not all(isinstance(key, Primitive) for key in value):
+            return False
+        items = list(value.values())
+    elif isinstance(value, list | tuple):
+        items = list(value)
+    else:
+        return False
+    if not all(_is_plain(item, depth=depth + 1, done=done) for item in items):
+        return False
+    # Walked once: a small file may hold one list a billion times.
+    done.add(id(value))
+    return True
 
 
 def _plain_value(

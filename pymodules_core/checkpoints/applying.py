@@ -1,0 +1,104 @@
+"""Copies matched weights into live modules: all modules or none."""
+
+import contextlib
+import copy
+import logging
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from pymodules_core.checkpoints.loading import LoadReport
+from pymodules_core.checkpoints.state_dicts import show_key, unwrap
+from pymodules_core.errors import CheckpointError, display_path
+
+logger = logging.getLogger("pymodules_core")
+
+Matched = tuple[nn.Module, Mapping[str, Any], LoadReport]
+
+
+def apply_weights(loads: Iterable[Matched]) -> None:
+    """Copy what ``match_weights`` gave into its modules; on an error all are as they were before.
+
+    ``load_state_dict`` runs, so that a module's own hooks do. It copies key by key, and a hook may
+    raise between two of them: hence the snapshots.
+
+    Args:
+        loads: Module, the weights that fit, and the report, of each module.
+
+    Raises:
+        CheckpointError: A module's own hook or ``set_extra_state`` raises.
+    """
+    loads = list(loads)
+    snapshots: list[_Snapshot] = []
+    try:
+        for module, state, report in loads:
+            inner = unwrap(module)
+            snapshots.append(_Snapshot.take(inner))
+            try:
+                inner.load_state_dict(state, strict=False)
+            except Exception as error:
+                reason = next(iter(str(error).splitlines()), "")
+                raise CheckpointError(
+                    f"loading into module {report.module_name!r} raises {type(error).__name__}: "
+                    f"{reason}",
+                    file=report.source,
+                    key=report.module_name,
+                    fix="let the module's set_extra_state and load_state_dict hooks accept the "
+                    "file; no module was changed",
+                ) from error
+    except BaseException:
+        for snapshot in reversed(snapshots):
+            snapshot.restore()
+        raise
+    for _, _, report in loads:
+        for key, doubt in report.doubtful.items():
+            logger.warning(
+                "weights of %s: %s: %s, loaded from %s all the same",
+                report.module_name,
+                show_key(key),
+                doubt,
+                display_path(report.source),
+            )
+
+
+@attrs.frozen
+class _Snapshot:
+    """What a module held before a load.
+
+    Attributes:
+        tensors: Parameters and buffers, saved or not: their owner, name, and a copy of the values.
+        extra_states: Modules with ``get_extra_state``, and a copy of what it gave.
+    """
+
+    tensors: list[tuple[nn.Module, str, torch.Tensor, torch.Tensor]]
+    extra_states: list[tuple[nn.Module, Any]]
+
+    @classmethod
+    def take(cls, module: nn.Module) -> "_Snapshot":
+        copies: dict[int, torch.Tensor] = {}
+        tensors = []
+        extra_states = []
+        for child in module.modules():
+            named = (child.named_parameters(recurse=False), child.named_buffers(recurse=False))
+            for name, tensor in chain[tuple[str, torch.Tensor]](*named):
+                values = copies.setdefault(id(tensor), tensor.detach().clone())
+                tensors.append((child, name, tensor, values))
+            if type(child).get_extra_state is not nn.Module.get_extra_state:
+                extra_states.append((child, copy.deepcopy(child.get_extra_state())))
+        return cls(tensors, extra_states)
+
+    def restore(self) -> None:
+        # First what runs the module's own code: it may change tensors once more.
+        for module, extra_state in self.extra_states:
+            # It may be what raised; the first error is the one to tell.
+            with contextlib.suppress(Exception):
+                module.set_extra_state(extra_state)
+        with torch.no_grad():
+            for owner, name, tensor, values in self.tensors:
+                tensor.copy_(values)
+                # A hook may have put another tensor in its place.
+                setattr(owner, name, tensor)

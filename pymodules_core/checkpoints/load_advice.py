@@ -1,0 +1,92 @@
+"""What to do about weights that do not fit: recognises wrappers and nesting by the keys."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pymodules_core.checkpoints.state_dicts import show_key
+
+if TYPE_CHECKING:
+    from pymodules_core.checkpoints.loading import LoadReport
+
+# What DDP and torch.compile put before the keys of the module they wrap.
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+
+
+def suggest_fix(
+    report: "LoadReport",
+    state: Mapping[str, Any],
+    *,
+    strict: bool,
+    skip_mismatched: bool,
+    is_foreign: bool,
+) -> str:
+    """Give the fix for a load that was refused.
+
+    Args:
+        report: What does not fit.
+        state: What the file holds.
+        strict: As it was for the load.
+        skip_mismatched: As it was for the load.
+        is_foreign: Settings asked for the file; their keys are named. Otherwise it is a pool of
+            the module's own run.
+    """
+    misshapen = bool(report.mismatched) and not skip_mismatched
+    if not is_foreign:
+        fix = "build the module as it was when it was saved"
+        return fix if misshapen or not strict else f"{fix}, or load(..., strict=False)"
+    return (
+        _fix_for_nesting(report, state)
+        or _fix_for_prefix(report)
+        or _fix_for_wrappers_within(report)
+        or _name_settings(report, strict=strict, misshapen=misshapen)
+    )
+
+
+def _fix_for_nesting(report: "LoadReport", state: Mapping[str, Any]) -> str | None:
+    """Recognise ``{"state_dict": ..., "epoch": ...}``, wrapped or not."""
+    for key in report.unexpected:
+        inner = state.get(key)
+        if isinstance(inner, Mapping) and any(
+            isinstance(inner_key, str) and inner_key.endswith(report.missing) for inner_key in inner
+        ):
+            return f"the weights are one level down: torch.save(content[{show_key(key)!r}], file)"
+    return None
+
+
+def _fix_for_prefix(report: "LoadReport") -> str | None:
+    """Recognise ``module.`` of DDP, ``_orig_mod.`` of ``torch.compile``, or any other prefix."""
+    unexpected = set(report.unexpected)
+    first = report.missing[0] if report.missing else ""
+    for key in report.unexpected if first else ():
+        prefix = key.removesuffix(first)
+        if prefix != key and all(prefix + missing in unexpected for missing in report.missing):
+            return f"rename = {{{prefix!r}: ''}}"
+    return None
+
+
+def _fix_for_wrappers_within(report: "LoadReport") -> str | None:
+    """Recognise a child that was wrapped: ``encoder._orig_mod.weight``."""
+    missing = set(report.missing)
+    for wrapper in _WRAPPER_PREFIXES:
+        places = {
+            f"{before}{wrapper}": before
+            for key in report.unexpected
+            for before, found, after in [key.partition(wrapper)]
+            if found and before + after in missing
+        }
+        if places:
+            return f"rename = {places!r}"
+    return None
+
+
+def _name_settings(report: "LoadReport", *, strict: bool, misshapen: bool) -> str:
+    fixes = []
+    if strict and report.missing and report.unexpected:
+        fixes.append("rename = {old prefix: new prefix}")
+    if strict and (report.missing or report.unexpected):
+        fixes.append("strict = False for missing and unexpected keys")
+    if misshapen:
+        fixes.append("skip_mismatched = True for shapes")
+    if strict and report.doubtful:
+        fixes.append("strict = False to take the values as they are")
+    return ", ".join(fixes) or "take the file of a module of this kind"
