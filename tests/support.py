@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
 
+from pymodules_core.discovery import PluginManager, PluginRecord
+
 TINY_MODULE = """
 from torch import nn
 
@@ -50,6 +52,14 @@ def eval_step(module_pool, batch):
     return {"loss": mse_loss(module_pool.net(inputs), targets)}
 """
 
+GOOD_PLUGIN = """
+from pymodules_core import ModuleSpec, hookimpl
+
+@hookimpl
+def provide_module(context):
+    return ModuleSpec(name="good", factory="torch.nn:Identity", settings={"frozen": True})
+"""
+
 
 def write_experiment(
     home: Path,
@@ -88,3 +98,8 @@ def start_command(*arguments: str, **environment: str) -> subprocess.CompletedPr
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
+
+
+def record_of(plugins: PluginManager, distribution: str) -> PluginRecord:
+    """Give the record of a distribution's only plugin."""
+    return next(r for r in plugins.records if r.name.startswith(f"{distribution}:"))

@@ -3,7 +3,8 @@
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -11,26 +12,34 @@ import importlib_metadata
 
 from pymodules_core.discovery.plugin_records import PluginRecord
 from pymodules_core.hookspecs import PROJECT_NAME
-from pymodules_core.specs import DistributionOrigin
+from pymodules_core.specs import CodeOrigin, DistributionOrigin
 
 logger = logging.getLogger("pymodules_core")
 
 _GROUP_HEADER = re.compile(rf"^\s*\[\s*{PROJECT_NAME}\s*\]", re.MULTILINE)
+_GROUP_BYTES = PROJECT_NAME.encode()
 
 
 @attrs.frozen
 class FoundPlugin:
-    """An entry point and the record made of its metadata."""
+    """An entry point and the record made of its metadata.
+
+    Attributes:
+        record: What is known of the plugin.
+        load: Imports it.
+        fault: What is wrong with the metadata, so that it cannot be imported.
+    """
 
     record: PluginRecord
-    entry_point: importlib_metadata.EntryPoint
+    load: Callable[[], object]
+    fault: Exception | None = None
 
 
 def find_entry_points() -> list[FoundPlugin]:
     """Give every entry point of the group, sorted by distribution and entry point.
 
     A distribution that appears twice on ``sys.path`` counts once, as the import system sees it: the
-    first; the other is named in a warning.
+    first; the other is named in a warning. One with damaged metadata is given with its ``fault``.
     """
     found: dict[str, FoundPlugin] = {}
     for plugin in _read_distributions():
@@ -50,26 +59,48 @@ def find_entry_points() -> list[FoundPlugin]:
 def _read_distributions() -> Iterator[FoundPlugin]:
     seen: set[tuple[str, str, str]] = set()
     for distribution in importlib_metadata.distributions():
-        # The text decides before anything is parsed: of 300 distributions few are plugins.
-        text = distribution.read_text("entry_points.txt")
-        if not text or not _GROUP_HEADER.search(text):
-            continue
-        # Each of `distribution.name` and `distribution.version` parses the file anew.
-        metadata = distribution.metadata
-        name, version = metadata["Name"], metadata["Version"]
-        identity = (str(distribution.locate_file("")), name, version)
-        if identity in seen:
-            continue
-        seen.add(identity)
-        for entry_point in distribution.entry_points.select(group=PROJECT_NAME):
-            origin = DistributionOrigin(name, version, entry_point.name)
-            record = PluginRecord(
-                name=f"{name}:{entry_point.name}",
-                origin=origin,
-                target=entry_point.value,
-                is_editable=_is_editable(distribution),
-            )
-            yield FoundPlugin(record, entry_point)
+        try:
+            # The text decides before anything is parsed: of 300 distributions few are plugins.
+            text = distribution.read_text("entry_points.txt")
+            if not text or not _GROUP_HEADER.search(text):
+                continue
+            # Each of `distribution.name` and `distribution.version` parses the file anew.
+            metadata = distribution.metadata
+            name, version = metadata["Name"], metadata["Version"]
+            identity = (str(distribution.locate_file("")), name, version)
+            if identity not in seen:
+                seen.add(identity)
+                yield from [
+                    _describe(distribution, name, version, entry_point)
+                    for entry_point in distribution.entry_points.select(group=PROJECT_NAME)
+                ]
+        # Damaged metadata raises anything: UnicodeDecodeError, KeyError, TypeError.
+        except Exception as error:  # noqa: BLE001  told with the distribution's name
+            if not isinstance(error, UnicodeDecodeError) or _GROUP_BYTES in error.object:
+                yield _damaged(distribution, error)
+
+
+def _describe(
+    distribution: Any,
+    name: str,
+    version: str,
+    entry_point: importlib_metadata.EntryPoint,
+) -> FoundPlugin:
+    record = PluginRecord(
+        name=f"{name}:{entry_point.name}",
+        origin=DistributionOrigin(name, version, entry_point.name),
+        target=entry_point.value,
+        is_editable=_is_editable(distribution),
+    )
+    return FoundPlugin(record, entry_point.load)
+
+
+def _damaged(distribution: Any, error: Exception) -> FoundPlugin:
+    # The folder is what is left to name it by, and no public attribute gives it.
+    name = Path(getattr(distribution, "_path", distribution.locate_file(""))).name
+    return FoundPlugin(
+        PluginRecord(name=name, origin=CodeOrigin(name)), load=lambda: None, fault=error
+    )
 
 
 def _is_editable(distribution: Any) -> bool:

@@ -183,9 +183,14 @@ class PluginManager:
         self._apply_controls(record)
         if record.state is not PluginState.ACTIVE:
             return
+        if found.fault is not None:
+            reason = f"{type(found.fault).__name__}: {found.fault}"
+            fix = "reinstall the distribution, or remove its folder"
+            self._drop(record, "metadata", reason, error=found.fault, fix=fix)
+            return
         start = time.perf_counter()
         try:
-            plugin = found.entry_point.load()
+            plugin = found.load()
         # SystemExit too: a plugin that calls sys.exit at import must not end the host.
         except (Exception, SystemExit) as error:  # noqa: BLE001  recorded with its origin
             self._drop(record, "import", f"{type(error).__name__}: {error}", error=error)
@@ -227,15 +232,17 @@ class PluginManager:
             )
             return
         record.hooks = sorted(caller.name for caller in callers if caller.has_spec())
+        if not record.hooks and not undecorated:
+            self._drop(record, "hooks", *_missing_hooks(plugin))
 
     def _drop(
         self,
         record: PluginRecord,
         stage: str,
         reason: str,
+        fix: str | None = None,
         *,
         error: BaseException | None = None,
-        fix: str | None = None,
     ) -> None:
         record.fail(stage, reason, error=error, fix=fix)
         if self._pluggy.has_plugin(record.name):
@@ -266,3 +273,14 @@ class PluginManager:
                         pattern,
                         list_words(names),
                     )
+
+
+def _missing_hooks(plugin: object) -> tuple[str, str]:
+    """Say why a plugin has no hook, and the fix: most often the decorator was forgotten."""
+    plain = [name for name in HOOK_NAMES if callable(getattr(plugin, name, None))]
+    if plain:
+        return f"{list_words(plain)} without @hookimpl", f"put @hookimpl above {plain[0]}"
+    return (
+        f"it has no hook; hooks are {list_words(HOOK_NAMES)}",
+        "put @hookimpl above a function named after a hook",
+    )

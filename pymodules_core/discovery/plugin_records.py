@@ -26,7 +26,7 @@ class PluginFailure:
 
     Attributes:
         origin: Whose failure it is.
-        stage: What failed: ``import``, ``hooks`` or ``provide_module``.
+        stage: What failed: ``metadata``, ``import``, ``hooks`` or ``provide_module``.
         reason: One line.
         fix: What to do.
         error: The exception, where there was one.

@@ -1,23 +1,16 @@
 """Plugins of installed distributions: real ``dist-info`` on disk, with a broken neighbour."""
 
-import json
 import sys
 from pathlib import Path
 
 import pytest
+from support import GOOD_PLUGIN, record_of
 
 from pymodules_core.discovery import PluginManager, PluginState
 from pymodules_core.discovery.catalog import list_modules
 from pymodules_core.errors import PluginError
 from pymodules_core.settings import PluginsSettings
 
-GOOD = """
-from pymodules_core import ModuleSpec, hookimpl
-
-@hookimpl
-def provide_module(context):
-    return ModuleSpec(name="good", factory="torch.nn:Identity", settings={"frozen": True})
-"""
 RAISES = "raise ValueError('boom')\n"
 EXITS = "import sys\nsys.exit(0)\n"
 MISSPELT = """
@@ -59,39 +52,8 @@ class Plugin:
 """
 
 
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Write a distribution with a ``pymodules`` entry point into a folder on ``sys.path``."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-    packages = []
-
-    def write(name, source, *, version="1.0", entry_point="plugin", target=None, folder=None):
-        package = name.replace("-", "_")
-        packages.append(package)
-        root = folder or site
-        root.mkdir(exist_ok=True)
-        (root / f"{package}.py").write_text(source)
-        info = root / f"{package}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(
-            f"[pymodules]\n{entry_point} = {target or package}\n"
-        )
-        return info
-
-    yield write
-    for package in packages:
-        sys.modules.pop(package, None)
-
-
-def record_of(plugins: PluginManager, distribution: str):
-    return next(r for r in plugins.records if r.name.startswith(f"{distribution}:"))
-
-
 def test_a_plugin_is_registered_under_its_distribution_and_entry_point(install):
-    install("acme-good", GOOD, version="1.2.0", entry_point="edges")
+    install("acme-good", GOOD_PLUGIN, version="1.2.0", entry_point="edges")
 
     plugins = PluginManager()
     (spec,) = plugins.provided_specs()
@@ -117,7 +79,7 @@ def test_a_plugin_is_registered_under_its_distribution_and_entry_point(install):
             '  fix: pip install -U acme-bad, or switch it off: [plugins] disable = ["acme-bad"]',
         ),
         (
-            GOOD,
+            GOOD_PLUGIN,
             "acme_bad:missing",
             "plugin acme-bad 1.0 (plugin): import failed: AttributeError: "
             "module 'acme_bad' has no attribute 'missing'\n"
@@ -159,7 +121,7 @@ def test_a_plugin_is_registered_under_its_distribution_and_entry_point(install):
 )
 def test_a_broken_plugin_is_named_once_and_hides_no_other(install, caplog, source, target, message):
     install("acme-bad", source, target=target)
-    install("acme-good", GOOD)
+    install("acme-good", GOOD_PLUGIN)
 
     plugins = PluginManager()
     names = [spec.name for spec in plugins.provided_specs()]
@@ -171,7 +133,7 @@ def test_a_broken_plugin_is_named_once_and_hides_no_other(install, caplog, sourc
 
 def test_a_wrong_argument_name_is_told_with_the_plugin(install, caplog):
     install("acme-bad", WRONG_ARGUMENT)
-    install("acme-good", GOOD)
+    install("acme-good", GOOD_PLUGIN)
 
     plugins = PluginManager()
 
@@ -185,7 +147,7 @@ def test_a_wrong_argument_name_is_told_with_the_plugin(install, caplog):
 )
 def test_a_disabled_plugin_is_listed_and_never_imported(install, pattern):
     install("acme-bad", RAISES)
-    install("acme-good", GOOD, entry_point="other")
+    install("acme-good", GOOD_PLUGIN, entry_point="other")
 
     plugins = PluginManager(settings=PluginsSettings(disable=(pattern,)))
 
@@ -196,7 +158,7 @@ def test_a_disabled_plugin_is_listed_and_never_imported(install, pattern):
 
 def test_only_allowed_plugins_are_imported(install):
     install("acme-bad", RAISES)
-    install("acme-good", GOOD)
+    install("acme-good", GOOD_PLUGIN)
 
     plugins = PluginManager(settings=PluginsSettings(allow=("acme-good",)))
 
@@ -225,7 +187,7 @@ def test_without_installed_plugins_nothing_is_read(install):
 
 
 def test_a_pattern_that_matches_nothing_is_reported(install, caplog):
-    install("acme-good", GOOD)
+    install("acme-good", GOOD_PLUGIN)
 
     PluginManager(settings=PluginsSettings(disable=("acme-god",)))
 
@@ -246,31 +208,6 @@ def test_a_failed_plugin_that_the_run_asks_for_stops_it(install):
     assert "import failed: ValueError: boom" in str(caught.value)
 
 
-def test_a_distribution_that_appears_twice_counts_once_and_is_told(
-    install, tmp_path, monkeypatch, caplog
-):
-    install("acme-good", GOOD, version="2.0")
-    install("acme-good", GOOD, version="1.0", folder=tmp_path / "stale")
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "stale")])
-
-    plugins = PluginManager()
-
-    assert record_of(plugins, "acme-good").origin.version == "2.0"
-    assert "acme-good:plugin is installed twice; acme-good 2.0 (plugin) is used" in caplog.text
-    assert len(plugins.provided_specs()) == 1
-
-
-def test_an_editable_install_is_recognised(install):
-    info = install("acme-good", GOOD)
-    (info / "direct_url.json").write_text(
-        json.dumps({"url": "file:///src", "dir_info": {"editable": True}})
-    )
-
-    plugins = PluginManager()
-
-    assert record_of(plugins, "acme-good").is_editable is True
-
-
 def test_a_plugin_receives_its_own_settings_table(install):
     install(
         "acme-good",
@@ -288,8 +225,8 @@ def test_a_plugin_receives_its_own_settings_table(install):
 
 
 def test_listing_shows_both_providers_of_one_name(install):
-    install("acme-good", GOOD)
-    install("acme-too", GOOD, version="3.1")
+    install("acme-good", GOOD_PLUGIN)
+    install("acme-too", GOOD_PLUGIN, version="3.1")
 
     catalog = list_modules(PluginManager())
 
@@ -312,3 +249,25 @@ def test_the_scanner_can_be_disabled_like_any_plugin(tmp_path):
 
     assert plugins.records[0].state is PluginState.DISABLED
     assert plugins.provided_specs() == []
+
+
+def test_functions_named_after_hooks_without_the_decorator_are_told(install, caplog):
+    install("acme-plain", "def provide_module(context):\n    return None\n")
+
+    record = record_of(PluginManager(), "acme-plain")
+
+    assert str(record.failure) == (
+        "plugin acme-plain 1.0 (plugin): hooks failed: provide_module without @hookimpl\n"
+        "  fix: put @hookimpl above provide_module, "
+        'or switch it off: [plugins] disable = ["acme-plain"]'
+    )
+    assert caplog.messages == [str(record.failure)]
+
+
+def test_a_plugin_without_any_hook_is_told(install):
+    install("acme-nothing", "value = 1\n")
+
+    failure = record_of(PluginManager(), "acme-nothing").failure
+
+    assert failure.reason.startswith("it has no hook; hooks are provide_module, ")
+    assert failure.fix.startswith("put @hookimpl above a function named after a hook, or ")
