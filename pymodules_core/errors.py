@@ -175,9 +175,14 @@ def display_path(path: Path) -> str:
     # As it was written first: a link is named, not what it leads to.
     for find in (Path.absolute, Path.resolve):
         try:
-            return str(Path(os.path.normpath(find(path))).relative_to(Path.cwd()))
-        except (ValueError, OSError, RuntimeError):  # RuntimeError: links in a circle
+            text, here = os.path.normpath(find(path)), str(Path.cwd())
+        except (OSError, RuntimeError):  # RuntimeError: links in a circle
             continue
+        # Texts, not Path.relative_to: a listing shows a thousand paths.
+        if text == here:
+            return "."
+        if text.startswith(f"{here}{os.sep}"):
+            return text[len(here) + 1 :]
     return str(path)
 
 

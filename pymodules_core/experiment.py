@@ -35,8 +35,8 @@ class Experiment:
 
     Attributes:
         name: The folder's name.
-        path: The experiment's folder.
-        data_home: The folder that holds ``experiments/`` and ``module_ckps/``.
+        path: The experiment's folder, absolute.
+        data_home: The folder, absolute, that holds ``experiments/`` and ``module_ckps/``.
         settings: ``experiment.toml`` with the overrides laid on top.
         overrides: What ``-s key=value`` and options changed, as dotted keys.
     """
@@ -66,7 +66,8 @@ class Experiment:
             ExperimentNotFoundError: If there is none.
             SettingsError: If ``experiment.toml`` or an override is not valid.
         """
-        path, home = _find(experiment, data_home)
+        # Absolute: a task may change the working directory, and the run must not move with it.
+        path, home = (folder.absolute() for folder in _find(experiment, data_home))
         changes = dict(overrides or {})
         return cls(
             name=path.name,
@@ -102,10 +103,10 @@ class Experiment:
 
 
 def default_data_home(data_home: Path | None = None) -> Path:
-    """Give the data home: the argument, else the environment variable, else ``./data``."""
-    if data_home is not None:
-        return data_home
-    return Path(os.environ.get(DATA_HOME_VARIABLE) or "data")
+    """Give the data home, absolute: the argument, else the variable, else ``./data``."""
+    if data_home is None:
+        data_home = Path(os.environ.get(DATA_HOME_VARIABLE) or "data")
+    return data_home.absolute()
 
 
 def list_experiments(data_home: Path) -> list[Path]:
@@ -178,8 +179,9 @@ def _find(experiment: str | Path, data_home: Path | None) -> tuple[Path, Path]:
             found=text,
             fix="pymodules new NAME writes one",
         )
-    if data_home is None and path.absolute().parent.name == _EXPERIMENTS:
-        return path, path.absolute().parent.parent
+    parent = path.absolute().parent
+    if data_home is None and parent.name == _EXPERIMENTS:
+        return path, parent.parent
     return path, default_data_home(data_home)
 
 

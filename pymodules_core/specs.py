@@ -35,7 +35,7 @@ class FileOrigin:
             sha256 = hashlib.sha256(self.file.read_bytes()).hexdigest()
         except OSError:
             sha256 = ""
-        return {"kind": "file", "file": str(self.file), "sha256": sha256}
+        return {"kind": "file", "file": display_path(self.file), "sha256": sha256}
 
     def __str__(self) -> str:
         return display_path(self.file)

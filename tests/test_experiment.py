@@ -75,3 +75,17 @@ def test_only_folders_of_experiments_are_listed(tmp_path):
 
     assert [path.name for path in list_experiments(tmp_path)] == ["a", "b"]
     assert list_experiments(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("given", ["tiny", "data/experiments/tiny"])
+def test_an_experiment_stays_where_it_is_when_the_working_directory_changes(
+    tmp_path, monkeypatch, given
+):
+    monkeypatch.chdir(tmp_path)
+    path = write_experiment(tmp_path / "data", "tiny")
+
+    experiment = Experiment.open(given)
+
+    assert experiment.path == path
+    assert experiment.data_home == tmp_path / "data"
+    assert experiment.data_dir == path / "data"

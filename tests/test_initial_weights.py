@@ -68,7 +68,7 @@ def test_weights_are_loaded_bit_for_bit(home, caplog, linear, settings, path):
     pool = pool_of(home, net=settings, other={})
     assert pool.pending_weights == {"net"}
 
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="pymodules_core"):
         (report,) = load_initial_weights(pool, experiment_name="tiny")
 
     assert all(torch.equal(value, linear[key]) for key, value in pool.net.state_dict().items())

@@ -77,7 +77,7 @@ class CheckpointManager:
         min_delta: float = 0.0,
         keep_epochs: int | Literal["all"] = "all",
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.best = BestTracker(monitor, mode, min_delta)
         self._pool = pool
         self._keep_epochs = keep_epochs

@@ -15,6 +15,7 @@ from pymodules_core.errors import (
     SharedParameterError,
     UnknownModuleError,
     closest_match,
+    display_path,
     list_words,
 )
 from pymodules_core.experiment import Experiment
@@ -116,8 +117,8 @@ class ModulePool(Mapping[str, nn.Module]):
             raise SettingsError(
                 f"no module in the pool of experiment {experiment.name!r}",
                 file=experiment.config_file,
-                fix=f"add {experiment.modules_dir}/<module_name>.py, or install a package "
-                "that provides modules",
+                fix=f"add {display_path(experiment.modules_dir)}/<module_name>.py, or install a "
+                "package that provides modules",
             )
         seed = settings.train.seed if seed is None else seed
         by_name = {spec.name: spec for spec in specs}
