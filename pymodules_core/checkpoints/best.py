@@ -29,20 +29,28 @@ class BestTracker:
         self.value: float | None = None
         self.epoch: int | None = None
 
-    def propose(self, metrics: Mapping[str, float], *, epoch: int) -> bool:
-        """Take over the monitored value if it is better; say whether it was.
+    def is_better(self, metrics: Mapping[str, float]) -> bool:
+        """Tell whether the monitored value is better than the best so far.
 
-        The first value is always taken. NaN never is, unless it is the first, and then anything
-        that is a number replaces it.
+        The first value is always better. NaN never is, unless it is the first, and then anything
+        that is a number is better.
 
         Raises:
             CheckpointError: ``metrics`` lacks the monitored one.
         """
         value = self.read(metrics)
-        if not self._is_better(value):
+        if self.value is None:
+            return True
+        if math.isnan(value):
             return False
-        self.value, self.epoch = value, epoch
-        return True
+        if math.isnan(self.value):
+            return True
+        gain = self.value - value if self.mode == "min" else value - self.value
+        return gain > self.min_delta
+
+    def take(self, metrics: Mapping[str, float], *, epoch: int) -> None:
+        """Remember the monitored value as the best: its weights are on disk."""
+        self.value, self.epoch = self.read(metrics), epoch
 
     def read(self, metrics: Mapping[str, float]) -> float:
         """Give the monitored value.
@@ -61,13 +69,3 @@ class BestTracker:
                 "or return it from eval_step",
             )
         return float(metrics[self.monitor])
-
-    def _is_better(self, value: float) -> bool:
-        if self.value is None:
-            return True
-        if math.isnan(value):
-            return False
-        if math.isnan(self.value):
-            return True
-        gain = self.value - value if self.mode == "min" else value - self.value
-        return gain > self.min_delta

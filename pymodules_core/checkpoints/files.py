@@ -8,6 +8,8 @@ import io
 import os
 import pickle
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,19 @@ def serialise(state: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says into a ``CheckpointError`` about ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write the checkpoint: {error.strerror or error}",
+            file=path,
+            fix="make room or make the folder writable; checkpoints saved before are intact",
+        ) from error
+
+
 def write_file(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content``: temporary name, fsync, rename.
 
@@ -45,7 +60,6 @@ def write_file(path: Path, content: bytes) -> None:
     """
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
@@ -62,13 +76,18 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the platform lets folders be synced."""
+    """Make the names in a folder durable, where the platform lets folders be synced.
+
+    Raises:
+        CheckpointError: The disk refuses.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except PermissionError:  # Windows opens no folder
         return
     try:
-        os.fsync(descriptor)
+        with disk_errors(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -13,6 +13,7 @@ from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.checkpoints.files import (
     TEMPORARY_PREFIX,
     checkpoint_files,
+    disk_errors,
     read_state_dict,
     serialise,
     sync_folder,
@@ -81,6 +82,7 @@ class CheckpointManager:
         self.best = BestTracker(monitor, mode, min_delta)
         self._pool = pool
         self._keep_epochs = keep_epochs
+        self._has_started = False
 
     def __enter__(self) -> "Self":
         return self
@@ -115,7 +117,9 @@ class CheckpointManager:
                 found=sorted(self._pool.pending_weights),
                 fix="call load_initial_weights(pool) of pymodules_core.initial_weights first",
             )
-        return self._write([FRZN, INIT, LAST], epoch=0, step=0, best_moved=False)
+        receipt = self._write([FRZN, INIT, LAST], epoch=0, step=0, best_moved=False)
+        self._has_started = True
+        return receipt
 
     def commit(
         self,
@@ -135,9 +139,11 @@ class CheckpointManager:
 
         Raises:
             InvalidNameError: No such pool.
-            CheckpointError: ``frzn`` or ``init`` is named, the monitored metric is missing, or a
-                file cannot be written.
+            CheckpointError: No pool, ``frzn`` or ``init`` is named, the monitored metric is
+                missing, ``start`` was not called, or a file cannot be written.
         """
+        if not pools:
+            raise CheckpointError("commit() names no pool", fix='commit("last", epoch=epoch)')
         for name in pools:
             check_pool_name(name)
             if name in {FRZN, INIT}:
@@ -147,10 +153,18 @@ class CheckpointManager:
         wanted = list(pools)
         best_moved = False
         if BEST in wanted:
-            best_moved = self.best.propose(metrics or {}, epoch=epoch)
+            best_moved = self.best.is_better(metrics or {})
             if not best_moved:
                 wanted.remove(BEST)
+        if not self._has_started:
+            raise CheckpointError(
+                f"nothing can be committed to {display_path(self.path)} before start()",
+                fix="call start() once; it writes frzn, init and last, and refuses another's run",
+            )
         receipt = self._write(wanted, epoch=epoch, step=step, best_moved=best_moved)
+        if best_moved:
+            # Not before: a write that fails must not raise the bar for the next.
+            self.best.take(metrics or {}, epoch=epoch)
         self._drop_old_epochs()
         return receipt
 
@@ -228,8 +242,9 @@ class CheckpointManager:
         bytes_written = 0
         for pool_name, files in contents.items():
             folder = self.path / pool_name
-            folder.mkdir(parents=True, exist_ok=True)
-            _remove_leftovers(folder)
+            with disk_errors(folder):
+                folder.mkdir(parents=True, exist_ok=True)
+                _remove_leftovers(folder)
             for name, content in files.items():
                 write_file(folder / f"{name}{CHECKPOINT_SUFFIX}", content)
                 bytes_written += len(content)
@@ -259,7 +274,9 @@ class CheckpointManager:
             return
         epochs = sorted(filter(None, map(parse_epoch_pool, self.pools())))
         for epoch in epochs[: -self._keep_epochs]:
-            shutil.rmtree(self.path / epoch_pool(epoch))
+            folder = self.path / epoch_pool(epoch)
+            with disk_errors(folder):
+                shutil.rmtree(folder)
 
 
 def _remove_leftovers(folder: Path) -> None:

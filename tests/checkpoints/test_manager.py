@@ -84,7 +84,13 @@ def test_best_moves_only_when_the_metric_improves(tmp_path):
 def test_a_value_is_better_by_mode_and_min_delta(mode, min_delta, values, taken):
     tracker = BestTracker("m", mode, min_delta)
 
-    assert [tracker.propose({"m": v}, epoch=e) for e, v in enumerate(values)] == taken
+    found = []
+    for epoch, value in enumerate(values):
+        found.append(tracker.is_better({"m": value}))
+        if found[-1]:
+            tracker.take({"m": value}, epoch=epoch)
+
+    assert found == taken
 
 
 def test_best_without_its_metric_is_refused_before_anything_is_written(tmp_path):
@@ -115,6 +121,24 @@ def test_what_start_writes_is_never_committed_again(tmp_path, name):
 
     with pytest.raises(CheckpointError, match=f"pool '{name}' is written by start"):
         checkpoints.commit(name, epoch=1)
+
+
+@pytest.mark.parametrize("pools", [(), ("last",)], ids=["no pool", "before start"])
+def test_a_commit_that_has_no_place_is_refused(tmp_path, pools):
+    CheckpointManager(tmp_path, make_pool()).start()
+    before = files_in(tmp_path)
+    another = CheckpointManager(tmp_path, make_pool())
+
+    with pytest.raises(CheckpointError) as caught:
+        another.commit(*pools, epoch=1)
+
+    assert str(caught.value) == (
+        f"nothing can be committed to {tmp_path} before start()\n"
+        "  fix: call start() once; it writes frzn, init and last, and refuses another's run"
+        if pools
+        else 'commit() names no pool\n  fix: commit("last", epoch=epoch)'
+    )
+    assert files_in(tmp_path) == before
 
 
 def test_loading_puts_weights_back_into_the_live_modules(tmp_path):
@@ -256,6 +280,32 @@ def test_a_failed_write_names_the_file_and_keeps_what_was_there(tmp_path, monkey
     )
     assert (tmp_path / "last" / "net.pt").read_bytes() == old
     assert files_in(tmp_path) == {"frzn/cold.pt", "init/net.pt", "last/net.pt"}
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "data").write_text("a file")
+
+    with pytest.raises(CheckpointError) as caught:
+        CheckpointManager(tmp_path / "data" / "module_ckps", make_pool()).start()
+
+    assert str(caught.value) == (
+        f"{tmp_path}/data/module_ckps/frzn: cannot write the checkpoint: Not a directory\n"
+        "  fix: make room or make the folder writable; checkpoints saved before are intact"
+    )
+
+
+def test_a_best_that_could_not_be_written_is_best_at_the_next_try(tmp_path, monkeypatch):
+    checkpoints = CheckpointManager(tmp_path, make_pool())
+    checkpoints.start()
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr("os.fsync", _raise_no_space)
+        with pytest.raises(CheckpointError):
+            checkpoints.commit("best", epoch=1, metrics={"loss": 1.0})
+
+    receipt = checkpoints.commit("best", epoch=2, metrics={"loss": 1.0})
+
+    assert receipt.best_moved
+    assert checkpoints.best.epoch == 2
 
 
 def _raise_no_space(_: int) -> None:
