@@ -7,6 +7,7 @@ the same facts are attributes. Exit codes of the command line hang on the class.
     ├── SettingsError (ValueError)            a settings dict or experiment.toml
     ├── InvalidNameError (ValueError)         a module, experiment, checkpoint or pool name
     ├── ExperimentNotFoundError (FileNotFoundError)
+    ├── ExperimentExistsError (FileExistsError)
     ├── ExistingRunError (FileExistsError)    a run is there already
     ├── InvalidSpecError (TypeError)          a ModuleSpec that a plugin made
     ├── ModuleFileError (ImportError)         a file in pymodules/modules/, or its build function
@@ -94,6 +95,10 @@ class InvalidNameError(PymodulesError, ValueError):
 
 class ExperimentNotFoundError(PymodulesError, FileNotFoundError):
     """No experiment of that name or path."""
+
+
+class ExperimentExistsError(PymodulesError, FileExistsError):
+    """``new`` would write over an experiment."""
 
 
 class ExistingRunError(PymodulesError, FileExistsError):

@@ -50,7 +50,7 @@ class Experiment:
     @classmethod
     def open(
         cls,
-        experiment: str | Path,
+        experiment: "str | Path | Experiment",
         *,
         data_home: Path | None = None,
         overrides: Mapping[str, Any] | None = None,
@@ -58,14 +58,25 @@ class Experiment:
         """Find an experiment by name or path and read its settings.
 
         Args:
-            experiment: A name in the data home, or the path of a folder.
+            experiment: A name in the data home, the path of a folder, or an experiment that is
+                open already and is given back.
             data_home: Overrides the environment variable and ``./data``.
             overrides: Dotted keys to values, laid over ``experiment.toml``.
 
         Raises:
             ExperimentNotFoundError: If there is none.
-            SettingsError: If ``experiment.toml`` or an override is not valid.
+            SettingsError: If ``experiment.toml`` or an override is not valid, or an open experiment
+                comes with a data home or overrides, which were read when it was opened.
         """
+        if isinstance(experiment, Experiment):
+            if data_home is not None or overrides:
+                raise SettingsError(
+                    f"experiment {experiment.name!r} is open already: data_home and overrides come "
+                    "too late",
+                    found=overrides or data_home,
+                    fix="give them to Experiment.open",
+                )
+            return experiment
         # Absolute: a task may change the working directory, and the run must not move with it.
         path, home = (folder.absolute() for folder in _find(experiment, data_home))
         changes = dict(overrides or {})

@@ -9,7 +9,8 @@ import attrs
 
 from pymodules_core.checkpoints import LoadReport, apply_weights, match_weights, read_state_dict
 from pymodules_core.checkpoints.files import checkpoint_files
-from pymodules_core.discovery.static_reader import find_settings_line, read_module_file
+from pymodules_core.discovery.static_reader import find_settings_line
+from pymodules_core.discovery.weight_sources import find_source_experiments
 from pymodules_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -20,11 +21,11 @@ from pymodules_core.errors import (
     display_path,
     list_words,
 )
-from pymodules_core.experiment import Experiment, experiment_path, list_experiments
+from pymodules_core.experiment import experiment_path, list_experiments
 from pymodules_core.module_pool import ModulePool, PoolEntry
-from pymodules_core.names import CHECKPOINT_SUFFIX, is_path_name, pool_sort_key, resolve_inside
+from pymodules_core.names import CHECKPOINT_SUFFIX, pool_sort_key, resolve_inside
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME, checkpoints_dir
-from pymodules_core.settings import WeightsFromCkp, WeightsFromExp, structure
+from pymodules_core.settings import WeightsFromCkp, WeightsFromExp
 from pymodules_core.settings.structure import KeyPath
 from pymodules_core.specs import FileOrigin
 
@@ -33,16 +34,13 @@ logger = logging.getLogger("pymodules_core")
 _FROM_EXP = "load_weights_from_exp"
 
 
-def load_initial_weights(
-    pool: ModulePool, *, experiment_name: str | None = None
-) -> list[LoadReport]:
+def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
     """Load the weights that the settings of a pool's modules ask for.
 
     Everything is read and compared before the first weight is copied.
 
     Args:
         pool: The pool; its ``pending_weights`` is empty afterwards.
-        experiment_name: The experiment the pool belongs to, refused as its own source.
 
     Returns:
         A report for each module that had weights to load, sorted by name.
@@ -51,12 +49,11 @@ def load_initial_weights(
         CheckpointNotFoundError: No such file, pool or module; what exists is listed.
         ExperimentNotFoundError: No such experiment.
         CheckpointFileError: A file is damaged or unsafe.
-        WeightMismatchError: Weights do not fit.
+        WeightMismatchError: Weights do not fit, or differ for one tensor of two modules.
         CheckpointError: A module's own load hook raises.
         SettingsError: An experiment takes its weights from itself, directly or in a circle.
     """
-    if experiment_name is not None:
-        _refuse_circles(pool, experiment_name)
+    _refuse_circles(pool)
     matched = []
     for name in sorted(pool.pending_weights):
         entry = pool.entries[name]
@@ -81,7 +78,8 @@ def load_initial_weights(
         _point_to_settings(error, pool, pool.entries[str(error.key)])
         raise
     for _, _, report in matched:
-        logger.info("weights of %s, from %s", report, display_path(report.source))
+        level = logging.INFO if report.is_complete else logging.WARNING
+        logger.log(level, "weights of %s, from %s", report, display_path(report.source))
     pool.pending_weights.clear()
     return [report for _, _, report in matched]
 
@@ -99,7 +97,8 @@ def _locate(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> Path:
             found=source.exp_name,
             closest=closest_match(source.exp_name, names),
             fix=_fix_for_name(source.exp_name, names)
-            or f"train it first: pymodules new {source.exp_name}",
+            or f"train it first: pymodules new {source.exp_name}, "
+            f"pymodules train {source.exp_name}",
         )
     pools_dir = checkpoints_dir(folder)
     pool_dir = resolve_inside(
@@ -141,10 +140,8 @@ def _locate(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> Path:
 
 
 def _fix_for_name(name: str, names: Iterable[str]) -> str | None:
-    there = list(names)
-    if near := closest_match(name, there):
-        return f"write {near!r}"
-    return "name one of these" if there else None
+    near = closest_match(name, names)
+    return f"write {near!r}" if near else None
 
 
 @contextmanager
@@ -188,53 +185,26 @@ def _find_setting(
     """Find where a module's source of weights was written: dotted root, file, line.
 
     ``experiment.toml`` wins over the module file, and an override on the command line over both.
-    Only what was read says the same as the settings counts.
     """
-    table, source = path[0], entry.settings.weights_source
-    folder = _experiment_folder(pool)
     overlay_root = ("modules", "settings", entry.name)
     dotted = ".".join(overlay_root)
-    experiment = _read_experiment(folder) if folder else None
-    if experiment is not None:
-        overlay = experiment.settings.modules.settings.get(entry.name, {})
-        if _says(overlay.get(table), source):
-            line = experiment.line_of((*overlay_root, *path))
-            return dotted, experiment.config_file, line
-    if not isinstance(entry.origin, FileOrigin):
-        return "settings", None, None
-    file = entry.origin.file
-    written = read_module_file(file).settings
-    # None: computed, so it can only be run; what is not there was given elsewhere.
-    if written is None or _says(written.get(table), source):
-        return "settings", file, find_settings_line(file, path)
-    return f"override {dotted}", None, None
+    experiment = pool.experiment
+    if experiment and path[0] in experiment.settings.modules.settings.get(entry.name, {}):
+        if any(key.startswith(f"{dotted}.{path[0]}") for key in experiment.overrides):
+            return f"override {dotted}", None, None
+        return dotted, experiment.config_file, experiment.line_of((*overlay_root, *path))
+    if isinstance(entry.origin, FileOrigin):
+        return "settings", entry.origin.file, find_settings_line(entry.origin.file, path)
+    return "settings", None, None
 
 
-def _says(raw: object, source: WeightsFromCkp | WeightsFromExp | None) -> bool:
-    if raw is None or source is None:
-        return False
-    try:
-        return structure(raw, type(source), root="") == source
-    except SettingsError:
-        return False
-
-
-def _experiment_folder(pool: ModulePool) -> Path | None:
-    """Give the folder of the experiment whose files are in the pool."""
-    files = (e.origin.file for e in pool.entries.values() if isinstance(e.origin, FileOrigin))
-    return next((file.parents[2] for file in files), None)
-
-
-def _read_experiment(folder: Path) -> Experiment | None:
-    """Read ``experiment.toml``; nothing is executed. A broken one tells nothing here."""
-    try:
-        return Experiment.open(folder)
-    except PymodulesError:
-        return None
-
-
-def _refuse_circles(pool: ModulePool, experiment_name: str) -> None:
+def _refuse_circles(pool: ModulePool) -> None:
     """Follow ``exp_name`` from experiment to experiment; module files are read, never executed."""
+    if pool.experiment is None:
+        return
+    experiment_name = pool.experiment.name
+    if pool.experiment.path != experiment_path(pool.data_home, experiment_name):
+        return  # outside the data home: no name leads to it
     givers = {
         source.exp_name: entry
         for entry in reversed(list(pool.entries.values()))
@@ -256,23 +226,5 @@ def _refuse_circles(pool: ModulePool, experiment_name: str) -> None:
             raise error
         if path[-1] not in seen:
             seen.add(path[-1])
-            paths += [[*path, giver] for giver in _givers(pool.data_home, path[-1])]
-
-
-def _givers(data_home: Path, experiment_name: str) -> Iterator[str]:
-    """Name the experiments that an experiment takes weights from, by its files alone."""
-    folder = experiment_path(data_home, experiment_name)
-    experiment = _read_experiment(folder)
-    overlays = experiment.settings.modules.settings if experiment else {}
-    written = {
-        file.stem: read_module_file(file).settings or {}
-        for file in sorted((folder / "pymodules" / "modules").glob("*.py"))
-    }
-    for name in sorted({*written, *overlays}):
-        overlay = overlays.get(name, {})
-        # A source of weights in experiment.toml replaces the module's own, whichever kind.
-        replaces = "load_weights_from_ckp" in overlay or _FROM_EXP in overlay
-        table = (overlay if replaces else written.get(name, {})).get(_FROM_EXP)
-        exp_name = table.get("exp_name") if isinstance(table, dict) else None
-        if isinstance(exp_name, str) and is_path_name(exp_name):
-            yield exp_name
+            folder = experiment_path(pool.data_home, path[-1])
+            paths += [[*path, giver] for giver in find_source_experiments(folder)]

@@ -36,9 +36,9 @@ _WINDOWS_RESERVED = frozenset(
 RESERVED_MODULE_NAMES = frozenset(
     """
     T_destination add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda
-    data_home discover double dump_patches entries eval extra_repr float forward from_modules get
-    get_buffer get_extra_state get_parameter get_submodule half ipu is_frozen items keys
-    load_state_dict modules mtia named_buffers named_children named_modules named_parameters
+    data_home discover double dump_patches entries eval experiment extra_repr float forward
+    from_modules get get_buffer get_extra_state get_parameter get_submodule half ipu is_frozen items
+    keys load_state_dict modules mtia named_buffers named_children named_modules named_parameters
     origins parameters pending_weights pop register_backward_hook register_buffer
     register_forward_hook register_forward_pre_hook register_full_backward_hook
     register_full_backward_pre_hook register_load_state_dict_post_hook

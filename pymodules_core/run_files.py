@@ -5,6 +5,8 @@ No torch here: ``list`` and ``status`` read runs without it.
 
 import itertools
 import json
+import os
+import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -68,6 +70,22 @@ class RunFile:
     metrics: dict[str, float | None] | None = None
     error: str | None = None
 
+    @property
+    def is_at_work(self) -> bool | None:
+        """Whether its process runs; None where that cannot be known: on another machine."""
+        if self.state != "running":
+            return False
+        # On Windows signal 0 is Ctrl-C.
+        if self.host != platform.node() or os.name == "nt":
+            return None
+        try:
+            os.kill(self.process, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+        except PermissionError:  # somebody else's, and there
+            return True
+        return True
+
 
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
@@ -122,10 +140,19 @@ def move_run_aside(experiment: Experiment) -> Path | None:
         The new path, or None where there was no run.
 
     Raises:
-        ExistingRunError: The folder cannot be renamed.
+        ExistingRunError: A process is at work on the run, or the folder cannot be renamed.
     """
     if not has_run(experiment):
         return None
+    run = read_run_file(experiment.path)
+    if run is not None and run.is_at_work:
+        raise ExistingRunError(
+            f"experiment {experiment.name!r} is being trained by process {run.process} on "
+            f"{run.host}",
+            file=experiment.data_dir,
+            found=run.process,
+            fix=f"wait for it, or stop it: kill {run.process}",
+        )
     free = (experiment.path / f"data.{number}" for number in itertools.count(1))
     target = next(path for path in free if not path.exists())
     try:

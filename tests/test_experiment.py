@@ -1,9 +1,11 @@
 """Finding experiments."""
 
+from pathlib import Path
+
 import pytest
 from support import write_experiment
 
-from pymodules_core.errors import ExperimentNotFoundError, InvalidNameError
+from pymodules_core.errors import ExperimentNotFoundError, InvalidNameError, SettingsError
 from pymodules_core.experiment import Experiment, list_experiments
 
 
@@ -89,3 +91,19 @@ def test_an_experiment_stays_where_it_is_when_the_working_directory_changes(
     assert experiment.path == path
     assert experiment.data_home == tmp_path / "data"
     assert experiment.data_dir == path / "data"
+
+
+@pytest.mark.parametrize(
+    "late", [{"overrides": {"train.epochs": 7}}, {"data_home": Path("elsewhere")}]
+)
+def test_an_open_experiment_takes_no_more_overrides(tmp_path, late):
+    experiment = Experiment.open(write_experiment(tmp_path / "home", "tiny"))
+
+    with pytest.raises(SettingsError) as caught:
+        Experiment.open(experiment, **late)
+
+    assert Experiment.open(experiment) is experiment
+    assert str(caught.value) == (
+        "experiment 'tiny' is open already: data_home and overrides come too late\n"
+        "  fix: give them to Experiment.open"
+    )

@@ -39,11 +39,11 @@ def pool_of(home, toml: str = "", **modules: dict[str, object]) -> ModulePool:
     return ModulePool.discover(write_experiment(home, modules=sources, toml=toml))
 
 
-def refusal(pool: ModulePool, error, **options):
+def refusal(pool: ModulePool, error):
     before = {name: [p.clone() for p in module.parameters()] for name, module in pool.items()}
     pending = set(pool.pending_weights)
     with pytest.raises(error) as caught:
-        load_initial_weights(pool, **options)
+        load_initial_weights(pool)
     for name, module in pool.items():
         assert all(map(torch.equal, module.parameters(), before[name]))
     assert pool.pending_weights == pending
@@ -69,7 +69,7 @@ def test_weights_are_loaded_bit_for_bit(home, caplog, linear, settings, path):
     assert pool.pending_weights == {"net"}
 
     with caplog.at_level(logging.INFO, logger="pymodules_core"):
-        (report,) = load_initial_weights(pool, experiment_name="tiny")
+        (report,) = load_initial_weights(pool)
 
     assert all(torch.equal(value, linear[key]) for key, value in pool.net.state_dict().items())
     assert (report.module_name, report.source) == ("net", (home / path).absolute())
@@ -147,7 +147,7 @@ def test_a_missing_file_is_told_with_the_closest(home, linear):
         (
             {"exp_name": "sorce"},
             ExperimentNotFoundError,
-            "exp_name: there is no experiment 'sorce' in data; there are: source, tiny\n"
+            "exp_name: there is no experiment 'sorce' in data; there are: bare, source, tiny\n"
             "  closest match: source\n  fix: write 'source'",
         ),
         (
@@ -163,10 +163,10 @@ def test_a_missing_file_is_told_with_the_closest(home, linear):
             "  closest match: net\n  fix: write 'net'",
         ),
         (
-            {"exp_name": "tiny"},
+            {"exp_name": "bare"},
             CheckpointNotFoundError,
-            "ckp_pool_name: experiment 'tiny' has no pool 'best'; there are: none\n"
-            "  fix: pymodules train tiny",
+            "ckp_pool_name: experiment 'bare' has no pool 'best'; there are: none\n"
+            "  fix: pymodules train bare",
         ),
     ],
     ids=["experiment", "pool", "module", "no pools"],
@@ -174,6 +174,7 @@ def test_a_missing_file_is_told_with_the_closest(home, linear):
 def test_what_another_experiment_lacks_is_told_with_what_it_has(
     home, linear, change, error, message
 ):
+    write_experiment(home, "bare")
     source = write_experiment(home, "source")
     for name in ("epoch_2", "best"):
         save(source / f"data/module_ckps/{name}/net.pt", linear)
@@ -213,5 +214,17 @@ def test_a_line_of_an_override_in_experiment_toml_is_the_keys_own(home):
     assert str(refusal(pool, ExperimentNotFoundError)) == (
         f"{TOML}:3: modules.settings.net.load_weights_from_exp.exp_name: there is no experiment "
         "'gone' in data; there are: tiny\n"
-        "  fix: name one of these"
+        "  fix: train it first: pymodules new gone, pymodules train gone"
     )
+
+
+def test_a_load_that_leaves_something_out_is_a_warning(home, caplog, linear):
+    save(home / "module_ckps/net.pt", {"weight": linear["weight"], "old": torch.zeros(2)})
+    pool = pool_of(home, net={"load_weights_from_ckp": {**FROM_CKP, "strict": False}})
+
+    load_initial_weights(pool)
+
+    assert caplog.messages == [
+        "weights of net: 1 tensors loaded, 80%, 1 missing, 1 unexpected, from "
+        "data/module_ckps/net.pt"
+    ]

@@ -62,11 +62,11 @@ def write(home: Path, name: str = "tiny", toml: str = "", **modules: object) -> 
     return write_experiment(home, name, modules=sources, toml=toml)
 
 
-def refusal(pool: ModulePool, error, **options) -> PymodulesError:
+def refusal(pool: ModulePool, error) -> PymodulesError:
     before = {name: [p.clone() for p in module.parameters()] for name, module in pool.items()}
     pending = set(pool.pending_weights)
     with pytest.raises(error) as caught:
-        load_initial_weights(pool, **options)
+        load_initial_weights(pool)
     for name, module in pool.items():
         assert all(map(torch.equal, module.parameters(), before[name]))
     assert pool.pending_weights == pending
@@ -81,7 +81,7 @@ def linear() -> dict[str, torch.Tensor]:
 def test_an_experiment_that_loads_from_itself_is_refused(home):
     pool = ModulePool.discover(write(home, net=from_exp("tiny")))
 
-    error = refusal(pool, SettingsError, experiment_name="tiny")
+    error = refusal(pool, SettingsError)
 
     assert str(error) == (
         f"{FILE}:5: settings.load_weights_from_exp.exp_name: experiment 'tiny' takes its initial "
@@ -95,7 +95,7 @@ def test_a_circle_of_experiments_is_printed(home):
     write(home, "b", net=from_exp("tiny"))
     pool = ModulePool.discover(write(home, net=from_exp("a")))
 
-    error = refusal(pool, SettingsError, experiment_name="tiny")
+    error = refusal(pool, SettingsError)
 
     assert error.found == "tiny -> a -> b -> tiny"
     assert str(error).startswith(f"{FILE}:5: settings.load_weights_from_exp.exp_name: experiment")
@@ -109,7 +109,7 @@ def test_a_circle_through_experiment_toml_is_printed(home):
     write(home, "a", toml.format("tiny"), net={})
     pool = ModulePool.discover(write(home, toml=toml.format("a"), net={}))
 
-    error = refusal(pool, SettingsError, experiment_name="tiny")
+    error = refusal(pool, SettingsError)
 
     assert str(error) == (
         f"{TOML}:2: modules.settings.net.load_weights_from_exp.exp_name: experiment 'tiny' takes "
@@ -123,7 +123,7 @@ def test_a_source_that_experiment_toml_replaces_closes_no_circle(home, linear):
     save(source / "data/module_ckps/best/net.pt", linear)
     pool = ModulePool.discover(write(home, net=from_exp("a")))
 
-    load_initial_weights(pool, experiment_name="tiny")
+    load_initial_weights(pool)
 
     assert torch.equal(pool.net.weight, linear["weight"])
 
@@ -134,7 +134,7 @@ def test_a_circle_among_others_ends_the_search(home, linear):
     save(source / "data/module_ckps/best/net.pt", linear)
     pool = ModulePool.discover(write(home, net=from_exp("a")))
 
-    load_initial_weights(pool, experiment_name="tiny")
+    load_initial_weights(pool)
 
     assert torch.equal(pool.net.weight, linear["weight"])
 
@@ -243,7 +243,8 @@ def test_a_setting_of_a_program_is_told_with_its_module(home, tmp_path):
 
     assert str(error) == (
         "module 'net', settings.load_weights_from_exp.exp_name: there is no experiment 'gone' in "
-        "data; there are: none\n  fix: train it first: pymodules new gone"
+        "data; there are: none\n"
+        "  fix: train it first: pymodules new gone, pymodules train gone"
     )
 
 
@@ -261,3 +262,29 @@ def test_an_override_on_the_command_line_is_told_to_be_one_and_nothing_is_writte
     ]
     assert "Traceback" not in done.stderr
     assert not (path / "data").exists()
+
+
+def test_two_values_for_one_tensor_are_refused(home, linear):
+    save(home / "module_ckps/a.pt", linear)
+    save(home / "module_ckps/b.pt", {**linear, "bias": linear["bias"] + 1})
+    twin = f"from modules.net import module\nsettings = {from_ckp('b.pt')}\n"
+    pool = ModulePool.discover(write(home, net=from_ckp("a.pt"), twin=twin))
+
+    error = refusal(pool, WeightMismatchError)
+
+    assert str(error) == (
+        "data/module_ckps/b.pt: net.bias and twin.bias are one tensor, and would get different "
+        "values\n  asked for by data/experiments/tiny/pymodules/modules/twin.py:2: "
+        "settings.load_weights_from_ckp\n  fix: load both from one checkpoint, or only one of them"
+    )
+
+
+def test_one_value_for_two_modules_that_share_it_is_loaded(home, linear):
+    save(home / "module_ckps/a.pt", {**linear, "bias": torch.tensor([-0.0])})
+    twin = f"from modules.net import module\nsettings = {from_ckp('a.pt')}\n"
+    pool = ModulePool.discover(write(home, net=from_ckp("a.pt"), twin=twin))
+
+    load_initial_weights(pool)
+
+    assert pool.twin.weight is pool.net.weight
+    assert torch.equal(pool.net.weight, linear["weight"])

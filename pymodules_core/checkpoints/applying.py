@@ -13,7 +13,7 @@ from torch import nn
 
 from pymodules_core.checkpoints.loading import LoadReport
 from pymodules_core.checkpoints.state_dicts import show_key, unwrap
-from pymodules_core.errors import CheckpointError, display_path
+from pymodules_core.errors import CheckpointError, WeightMismatchError, display_path
 
 logger = logging.getLogger("pymodules_core")
 
@@ -30,9 +30,11 @@ def apply_weights(loads: Iterable[Matched]) -> None:
         loads: Module, the weights that fit, and the report, of each module.
 
     Raises:
+        WeightMismatchError: One tensor of two modules, or under two keys, would get two values.
         CheckpointError: A module's own hook or ``set_extra_state`` raises.
     """
     loads = list(loads)
+    _refuse_torn_ties(loads)
     snapshots: list[_Snapshot] = []
     try:
         for module, state, report in loads:
@@ -63,6 +65,42 @@ def apply_weights(loads: Iterable[Matched]) -> None:
                 doubt,
                 display_path(report.source),
             )
+
+
+def _refuse_torn_ties(loads: Iterable[Matched]) -> None:
+    """Refuse two values for one tensor: the one that is copied last would win in silence."""
+    given: dict[int, tuple[str, torch.Tensor]] = {}
+    for module, state, report in loads:
+        inner = unwrap(module)
+        tensors = dict(
+            chain[tuple[str, torch.Tensor]](
+                inner.named_parameters(remove_duplicate=False),
+                inner.named_buffers(remove_duplicate=False),
+            )
+        )
+        for key, value in state.items():
+            if key not in tensors or not isinstance(value, torch.Tensor):
+                continue
+            name = f"{report.module_name}.{key}"
+            other, other_value = given.setdefault(id(tensors[key]), (name, value))
+            if not _same_bytes(value, other_value):
+                raise WeightMismatchError(
+                    f"{other} and {show_key(name)} are one tensor, and would get different values",
+                    file=report.source,
+                    key=report.module_name,
+                    found=name,
+                    fix="load both from one checkpoint, or only one of them",
+                )
+
+
+def _same_bytes(value: torch.Tensor, other: torch.Tensor) -> bool:
+    if value is other:
+        return True
+    if value.layout is not torch.strided or value.dtype != other.dtype:
+        return False
+    # As bytes: NaN is equal to NaN, and 8-bit floats have no comparison.
+    first, second = (t.contiguous().reshape(-1).view(torch.uint8) for t in (value, other))
+    return torch.equal(first, second)
 
 
 @attrs.frozen

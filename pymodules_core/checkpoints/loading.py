@@ -45,6 +45,11 @@ class LoadReport:
     doubtful: Mapping[str, str]
     coverage: float
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of the module came from the file, and all of the file went into it."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
     def __str__(self) -> str:
         parts = [f"{self.module_name}: {len(self.loaded)} tensors loaded, {self.coverage:.0f}%"]
         labels = ("missing", "unexpected", "mismatched", "renamed", "doubtful")

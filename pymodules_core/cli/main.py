@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import click
 
-from pymodules_core.errors import PymodulesError
+from pymodules_core.errors import PymodulesError, display_path
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -128,6 +128,17 @@ def run(arguments: list[str]) -> int:
         # `pymodules list | head`: nobody reads on, and the interpreter must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # Not writable, a file where a folder belongs: the machine's state, no bug of ours.
+        where = f"{display_path(Path(error.filename))}: " if error.filename else ""
+        click.echo(
+            f"error: {where}{error.strerror or error}\n"
+            "  fix: make it writable, or choose another --data-home",
+            err=True,
+        )
+        if is_debug:
+            traceback.print_exc()
+        return 1
     except Exception:  # noqa: BLE001  the last resort: a bug of ours is said to be one
         traceback.print_exc()
         click.echo(

@@ -21,8 +21,9 @@ def command(name: str, template: str, data_home: Path | None) -> None:
     Templates: classifier (encoder and head), distill (a student and a frozen teacher), gan
     (generator and discriminator with two optimizers).
     """
+    from pymodules_core.discovery.weight_sources import find_source_experiments
     from pymodules_core.errors import (
-        ExistingRunError,
+        ExperimentExistsError,
         SettingsError,
         closest_match,
         display_path,
@@ -38,9 +39,10 @@ def command(name: str, template: str, data_home: Path | None) -> None:
             found=template,
             closest=closest_match(template, templates),
         )
-    target = experiment_path(default_data_home(data_home), name)
+    home = default_data_home(data_home)
+    target = experiment_path(home, name)
     if target.exists():
-        raise ExistingRunError(
+        raise ExperimentExistsError(
             "there is an experiment of that name",
             file=target,
             found=name,
@@ -56,6 +58,12 @@ def command(name: str, template: str, data_home: Path | None) -> None:
     for file in sorted(path for path in target.rglob("*") if path.is_file()):
         click.echo(f"  {file.relative_to(target)}")
     where = f" --data-home {data_home}" if data_home else ""
+    for source_name in find_source_experiments(target):
+        if not experiment_path(home, source_name).exists():
+            click.echo(
+                f"first: pymodules new {source_name}{where}, then pymodules train {source_name}"
+                f"{where}: its weights are the start of some modules"
+            )
     click.echo(f"next: pymodules check {name}{where}, then pymodules train {name}{where}")
 
 

@@ -1,7 +1,5 @@
 """``pymodules status``: how far the runs of a data home are, read from ``run.json``."""
 
-import os
-import platform
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,14 +76,7 @@ def _state(path: Path, run: "RunFile | None") -> str:
 
     if run is None:
         return "unreadable" if (path / "data" / RUN_FILE_NAME).exists() else "not trained"
-    if run.state == "running" and run.host == platform.node():
-        try:
-            os.kill(run.process, 0)
-        except (ProcessLookupError, OverflowError):
-            return "killed"
-        except PermissionError:
-            return run.state
-    return run.state
+    return "killed" if run.state == "running" and run.is_at_work is False else run.state
 
 
 def _best_text(best: dict[str, Any] | None) -> str:

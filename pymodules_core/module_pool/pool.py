@@ -27,6 +27,8 @@ from pymodules_core.specs import CodeOrigin, Origin
 if TYPE_CHECKING:
     from typing import Self
 
+    from pymodules_core.discovery.module_files import ExperimentFiles
+
 
 @attrs.frozen(eq=False, kw_only=True)
 class PoolEntry:
@@ -56,17 +58,25 @@ class ModulePool(Mapping[str, nn.Module]):
         entries: The modules, in any order.
         data_home: Where weights are looked up.
         seed: The seed the modules were built with.
+        experiment: The experiment they belong to.
 
     Raises:
         SharedParameterError: A frozen and a trained module hold one parameter.
     """
 
     def __init__(
-        self, entries: Iterable[PoolEntry], *, data_home: Path = Path("data"), seed: int = 0
+        self,
+        entries: Iterable[PoolEntry],
+        *,
+        data_home: Path = Path("data"),
+        seed: int = 0,
+        experiment: Experiment | None = None,
     ) -> None:
         self._entries = {e.name: e for e in sorted(entries, key=lambda entry: entry.name)}
         self._data_home = data_home
         self._seed = seed
+        self._experiment = experiment
+        self._files: ExperimentFiles | None = None
         self.pending_weights = {
             name for name, e in self._entries.items() if e.settings.weights_source is not None
         }
@@ -98,8 +108,7 @@ class ModulePool(Mapping[str, nn.Module]):
         Raises:
             PymodulesError: Anything that keeps a module from being built, with where and why.
         """
-        if not isinstance(experiment, Experiment):
-            experiment = Experiment.open(experiment, data_home=data_home)
+        experiment = Experiment.open(experiment, data_home=data_home)
         plugins = plugins or PluginManager.for_experiment(experiment)
         settings = experiment.settings
         provided = plugins.provided_specs()
@@ -134,7 +143,10 @@ class ModulePool(Mapping[str, nn.Module]):
             )
             for name, spec in by_name.items()
         ]
-        return cls(entries, data_home=experiment.data_home, seed=seed)
+        pool = cls(entries, data_home=experiment.data_home, seed=seed, experiment=experiment)
+        # Imports inside functions of the files, and pickling, need the files as long as the pool.
+        pool._files = plugins.files
+        return pool
 
     @classmethod
     def from_modules(
@@ -219,6 +231,11 @@ class ModulePool(Mapping[str, nn.Module]):
     def origins(self) -> Mapping[str, Origin]:
         """Name to origin."""
         return {name: entry.origin for name, entry in self._entries.items()}
+
+    @property
+    def experiment(self) -> Experiment | None:
+        """The experiment the modules belong to; None for those that a program built itself."""
+        return self._experiment
 
     @property
     def data_home(self) -> Path:

@@ -1,6 +1,10 @@
 """``pymodules status``: what it tells of runs that ended, were killed, or cannot be read."""
 
 import json
+import platform
+import subprocess
+import sys
+import time
 
 import pytest
 from support import TINY_TASK, start_command, write_experiment
@@ -42,6 +46,37 @@ def test_status_tells_a_killed_run_from_a_running_one(home, capsys):
     assert exited.returncode == 0
     assert json.loads((path / "data/run.json").read_text())["state"] == "running"
     assert json.loads(capsys.readouterr().out)[0]["state"] == "killed"
+
+
+def test_the_run_of_a_live_process_is_not_moved_from_under_it(home, tmp_path):
+    path = write_experiment(
+        home,
+        task=TINY_TASK.replace(
+            "    return mse_loss",
+            f"""
+    import pathlib, time
+    while not pathlib.Path({str(tmp_path / "go")!r}).exists():
+        time.sleep(0.01)
+    return mse_loss""",
+            1,
+        ),
+    )
+    command = [sys.executable, "-m", "pymodules_core", "train", "tiny"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while not (path / "data" / "module_ckps" / "best").exists():
+            time.sleep(0.05)
+
+        refused = start_command("train", "tiny", "--reset")
+        (tmp_path / "go").touch()
+
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        "error: data/experiments/tiny/data: experiment 'tiny' is being trained by process "
+        f"{process.pid} on {platform.node()}\n"
+        f"  fix: wait for it, or stop it: kill {process.pid}\n"
+    )
+    assert process.returncode == 0
+    assert not (path / "data.1").exists()
 
 
 @pytest.mark.parametrize(

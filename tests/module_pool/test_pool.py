@@ -1,7 +1,10 @@
 """The module pool: a mapping of modules, each built under its own random stream."""
 
+import gc
 import pickle
 import random
+import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -240,3 +243,17 @@ def test_include_and_exclude_choose_by_pattern(tmp_path, caplog):
     assert caplog.messages == [
         "modules.include: 'foo*' matches no module; there are: dec, enc_a, enc_b, enc_c"
     ]
+
+
+def test_a_pool_that_is_gone_leaves_no_module_behind(tmp_path):
+    path = write_experiment(tmp_path, modules={"net": TINY_MODULE, "_helper": ""})
+    gc.collect()  # pools of other tests
+    before = set(sys.modules)
+    pool = ModulePool.discover(path)
+    net = weakref.ref(pool.net)
+
+    assert set(sys.modules) != before
+    del pool
+    gc.collect()
+    assert net() is None
+    assert set(sys.modules) == before

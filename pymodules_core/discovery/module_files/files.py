@@ -7,6 +7,7 @@ import logging
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ _copies = itertools.count(1)
 class ExperimentFiles:
     """Imports the files below one ``pymodules`` folder under private names.
 
+    The names leave ``sys.modules`` with this object, which the pool holds: a sweep of many runs in
+    one process keeps none of their modules.
+
     Args:
         folder: The experiment's ``pymodules`` folder.
         slow_import_s: Seconds after which an import that still runs prints every thread's stack.
@@ -38,6 +42,7 @@ class ExperimentFiles:
         self.folder = folder.absolute()
         self._package = encode_package(self.folder, next(_copies))
         self._slow_import_s = slow_import_s
+        weakref.finalize(self, _forget, self._package).atexit = False
 
     def load(self, relative_name: str) -> ModuleType:
         """Import ``modules.encoder`` or ``task``, or give what was imported before.
@@ -112,6 +117,14 @@ def file_in_folder(error: BaseException, folder: Path) -> Path | None:
     """Give the file of the innermost frame of ``error`` that runs a file of ``folder``."""
     frame = _innermost_frame(error, folder)
     return Path(frame.filename) if frame else None
+
+
+def _forget(package: str) -> None:
+    for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
+        del sys.modules[name]
+    # An import also makes a package an attribute of its parent.
+    parent, _, key = package.rpartition(".")
+    vars(sys.modules[parent]).pop(key, None)
 
 
 def _is_about_encoding(error: SyntaxError) -> bool:
