@@ -4,10 +4,12 @@ A function named after a hook is its implementation; any other is a helper, unle
 close to a hook's that it must be a slip.
 """
 
+import ast
 import difflib
 import inspect
 from collections.abc import Callable
-from types import ModuleType
+from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any
 
 from pymodules_core.discovery.implementations import HOOK_NAMES
@@ -54,19 +56,48 @@ def register_task_file(plugins: PluginManager, experiment: Experiment) -> Module
             raise TaskError(
                 f"{name} is {type(value).__name__}, expected a function",
                 file=file,
+                line=line_of_name(file, name),
                 found=value,
                 fix=f"write def {name}(...)",
             )
+        if inspect.isfunction(value):  # defined here or imported
+            _check_arguments(name, value)
     for name, function in functions.items():
-        if name in HOOK_NAMES:
-            _check_arguments(name, function)
-        elif not name.startswith("_"):
-            _check_slip(name, function, set(functions))
+        if name not in HOOK_NAMES and not name.startswith("_"):
+            _check_slip(name, function, set(vars(namespace)))
     record = PluginRecord(name=TASK_NAME, origin=FileOrigin(file))
     plugins.register(namespace, record=record, undecorated=True)
     if record.failure is not None:
         raise TaskError(record.failure.reason, file=file) from record.failure.error
     return namespace
+
+
+def line_of_name(file: Path, name: str) -> int | None:
+    """Give the line where a file binds ``name`` last, at its top level."""
+    lines = [
+        node.lineno for node in ast.parse(file.read_bytes()).body if name in _names_bound_by(node)
+    ]
+    return lines[-1] if lines else None
+
+
+def code_of(function: Callable[..., Any]) -> CodeType | None:
+    """Give the code a person wrote, below decorators such as ``torch.no_grad()``."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _names_bound_by(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {alias.asname or alias.name for alias in node.names}
+    targets = [*getattr(node, "targets", []), getattr(node, "target", None)]
+    return {
+        name.id
+        for target in filter(None, targets)
+        for name in ast.walk(target)
+        if isinstance(name, ast.Name)
+    }
 
 
 def _check_slip(name: str, function: Callable[..., Any], defined: set[str]) -> None:
@@ -75,8 +106,7 @@ def _check_slip(name: str, function: Callable[..., Any], defined: set[str]) -> N
     if near:
         raise TaskError(
             f"function {name!r} is no hook, and {near[0]!r} is missing",
-            file=function.__code__.co_filename,
-            line=function.__code__.co_firstlineno,
+            **_place_of(function),
             found=name,
             closest=near[0],
             fix=f"rename it to {near[0]!r}, or to something less like it if it is a helper",
@@ -86,19 +116,35 @@ def _check_slip(name: str, function: Callable[..., Any], defined: set[str]) -> N
 def _check_arguments(hook_name: str, function: Callable[..., Any]) -> None:
     allowed = _hook_arguments(hook_name)
     for name, parameter in inspect.signature(function).parameters.items():
+        has_default = parameter.default is not parameter.empty
+        near = None
         if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
             problem = f"takes {parameter}, and hooks pass arguments by name"
-        elif name not in allowed and parameter.default is parameter.empty:
+            fix = f"write the ones it needs instead of {parameter}"
+        elif name in allowed and has_default:
+            problem = f"argument {name!r} has a default, and such arguments are never passed"
+            fix = f"remove the default of {name!r}"
+        elif parameter.kind is parameter.KEYWORD_ONLY and not has_default:
+            problem = f"argument {name!r} is keyword-only, and such arguments are never passed"
+            fix = "remove the * before it"
+        elif name not in allowed and not has_default:
             problem = f"wants argument {name!r}"
+            near = closest_match(name, allowed)
+            fix = f"rename it to {near!r}" if near else "remove it, or give it a default"
         else:
             continue
         raise TaskError(
             f"{hook_name}: {problem}; it may take {list_words(allowed)}",
-            file=function.__code__.co_filename,
-            line=function.__code__.co_firstlineno,
+            **_place_of(function),
             found=name,
-            closest=closest_match(name, allowed),
+            closest=near,
+            fix=fix,
         )
+
+
+def _place_of(function: Callable[..., Any]) -> dict[str, Any]:
+    code = code_of(function)
+    return {} if code is None else {"file": code.co_filename, "line": code.co_firstlineno}
 
 
 def _hook_arguments(hook_name: str) -> list[str]:

@@ -82,6 +82,8 @@ class RunHooks:
     def run_failed(self, run: "Run", error: BaseException) -> None:
         """The run ends with an error or an interrupt; checkpoints so far are intact. Once a run.
 
+        What it raises itself is a warning, so that it never hides why the run failed.
+
         Args:
             run: The run.
             error: What ended it.

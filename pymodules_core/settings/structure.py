@@ -144,11 +144,10 @@ def _walk(error: BaseException, path: KeyPath) -> list[Problem]:
             found += _walk(inner, path)
         return found
     if isinstance(error, cattrs.IterableValidationError):
-        return [
-            problem
-            for inner, note in error.group_exceptions()[0]
-            for problem in _walk(inner, (*path, str(note.index)))
-        ]
+        items, whole = error.group_exceptions()
+        found = [p for inner, note in items for p in _walk(inner, (*path, str(note.index)))]
+        # A tuple of the wrong length is no fault of one item.
+        return found + [problem for inner in whole for problem in _walk(inner, path)]
     return [Problem(path, str(error))]
 
 

@@ -45,7 +45,7 @@ def check_experiment(experiment: Experiment, *, load_installed: bool = True) -> 
         if loops.eval_batches is not None:
             metrics = loops.evaluate(_FirstBatch(loops.eval_batches))
             yield f"one eval step: {_join(metrics)}"
-            value = checkpoints.best.read(metrics)
+            value = session.monitored(checkpoints, metrics)
             yield f"monitor {checkpoints.best.monitor} = {value:.4g}"
         checkpoints.commit(LAST, epoch=1, step=run.step)
         for pool_name in (FRZN, LAST):
@@ -59,6 +59,11 @@ class _FirstBatch(Batches):
 
     def __init__(self, batches: Batches) -> None:
         self._whole = batches
+
+    @property
+    def promised(self) -> int:
+        """One."""
+        return 1
 
     @property
     def length(self) -> int:

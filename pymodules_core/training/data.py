@@ -64,6 +64,7 @@ class Batches:
         self._sampler: EpochSampler | None = None
         self._generator: torch.Generator | None = None
         _check_data(data, f"{phase}_data", settings)
+        self._is_own_loader = isinstance(data, Dataset) and not isinstance(data, IterableDataset)
         if isinstance(data, Dataset):
             self._generator = torch.Generator()
             if phase == "train" and not isinstance(data, IterableDataset):
@@ -79,6 +80,11 @@ class Batches:
         elif isinstance(data, DataLoader):
             self._generator = _own_generator(data)
         self._batches: Iterable[Any] = data
+
+    @property
+    def promised(self) -> int | None:
+        """Batches that an epoch has to give: known where the trainer batches a dataset itself."""
+        return self.length if self._is_own_loader else None
 
     @property
     def length(self) -> int | None:

@@ -64,7 +64,7 @@ class Loops:
             TrainingError: A step raises, or a loss is not finite.
         """
         run, units = self.run, self.units.values()
-        averages = run.start_pass()
+        averages = run.start_pass(is_evaluation=False)
         step = self.task.step("train_step", run)
         run.module_pool.set_training(training=True)
         autocast = _autocast(self.precision)
@@ -87,7 +87,7 @@ class Loops:
                 unit.flush()
                 unit.check_finite()
         if not count and not should_stop():
-            raise _no_batch("train_data", self.task)
+            raise self._no_batch("train_data")
         return self._finish("train_step", averages)
 
     def evaluate(self, batches: Batches) -> dict[str, float]:
@@ -101,7 +101,7 @@ class Loops:
             StepError: ``eval_step`` raises.
         """
         run = self.run
-        averages = run.start_pass()
+        averages = run.start_pass(is_evaluation=True)
         step = self.task.step("eval_step", run)
         run.module_pool.set_training(training=False)
         autocast = _autocast(self.precision)
@@ -113,8 +113,18 @@ class Loops:
                     run.take_eval_result(step(batch))
                 count += 1
         if not count:
-            raise _no_batch("eval_data", self.task)
+            raise self._no_batch("eval_data")
         return self._finish("eval_step", averages)
+
+    def end_epoch(self, monitored: float | None) -> None:
+        """Step the schedulers that follow epochs.
+
+        Raises:
+            StepError: A scheduler raises.
+        """
+        with self.task.errors("schedulers", note=lambda: f" (epoch {self.run.epoch})"):
+            for unit in self.units.values():
+                unit.end_epoch(monitored)
 
     def _progress(
         self, phase: str, batches: Batches, averages: MetricAverages
@@ -137,21 +147,38 @@ class Loops:
                     if clock() >= refresh_at:
                         reporter.pass_advanced(done, averages.running_means())
                         refresh_at = clock() + REFRESH_S
+                if (promised := batches.promised) is not None and done < promised:
+                    raise TaskError(
+                        f"{phase}_data ended after {done} of {promised} batches",
+                        found=done,
+                        fix="an item that raises StopIteration ends the data: look for next(...)",
+                    )
         finally:
             reporter.pass_ended(done)
 
     def _finish(self, where: str, averages: MetricAverages) -> dict[str, float]:
-        with self.task.errors(where):
+        with self.task.errors(where, note=lambda: f" (epoch {self.run.epoch})"):
             means = averages.means()
             averages.reset_stateful()
         return means
 
     def _errors(self, where: str, count: Callable[[], int]) -> TaskErrors:
         """Add epoch, step and batch to what a step raises, and the task's file and line."""
-        run = self.run
-        return self.task.errors(
-            where,
-            note=lambda: f" (epoch {run.epoch}, step {run.step + 1}, batch {count() + 1})",
+        run, is_step = self.run, where == "train_step"
+
+        def note() -> str:
+            step = f"step {run.step + 1}, " if is_step else ""
+            return f" (epoch {run.epoch}, {step}batch {count() + 1})"
+
+        return self.task.errors(where, note=note)
+
+    def _no_batch(self, name: str) -> TaskError:
+        return TaskError(
+            f"{name} gave no batch in epoch {self.run.epoch}",
+            file=self.task.file,
+            line=self.task.first_line(name),
+            key=name,
+            fix="return data that is not empty and can be read again each epoch",
         )
 
 
@@ -159,12 +186,3 @@ def _autocast(precision: Precision) -> AbstractContextManager[Any]:
     if precision.dtype is None:
         return nullcontext()
     return torch.autocast(precision.device_type, dtype=precision.dtype)
-
-
-def _no_batch(name: str, task: Task) -> TaskError:
-    return TaskError(
-        f"{name} gave no batch",
-        file=task.file,
-        key=name,
-        fix="return data that is not empty and can be read again each epoch",
-    )

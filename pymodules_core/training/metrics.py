@@ -22,6 +22,28 @@ class StatefulMetric(Protocol):
         """Forget all batches."""
 
 
+def check_metric(name: Any, value: Any) -> None:
+    """Refuse what ``MetricAverages.add`` would.
+
+    Raises:
+        TaskError: ``name`` is no string, or ``value`` no metric.
+    """
+    if not isinstance(name, str):
+        raise TaskError(
+            f"a metric is called {name!r}, expected str", found=name, fix=f"call it {str(name)!r}"
+        )
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1:
+            raise TaskError(
+                f"metric {name!r} has shape {list(value.shape)}, expected one number",
+                key=name,
+                found=list(value.shape),
+                fix="average it: value.mean()",
+            )
+    elif not isinstance(value, int | float | StatefulMetric):
+        _as_float(name, value)
+
+
 class MetricAverages:
     """Weighted means by name, for one pass over the data.
 
@@ -47,11 +69,7 @@ class MetricAverages:
         """
         if isinstance(value, torch.Tensor):
             if value.numel() != 1:
-                raise TaskError(
-                    f"metric {name!r} has shape {list(value.shape)}, expected one number",
-                    key=name,
-                    fix="average it: value.mean()",
-                )
+                check_metric(name, value)
             if value.device.type == "cpu":
                 value = value.item()
             else:
@@ -65,6 +83,7 @@ class MetricAverages:
             self._totals[name] += value * weight
             self._weights[name] += weight
         else:
+            check_metric(name, value)
             self._totals[name] = value * weight
             self._weights[name] = weight
 

@@ -1,5 +1,6 @@
 """``run.optimize``: which losses update which optimizer, and a task's optimizers as units."""
 
+import math
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pymodules_core.errors import TaskError, closest_match, list_words
+from pymodules_core.errors import TaskError
+from pymodules_core.module_pool import ModulePool
 from pymodules_core.settings import OptimizerSettings
 from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
 
@@ -33,15 +35,27 @@ class OptimizeBlock:
         name: The optimizer's name.
         total: Sum of the losses, detached; None before the first.
         is_open: The block has begun and not ended.
+        is_over: The block has begun and ended.
     """
 
-    __slots__ = ("_closed", "_stepped", "_taken", "_unit", "is_open", "loss", "name", "total")
+    __slots__ = (
+        "_closed",
+        "_stepped",
+        "_taken",
+        "_unit",
+        "is_open",
+        "is_over",
+        "loss",
+        "name",
+        "total",
+    )
 
     def __init__(self, unit: OptimizerUnit, stepped: set[str]) -> None:
         self.loss: Tensor | None = None
         self.total: Tensor | None = None
         self.name = unit.name
         self.is_open = False
+        self.is_over = False
         self._unit = unit
         self._stepped = stepped
         self._taken: bool | None = None
@@ -70,7 +84,7 @@ class OptimizeBlock:
             if error is None:
                 self._finish()
         finally:
-            self.is_open = False
+            self.is_open, self.is_over = False, True
             for parameter in self._closed:
                 parameter.requires_grad = True
 
@@ -106,18 +120,8 @@ def make_units(
         skip_nonfinite: See ``OptimizerUnit``.
 
     Raises:
-        TaskError: A parameter belongs to two optimizers, or settings name no optimizer.
+        TaskError: A parameter belongs to two optimizers.
     """
-    for kind, names in (("optimizers", settings), ("schedulers", schedulers)):
-        for name in names:
-            if name not in optimizers:
-                raise TaskError(
-                    f"{kind}.{name}: there is no optimizer {name!r}; "
-                    f"there are: {list_words(optimizers)}",
-                    key=f"{kind}.{name}",
-                    found=name,
-                    closest=closest_match(name, optimizers),
-                )
     taken: dict[int, str] = {}
     units = {}
     for name, optimizer in optimizers.items():
@@ -141,6 +145,48 @@ def make_units(
             skip_nonfinite=skip_nonfinite,
         )
     return units
+
+
+def check_owned(name: str, optimizer: Optimizer, pool: ModulePool) -> None:
+    """Refuse an optimizer that a run could not use.
+
+    Args:
+        name: Its name.
+        optimizer: The optimizer.
+        pool: Holds all that is saved.
+
+    Raises:
+        TaskError: It owns a parameter that is frozen or in no module of the pool, or its learning
+            rate is not finite.
+    """
+    owners = {
+        id(parameter): (module_name, key)
+        for module_name, module in pool.items()
+        for key, parameter in module.named_parameters()
+    }
+    for group in optimizer.param_groups:
+        # Adam refuses NaN itself, SGD takes it.
+        if not math.isfinite(rate := float(group.get("lr", 0.0))):
+            raise TaskError(
+                f"optimizer {name!r} has the learning rate {rate}",
+                found=rate,
+                fix="give it a finite one",
+            )
+        for parameter in group["params"]:
+            owner = owners.get(id(parameter))
+            if owner is None:
+                raise TaskError(
+                    f"optimizer {name!r} owns a parameter of shape {list(parameter.shape)} "
+                    "that is in no module of the pool, so it would never be saved",
+                    fix="put it into a module of the pool",
+                )
+            if pool.is_frozen(owner[0]):
+                raise TaskError(
+                    f"optimizer {name!r} owns {owner[0]}.{owner[1]}, and module {owner[0]!r} is "
+                    "frozen",
+                    found=".".join(owner),
+                    fix=f'leave it out of the optimizer, or set "frozen": False for {owner[0]!r}',
+                )
 
 
 def is_scheduler(value: object) -> bool:

@@ -197,7 +197,9 @@ def _check_loss(loss: Any, name: str) -> None:
         raise TaskError(
             f"the loss of optimizer {name!r} is {type(loss).__name__}, expected a tensor",
             found=loss,
-            fix="return the loss tensor itself, not loss.item()",
+            fix="give the loss tensor itself, not loss.item()"
+            if isinstance(loss, int | float)
+            else "give the tensor alone; other numbers are metrics",
         )
     if loss.numel() != 1:
         raise TaskError(

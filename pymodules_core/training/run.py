@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from pymodules_core.errors import TaskError, closest_match, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
-from pymodules_core.training.metrics import MetricAverages
+from pymodules_core.training.metrics import MetricAverages, check_metric
 from pymodules_core.training.optimize import OptimizeBlock
 from pymodules_core.training.optimizer_unit import OptimizerUnit
 
@@ -57,6 +57,7 @@ class Run:
         self.batch_size = 1
         self._units = units
         self._averages = MetricAverages()
+        self._is_evaluating = False
         self._stepped: set[str] = set()
         self._blocks: list[OptimizeBlock] = []
         self._logged: list[tuple[str, Any]] = []
@@ -81,6 +82,7 @@ class Run:
         Raises:
             TaskError: ``value`` is neither.
         """
+        check_metric(name, value)
         self._logged.append((name, value.detach() if isinstance(value, torch.Tensor) else value))
 
     def optimize(self, name: str = "main") -> OptimizeBlock:
@@ -90,7 +92,7 @@ class Run:
             name: The optimizer; ``main`` where the task gave a single one.
 
         Raises:
-            TaskError: No such optimizer, or another block is still open.
+            TaskError: No such optimizer, another block is not over yet, or nothing trains.
         """
         unit = self._units.get(name)
         if unit is None:
@@ -98,19 +100,30 @@ class Run:
                 f"run.optimize: there is no optimizer {name!r}; there are: "
                 f"{list_words(self._units)}",
                 found=name,
-                closest=closest_match(name, self._units),
+                closest=closest_match(str(name), self._units),
+                fix="name one that optimizers returns",
             )
+        if self._is_evaluating:
+            raise TaskError(
+                f"run.optimize({name!r}) is in eval_step, which computes no gradients",
+                found=name,
+                fix="optimize in train_step",
+            )
+        self._check_entered()
         if self._blocks and self._blocks[-1].is_open:
             raise TaskError(
-                f"run.optimize({name!r}) is inside another run.optimize block",
+                f"run.optimize({name!r}) is inside the block of "
+                f"run.optimize({self._blocks[-1].name!r})",
+                found=name,
                 fix="close the first block before the second",
             )
         block = OptimizeBlock(unit, self._stepped)
         self._blocks.append(block)
         return block
 
-    def start_pass(self) -> MetricAverages:
+    def start_pass(self, *, is_evaluation: bool) -> MetricAverages:
         """Begin a pass over data with empty averages; the loops call it."""
+        self._is_evaluating = is_evaluation
         self._averages = MetricAverages()
         self._logged.clear()
         return self._averages
@@ -130,8 +143,16 @@ class Run:
             TaskError: The result fits neither one optimizer nor ``run.optimize`` blocks.
         """
         if self._blocks:
+            self._check_entered()
             if isinstance(result, Mapping):
                 self._add_metrics(result)
+            elif result is not None:
+                raise TaskError(
+                    f"train_step returns {type(result).__name__}, and run.optimize took its losses "
+                    "already",
+                    found=result,
+                    fix="return nothing or a dict of metrics; a further loss needs a block",
+                )
             else:
                 self._add_metrics(
                     {f"loss_{b.name}": b.total for b in self._blocks if b.total is not None}
@@ -169,6 +190,16 @@ class Run:
         """Optimizers that this step updated."""
         return frozenset(self._stepped)
 
+    def _check_entered(self) -> None:
+        """Refuse a block without ``with``: its loss would train nothing."""
+        if self._blocks and not (self._blocks[-1].is_open or self._blocks[-1].is_over):
+            name = self._blocks[-1].name
+            raise TaskError(
+                f"run.optimize({name!r}) is called without 'with', so nothing would learn",
+                found=name,
+                fix=f'with run.optimize("{name}") as step: step.loss = ...',
+            )
+
     def _add_metrics(self, metrics: Mapping[str, Any]) -> None:
         averages, size = self._averages, self.batch_size
         for name, value in metrics.items():
@@ -187,10 +218,12 @@ class Run:
                 fix=f'with run.optimize("{names[0]}") as step: step.loss = ...',
             )
         if isinstance(result, Mapping) and "loss" in result:
-            return TaskError("train_step returns None as 'loss'", fix="return the loss tensor")
+            return TaskError("train_step returns None as 'loss'", fix="give the loss tensor")
         if isinstance(result, Mapping):
             return TaskError(
                 f"train_step returns a dict without 'loss'; it has: {list_words(result)}",
+                found=list(result),
                 closest=closest_match("loss", map(str, result)),
+                fix='return {"loss": loss, ...}',
             )
         return TaskError("train_step returns None", fix='return the loss, or {"loss": loss, ...}')

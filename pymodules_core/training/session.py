@@ -3,14 +3,23 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import torch
 from torch.nn import Parameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pymodules_core.checkpoints import CheckpointManager, LoadReport
 from pymodules_core.discovery import PluginManager
-from pymodules_core.errors import TaskError, list_words
+from pymodules_core.errors import (
+    CheckpointError,
+    SettingsError,
+    TaskError,
+    closest_match,
+    list_words,
+)
 from pymodules_core.experiment import Experiment
 from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.module_pool import ModulePool, derive_seed, seed_everything
@@ -80,7 +89,7 @@ class Session:
         device = choose_device(train.device)
         plugins = PluginManager.for_experiment(experiment, load_installed=load_installed)
         pool = ModulePool.discover(experiment, plugins=plugins)
-        reports = load_initial_weights(pool, experiment_name=experiment.name)
+        reports = load_initial_weights(pool)
         task = Task.load(plugins, experiment)
         pool.to(device)
         # From here on the run draws from the global streams; what was built before has its own.
@@ -90,12 +99,14 @@ class Session:
         optimizers = task.optimizers(pool)
         precision = Precision(device_type=device.type, dtype=_DTYPES[train.precision])
         owners = trained_parameters(pool)
+        schedulers = task.schedulers(
+            optimizers, epochs=train.epochs, steps_per_epoch=train_batches.length
+        )
+        _check_optimizer_settings(experiment, optimizers, schedulers)
         with task.errors("optimizers", TaskError):
             units = make_units(
                 optimizers,
-                schedulers=task.schedulers(
-                    optimizers, epochs=train.epochs, steps_per_epoch=train_batches.length
-                ),
+                schedulers=schedulers,
                 settings=settings.optimizers,
                 owners=owners,
                 precision=precision,
@@ -145,6 +156,19 @@ class Session:
             keep_epochs=self.experiment.settings.checkpoints.keep_epochs,
         )
 
+    def monitored(self, checkpoints: CheckpointManager, metrics: Mapping[str, float]) -> float:
+        """Give the value that decides about ``best``.
+
+        Raises:
+            CheckpointError: ``metrics`` lacks it; with the line of ``train.monitor``.
+        """
+        try:
+            return checkpoints.best.read(metrics)
+        except CheckpointError as error:
+            error.file = self.experiment.config_file
+            error.line = self.experiment.line_of(("train", "monitor"))
+            raise
+
 
 def trained_parameters(pool: ModulePool) -> dict[Parameter, str]:
     """Give each parameter that may learn with its ``module.parameter`` name, shared ones once."""
@@ -159,13 +183,41 @@ def trained_parameters(pool: ModulePool) -> dict[Parameter, str]:
 
 def _batches(task: Task, phase: Phase, experiment: Experiment, device: torch.device) -> Batches:
     data = task.data(phase)
-    with task.errors(f"{phase}_data"):
+    with task.errors(f"{phase}_data", TaskError):
         return Batches(
             data,
             phase=phase,
             settings=experiment.settings.train,
             pin_memory=device.type == "cuda",
         )
+
+
+def _check_optimizer_settings(
+    experiment: Experiment, optimizers: Mapping[str, Optimizer], schedulers: Mapping[str, Any]
+) -> None:
+    for name, settings in experiment.settings.optimizers.items():
+        if name not in optimizers:
+            near = closest_match(name, optimizers)
+            raise SettingsError(
+                f"optimizers.{name}: there is no optimizer {name!r}; "
+                f"there are: {list_words(optimizers)}",
+                file=experiment.config_file,
+                line=experiment.line_of(("optimizers", name)),
+                key=f"optimizers.{name}",
+                found=name,
+                closest=near,
+                fix=f"write [optimizers.{near or next(iter(optimizers))}]",
+            )
+        if settings.schedule == "step" and isinstance(schedulers.get(name), ReduceLROnPlateau):
+            raise SettingsError(
+                f"optimizers.{name}.schedule: 'step' does not fit ReduceLROnPlateau, which needs "
+                "the metric of an epoch",
+                file=experiment.config_file,
+                line=experiment.line_of(("optimizers", name, "schedule")),
+                key=f"optimizers.{name}.schedule",
+                found="step",
+                fix='schedule = "epoch"',
+            )
 
 
 def _report_untrained(

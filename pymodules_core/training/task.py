@@ -1,6 +1,6 @@
 """The task of a run: its functions, called with what they ask for; errors name the line."""
 
-import math
+import inspect
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,13 +12,22 @@ from torch.optim import Optimizer
 from pymodules_core.discovery.implementations import HookImplementation
 from pymodules_core.discovery.module_files.files import file_in_folder, line_in_folder
 from pymodules_core.discovery.plugin_manager import PluginManager
-from pymodules_core.discovery.task_file import TASK_NAME, register_task_file
-from pymodules_core.errors import PymodulesError, StepError, TaskError, list_words
+from pymodules_core.discovery.task_file import (
+    TASK_NAME,
+    code_of,
+    register_task_file,
+)
+from pymodules_core.errors import (
+    PymodulesError,
+    StepError,
+    TaskError,
+    closest_match,
+    list_words,
+)
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool, seed_everything
-from pymodules_core.settings import structure
-from pymodules_core.settings.structure import is_structured
-from pymodules_core.training.optimize import is_scheduler
+from pymodules_core.training.config import make_config
+from pymodules_core.training.optimize import check_owned, is_scheduler
 from pymodules_core.training.run import Run
 
 _REQUIRED = ("train_data", "optimizers", "train_step")
@@ -26,7 +35,8 @@ _FUNCTIONS = ("train_data", "eval_data", "optimizers", "schedulers", "train_step
 MAIN_OPTIMIZER = "main"
 
 _WORKER_ERROR = re.compile(
-    r"^Caught \w+ in DataLoader worker process [\s\S]*\n(?P<reason>\S.*)\s*$"
+    r"^Caught (?P<type>\w+) in DataLoader worker process "
+    r"[\s\S]*\n(?:[\w.]+\.)?(?P<reason>(?P=type)(?:: [\s\S]*)?)$"
 )
 _FRAME = re.compile(r'File "(?P<file>[^"\n]+)", line (?P<line>\d+)')
 
@@ -63,17 +73,8 @@ class Task:
             found = [i for i in plugins.implementations(name) if i.record.name == TASK_NAME]
             if found:
                 functions[name] = found[0]
-        missing = [name for name in _REQUIRED if name not in functions]
-        if ("eval_data" in functions) != ("eval_step" in functions):
-            missing += {"eval_data", "eval_step"} - set(functions)
-        if missing:
-            raise TaskError(
-                f"the task lacks {list_words(missing)}",
-                file=experiment.task_file,
-                found=missing,
-                fix=f"write def {missing[0]}(...) in it",
-            )
-        return cls(experiment.task_file, functions, _make_config(namespace, experiment))
+        _check_complete(namespace, functions, experiment.task_file)
+        return cls(experiment.task_file, functions, make_config(namespace, experiment))
 
     @property
     def has_eval(self) -> bool:
@@ -97,15 +98,28 @@ class Task:
             result = self._functions["optimizers"](
                 {"module_pool": module_pool, "config": self.config}
             )
+            if not isinstance(result, Mapping | Optimizer):
+                raise TaskError(
+                    f"optimizers returns {'None' if result is None else type(result).__name__}, "
+                    "expected a torch.optim.Optimizer or a dict of them by name",
+                    found=result,
+                    fix='return the optimizer, or {"name": optimizer, ...}',
+                )
             named = dict(result) if isinstance(result, Mapping) else {MAIN_OPTIMIZER: result}
             for name, optimizer in named.items():
+                if not isinstance(name, str):
+                    raise TaskError(
+                        f"optimizers gives the name {name!r}, expected str",
+                        found=name,
+                        fix=f"name it {str(name)!r}",
+                    )
                 if not isinstance(optimizer, Optimizer):
                     raise TaskError(
                         f"optimizers gives {type(optimizer).__name__} for {name!r}, "
                         "expected a torch.optim.Optimizer",
                         found=optimizer,
                     )
-                _check_owned(name, optimizer, module_pool)
+                check_owned(name, optimizer, module_pool)
             if not named:
                 raise TaskError("optimizers returns an empty dict", fix="return an optimizer")
         return named
@@ -140,6 +154,14 @@ class Task:
                     )
                 result = {next(iter(optimizers)): result}
             for name, scheduler in result.items():
+                if name not in optimizers:
+                    raise TaskError(
+                        f"schedulers gives one for {name!r}, and there is no such optimizer; "
+                        f"there are: {list_words(optimizers)}",
+                        found=name,
+                        closest=closest_match(str(name), optimizers),
+                        fix="name each as its optimizer",
+                    )
                 if not is_scheduler(scheduler):
                     raise TaskError(
                         f"schedulers gives {type(scheduler).__name__} for {name!r}, "
@@ -196,7 +218,7 @@ class Task:
     def first_line(self, where: str) -> int | None:
         """Give the line of a function's ``def``."""
         implementation = self._functions.get(where)
-        code = getattr(implementation and implementation.function, "__code__", None)
+        code = code_of(implementation.function) if implementation is not None else None
         return code.co_firstlineno if code is not None else None
 
 
@@ -245,7 +267,7 @@ class TaskErrors:
         reason = ": ".join(filter(None, (type(error).__name__, str(error))))
         if found := _WORKER_ERROR.search(str(error)):
             # torch puts a whole traceback into the message: its last frame and line tell enough.
-            reason = f"{found['reason']} (in a DataLoader worker)"
+            reason = f"{found['reason'].rstrip()} (in a DataLoader worker)"
             frames = [f for f in _FRAME.finditer(str(error)) if f["file"].startswith(str(folder))]
             if frames:
                 file, line = Path(frames[-1]["file"]), int(frames[-1]["line"])
@@ -254,49 +276,26 @@ class TaskErrors:
         ) from error
 
 
-def _make_config(namespace: ModuleType, experiment: Experiment) -> Any:
-    config_class = getattr(namespace, "Config", None)
-    table = experiment.settings.task
-    if config_class is None:
-        return table
-    if not is_structured(config_class):
-        raise TaskError(
-            f"Config is {type(config_class).__name__}, expected an attrs class or dataclass",
-            file=experiment.task_file,
-            found=config_class,
-            fix="decorate it with @attrs.frozen",
-        )
-    return structure(
-        table,
-        config_class,
-        root="task",
-        file=experiment.config_file,
-        line_of=lambda path: experiment.line_of(("task", *path)),
+def _check_complete(
+    namespace: ModuleType, functions: Mapping[str, HookImplementation], file: Path
+) -> None:
+    missing = [name for name in _REQUIRED if name not in functions]
+    fix = ""
+    for name, other in (("eval_data", "eval_step"), ("eval_step", "eval_data")):
+        if name in functions and other not in functions:
+            missing.append(other)
+            fix = f", or remove {name}"
+    if not missing:
+        return
+    helpers = [
+        name
+        for name, value in vars(namespace).items()
+        if inspect.isfunction(value) and name not in functions
+    ]
+    raise TaskError(
+        f"the task lacks {list_words(missing)}",
+        file=file,
+        found=missing,
+        closest=closest_match(missing[0], helpers),
+        fix=f"write def {missing[0]}(...) in it{fix if len(missing) == 1 else ''}",
     )
-
-
-def _check_owned(name: str, optimizer: Optimizer, pool: ModulePool) -> None:
-    owners = {
-        id(parameter): (module_name, key)
-        for module_name, module in pool.items()
-        for key, parameter in module.named_parameters()
-    }
-    for group in optimizer.param_groups:
-        # Adam refuses NaN itself, SGD takes it.
-        if not math.isfinite(rate := float(group.get("lr", 0.0))):
-            raise TaskError(f"optimizer {name!r} has the learning rate {rate}", found=rate)
-        for parameter in group["params"]:
-            owner = owners.get(id(parameter))
-            if owner is None:
-                raise TaskError(
-                    f"optimizer {name!r} owns a parameter of shape {list(parameter.shape)} "
-                    "that is in no module of the pool, so it would never be saved",
-                    fix="put it into a module of the pool",
-                )
-            if pool.is_frozen(owner[0]):
-                raise TaskError(
-                    f"optimizer {name!r} owns {owner[0]}.{owner[1]}, and module {owner[0]!r} is "
-                    "frozen",
-                    found=".".join(owner),
-                    fix=f'leave it out of the optimizer, or set "frozen": False for {owner[0]!r}',
-                )

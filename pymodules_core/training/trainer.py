@@ -14,7 +14,7 @@ from typing import Any, Literal
 import attrs
 
 from pymodules_core.checkpoints import CheckpointManager, Receipt
-from pymodules_core.errors import display_path
+from pymodules_core.errors import PymodulesError, TrainingError, display_path
 from pymodules_core.experiment import Experiment
 from pymodules_core.names import BEST, LAST, epoch_pool
 from pymodules_core.run_files import checkpoints_dir, move_run_aside, refuse_existing_run
@@ -77,9 +77,7 @@ class Trainer:
         load_installed: bool = True,
         reporter: Reporter | None = None,
     ) -> None:
-        if not isinstance(experiment, Experiment):
-            experiment = Experiment.open(experiment, data_home=data_home, overrides=overrides)
-        self.experiment = experiment
+        self.experiment = Experiment.open(experiment, data_home=data_home, overrides=overrides)
         self._existing = existing
         self._load_installed = load_installed
         self._reporter = reporter or ConsoleReporter()
@@ -91,8 +89,9 @@ class Trainer:
 
         Raises:
             ExistingRunError: There is a run already.
-            PymodulesError: The experiment is not valid; nothing was written.
             TrainingError: The run failed; checkpoints so far are intact.
+            PymodulesError: With ``exit_code`` 2 the experiment is not valid and nothing was
+                written; with 1 the run failed.
         """
         if self._existing == "refuse":
             refuse_existing_run(self.experiment)
@@ -142,11 +141,21 @@ class _Execution:
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             state = RunState.INTERRUPTED if interrupted else RunState.FAILED
+            if isinstance(error, PymodulesError):
+                # Whatever its class, this is no experiment that was refused: the run has begun.
+                error.exit_code = TrainingError.exit_code
             self._write_record(state, error=f"{type(error).__name__}: {error}")
-            events.emit("run_failed", error=error)
+            self._tell_failure(error)
             raise
         self._write_record(RunState.FINISHED)
         return self._result()
+
+    def _tell_failure(self, error: BaseException) -> None:
+        """Call ``run_failed``; what it raises itself must not hide why the run failed."""
+        try:
+            self._session.events.emit("run_failed", error=error)
+        except PymodulesError as second:
+            logger.warning("%s", second)
 
     def _start(self) -> None:
         session = self._session
@@ -159,6 +168,7 @@ class _Execution:
         start = time.perf_counter()
         self._metrics = session.loops.evaluate(batches)
         self._log("eval", self._metrics)
+        session.monitored(self._checkpoints, self._metrics)
         self._committed(self._checkpoints.commit(BEST, epoch=0, metrics=self._metrics))
         self._epoch_ended({}, self._metrics, start, is_best=False)
 
@@ -177,8 +187,7 @@ class _Execution:
         is_last = epoch == train.epochs or self._stopping.is_reached()
         if batches is None or not (is_last or epoch % train.eval_every_n_epochs == 0):
             self._metrics = train_metrics
-            for unit in session.units.values():
-                unit.end_epoch(train_metrics.get(train.monitor))
+            session.loops.end_epoch(train_metrics.get(train.monitor))
             pools = [LAST, *(self._epoch_pools() if batches is None else [])]
             self._commit(*pools)
             self._epoch_ended(train_metrics, {}, start, is_best=False)
@@ -186,9 +195,7 @@ class _Execution:
         self._commit(LAST)
         self._metrics = session.loops.evaluate(batches)
         self._log("eval", self._metrics)
-        monitored = self._checkpoints.best.read(self._metrics)
-        for unit in session.units.values():
-            unit.end_epoch(monitored)
+        session.loops.end_epoch(session.monitored(self._checkpoints, self._metrics))
         receipt = self._commit(LAST, BEST, *self._epoch_pools(), metrics=self._metrics)
         self._stopping.evaluated(epoch, is_better=receipt.best_moved)
         self._epoch_ended(train_metrics, self._metrics, start, is_best=receipt.best_moved)

@@ -183,7 +183,8 @@ def test_check_finds_a_monitor_that_is_no_metric(home, capsys):
 
     assert code == 2
     assert capsys.readouterr().err == (
-        "error: train.monitor: 'acuracy' is not among the metrics: loss\n"
+        "error: data/experiments/tiny/experiment.toml:2: train.monitor: 'acuracy' is not among the "
+        "metrics: loss\n"
         '  fix: [train] monitor = "loss", or return it from eval_step\n'
     )
 
@@ -228,6 +229,33 @@ def test_new_refuses_an_existing_name_and_a_bad_one(home, capsys):
         "  fix: choose another name, or move that folder away\n"
         "error: experiment name '../mine' is not allowed: it holds a path separator\n"
         "  fix: use one plain name of letters, digits, '_', '-' and '.'\n"
+    )
+
+
+def test_new_says_which_experiment_comes_first(home, capsys):
+    run(["new", "mine", "--template", "distill"])
+    alone = capsys.readouterr().out
+    run(["new", "digits_classifier"])
+    run(["new", "other", "--template", "distill"])
+
+    assert (
+        "first: pymodules new digits_classifier, then pymodules train digits_classifier: its "
+        "weights are the start of some modules\n"
+        "next: pymodules check mine, then pymodules train mine\n"
+    ) in alone
+    assert "first:" not in capsys.readouterr().out
+
+
+def test_a_home_that_cannot_be_written_is_named(home, capsys):
+    home.mkdir()
+    (home / "experiments").write_text("no folder")
+
+    code = run(["new", "mine"])
+
+    assert code == 1
+    assert capsys.readouterr().err == (
+        "error: data/experiments/mine: Not a directory\n"
+        "  fix: make it writable, or choose another --data-home\n"
     )
 
 
