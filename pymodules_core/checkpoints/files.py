@@ -46,7 +46,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise CheckpointError(
-            f"cannot write the checkpoint: {error.strerror or error}",
+            f"cannot be written: {error.strerror or error}",
             file=path,
             fix="make room or make the folder writable; checkpoints saved before are intact",
         ) from error
@@ -68,7 +68,7 @@ def write_file(path: Path, content: bytes) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise CheckpointError(
-            f"cannot write the checkpoint: {error.strerror or error}; it needs "
+            f"cannot be written: {error.strerror or error}; it needs "
             f"{len(content):,} bytes and {_free_bytes(path):,} are free",
             file=path,
             fix="make room or make the folder writable; checkpoints saved before are intact",

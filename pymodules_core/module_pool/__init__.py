@@ -1,6 +1,14 @@
 """The named modules of one run: chosen, built and held together."""
 
+from pymodules_core.module_pool.global_state import guard_global_state
 from pymodules_core.module_pool.pool import ModulePool, PoolEntry
 from pymodules_core.module_pool.random_streams import derive_seed, random_stream, seed_everything
 
-__all__ = ["ModulePool", "PoolEntry", "derive_seed", "random_stream", "seed_everything"]
+__all__ = [
+    "ModulePool",
+    "PoolEntry",
+    "derive_seed",
+    "guard_global_state",
+    "random_stream",
+    "seed_everything",
+]

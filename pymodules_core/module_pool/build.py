@@ -35,6 +35,8 @@ from pymodules_core.specs import FileOrigin, ModuleSpec
 
 POOL_ARGUMENT = "module_pool"
 
+_GIVE_INSTANCE = "give an instance of a torch.nn.Module subclass"
+
 
 class PoolBuilder(Mapping[str, nn.Module]):
     """Builds the modules of a pool on demand, each once.
@@ -74,7 +76,11 @@ class PoolBuilder(Mapping[str, nn.Module]):
             )
         if name in self._building:
             chain = " -> ".join([*self._building[self._building.index(name) :], name])
-            raise BuildError(f"factories ask for each other's modules in a circle: {chain}")
+            raise BuildError(
+                f"factories ask for each other's modules in a circle: {chain}",
+                found=chain,
+                fix="let one of them build what it needs itself",
+            )
         self._building.append(name)
         try:
             self._built[name] = self._build(self._specs[name])
@@ -123,7 +129,8 @@ class PoolBuilder(Mapping[str, nn.Module]):
             raise
 
     def _build(self, spec: ModuleSpec) -> nn.Module:
-        factory = _resolve(spec)
+        with self._guarded(spec):
+            factory = _resolve(spec)
         arguments = self._arguments(spec, factory)
         with self._guarded(spec):
             module = factory(**arguments)
@@ -143,10 +150,12 @@ class PoolBuilder(Mapping[str, nn.Module]):
                 f"{gives} no module: {what}",
                 file=factory.file,
                 found=module,
-                fix=hint or "give an instance of a torch.nn.Module subclass",
+                fix=hint or _GIVE_INSTANCE,
             )
         raise BuildError(
-            f"factory of module {spec.name!r} of {spec.origin}: {what}", found=module, fix=hint
+            f"factory of module {spec.name!r} of {spec.origin}: {what}",
+            found=module,
+            fix=hint or _GIVE_INSTANCE,
         )
 
     def _arguments(self, spec: ModuleSpec, factory: Callable[..., Any]) -> dict[str, Any]:
@@ -240,7 +249,7 @@ class PoolBuilder(Mapping[str, nn.Module]):
                 error.line = line_in_folder(error, folder)
             raise
         except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = ": ".join(filter(None, (type(error).__name__, str(error))))
             if isinstance(spec.origin, FileOrigin):
                 folder = spec.origin.file.absolute().parent
                 raise ModuleFileError(
@@ -286,8 +295,10 @@ def _resolve(spec: ModuleSpec) -> Callable[..., Any]:
         ) from error
     if not callable(target):
         raise BuildError(
-            f"factory {spec.factory!r} of module {spec.name!r} is {show(target)}, not a function",
+            f"factory {spec.factory!r} of module {spec.name!r} of {spec.origin} is "
+            f"{show(target)}, not a function",
             found=spec.factory,
+            fix="name a function or class that gives the module",
         )
     result: Callable[..., Any] = target
     return result

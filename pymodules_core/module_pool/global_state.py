@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,6 +43,9 @@ def _restore_path(entries: list[str]) -> None:
     sys.path[:] = entries
 
 
+# Threads named once: guards are nested, and a thread cannot be put back.
+_told: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
+
 _SETTINGS = (
     _Setting("default dtype", torch.get_default_dtype, torch.set_default_dtype),
     _Setting("default device", torch.get_default_device, torch.set_default_device),
@@ -50,7 +54,7 @@ _SETTINGS = (
     _Setting("working directory", os.getcwd, os.chdir),
     _Setting("sys.path", lambda: list(sys.path), _restore_path),
     _Setting("signal handlers", _read_signal_handlers, _restore_signal_handlers),
-    _Setting("set of running threads", lambda: set(threading.enumerate()), None),
+    _Setting("set of running threads", lambda: set(threading.enumerate()) - set(_told), None),
 )
 
 
@@ -71,6 +75,8 @@ def guard_global_state(culprit: str) -> Iterator[None]:
                 continue
             if setting.restore is not None:
                 setting.restore(old)
+            else:
+                _told.update(new - old)
             logger.warning(
                 "%s changed the %s%s; %s",
                 culprit,

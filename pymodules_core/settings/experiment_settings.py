@@ -76,7 +76,7 @@ class CheckpointSettings:
 
     Attributes:
         keep_epochs: How many ``epoch_<n>`` pools stay; the oldest go first.
-        every_n_epochs: Write ``epoch_<n>`` every n epochs.
+        every_n_epochs: Write ``epoch_<n>`` after an evaluation n or more epochs after the last.
         every_n_steps: Also commit ``last`` every n steps within an epoch.
         every_n_minutes: Also commit ``last`` every n minutes within an epoch.
     """

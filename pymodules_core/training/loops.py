@@ -53,7 +53,7 @@ class Loops:
         """Train one epoch.
 
         Args:
-            should_stop: Asked before each step; True ends the epoch early.
+            should_stop: Asked in each step, which is then the last of the epoch if True.
             after_step: Called after each step, hooks included; commits in mid-epoch.
 
         Returns:
@@ -68,25 +68,35 @@ class Loops:
         step = self.task.step("train_step", run)
         run.module_pool.set_training(training=True)
         autocast = _autocast(self.precision)
-        has_step_hooks = self.events.has_step_hooks
+        errors = self._errors("train_step", lambda: count)
+        length = self.train_batches.length
         count = 0
         progress = self._progress("train", self.train_batches, averages)
-        with self._errors("train_step", lambda: count), closing(progress):
+        with closing(progress):
             for batch in progress:
-                if should_stop():
-                    break
-                run.start_train_step()
-                with autocast:
-                    run.take_train_result(step(batch))
+                with errors:
+                    run.start_train_step()
+                    with autocast:
+                        run.take_train_result(step(batch))
+                    is_last = should_stop()
+                    if is_last or count + 1 == length:
+                        run.flush()
                 count += 1
                 run.step += 1
-                if has_step_hooks:
-                    self.events.emit("train_step_finished", stepped=run.stepped)
+                self._step_finished()
                 after_step()
+                if is_last:
+                    break
+        # Data of unknown length ends only here, after the hooks of its last step.
+        with errors:
+            run.start_train_step()
+            run.flush()
+        if run.stepped:
+            self._step_finished()
+        with errors:
             for unit in units:
-                unit.flush()
                 unit.check_finite()
-        if not count and not should_stop():
+        if not count:
             raise self._no_batch("train_data")
         return self._finish("train_step", averages)
 
@@ -105,11 +115,12 @@ class Loops:
         step = self.task.step("eval_step", run)
         run.module_pool.set_training(training=False)
         autocast = _autocast(self.precision)
+        errors = self._errors("eval_step", lambda: count)
         count = 0
         progress = self._progress("eval", batches, averages)
-        with self._errors("eval_step", lambda: count), closing(progress), torch.no_grad():
+        with closing(progress), torch.no_grad():
             for batch in progress:
-                with autocast:
+                with errors, autocast:
                     run.take_eval_result(step(batch))
                 count += 1
         if not count:
@@ -126,6 +137,10 @@ class Loops:
             for unit in self.units.values():
                 unit.end_epoch(monitored)
 
+    def _step_finished(self) -> None:
+        if self.events.has_step_hooks:
+            self.events.emit("train_step_finished", stepped=self.run.stepped)
+
     def _progress(
         self, phase: str, batches: Batches, averages: MetricAverages
     ) -> Generator[Any, None, None]:
@@ -138,7 +153,7 @@ class Loops:
         done = 0
         try:
             # What the loop's body raises does not pass through here: these are the data's errors.
-            with self.task.errors(f"{phase}_data"):
+            with self._errors(f"{phase}_data", lambda: done):
                 for batch in batches.epoch(run.epoch):
                     moved = move_batch(batch, device) if must_move else batch
                     run.batch_size = batch_length(moved)
@@ -163,8 +178,13 @@ class Loops:
         return means
 
     def _errors(self, where: str, count: Callable[[], int]) -> TaskErrors:
-        """Add epoch, step and batch to what a step raises, and the task's file and line."""
-        run, is_step = self.run, where == "train_step"
+        """Add epoch, step and batch to what the task raises, and its file and line.
+
+        Args:
+            where: The function of the task that runs.
+            count: Gives the batches that are done.
+        """
+        run, is_step = self.run, where.startswith("train")
 
         def note() -> str:
             step = f"step {run.step + 1}, " if is_step else ""

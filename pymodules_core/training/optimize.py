@@ -36,15 +36,16 @@ class OptimizeBlock:
         total: Sum of the losses, detached; None before the first.
         is_open: The block has begun and not ended.
         is_over: The block has begun and ended.
+        is_skipped: One of its losses was not finite and is left out, and with it the update.
     """
 
     __slots__ = (
         "_closed",
         "_stepped",
-        "_taken",
         "_unit",
         "is_open",
         "is_over",
+        "is_skipped",
         "loss",
         "name",
         "total",
@@ -58,12 +59,14 @@ class OptimizeBlock:
         self.is_over = False
         self._unit = unit
         self._stepped = stepped
-        self._taken: bool | None = None
+        self.is_skipped = False
         self._closed: list[Parameter] = []
 
     def backward(self, loss: "Tensor") -> None:
         """Add the gradients of one of several losses."""
-        self._taken = self._unit.backward(loss) or bool(self._taken)
+        if not self._unit.backward(loss):
+            self.is_skipped = True
+            return
         value = loss.detach()
         self.total = value if self.total is None else self.total + value
 
@@ -91,13 +94,16 @@ class OptimizeBlock:
     def _finish(self) -> None:
         if self.loss is not None:
             self.backward(self.loss)
-        elif self._taken is None:
+        elif self.total is None and not self.is_skipped:
             raise TaskError(
                 f"run.optimize({self._unit.name!r}) ended without a loss",
                 fix="set step.loss, or call step.backward(loss), inside the block",
             )
-        if self._taken and self._unit.close_micro_step():
-            self._stepped.add(self._unit.name)
+        if not self.is_skipped:
+            if self._unit.close_micro_step():
+                self._stepped.add(self._unit.name)
+        elif self.total is not None:
+            self._unit.drop_window()
 
 
 def make_units(

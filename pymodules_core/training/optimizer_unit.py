@@ -137,6 +137,14 @@ class OptimizerUnit:
             return False
         return self.update()
 
+    def drop_window(self) -> None:
+        """Forget the gradients of the open window: one of a block's losses was not finite.
+
+        Those of the block's other losses are among them and cannot be told apart.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        self._window = 0
+
     def flush(self) -> bool:
         """Update from a window that the epoch's end cut short, at its own mean."""
         if not self._window:

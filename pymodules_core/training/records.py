@@ -16,12 +16,13 @@ import importlib_metadata
 import torch
 from torch import nn
 
+from pymodules_core.checkpoints import LoadReport
 from pymodules_core.checkpoints.files import write_file
-from pymodules_core.discovery import PluginManager, PluginState
-from pymodules_core.experiment import Experiment
-from pymodules_core.module_pool import ModulePool
+from pymodules_core.discovery import PluginState
+from pymodules_core.errors import display_path
 from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME
 from pymodules_core.settings.structure import unstructure
+from pymodules_core.training.session import Session
 
 
 class RunState(StrEnum):
@@ -74,14 +75,13 @@ class RunRecord:
             file.write(json.dumps(_finite(row)) + "\n")
 
 
-def run_facts(
-    experiment: Experiment, pool: ModulePool, plugins: PluginManager, device: torch.device
-) -> dict[str, Any]:
-    """Collect what tells how a run came about: settings, modules, plugins, versions."""
+def run_facts(session: Session) -> dict[str, Any]:
+    """Collect what tells how a run came about: settings, modules, files, plugins, versions."""
+    experiment, pool, plugins = session.experiment, session.pool, session.plugins
     return {
         "experiment": experiment.name,
         "seed": experiment.settings.train.seed,
-        "device": str(device),
+        "device": str(session.device),
         "settings": unstructure(experiment.settings),
         "overrides": experiment.overrides,
         "modules": [
@@ -95,6 +95,8 @@ def run_facts(
             }
             for name, entry in pool.entries.items()
         ],
+        "initial_weights": [_report_facts(report) for report in session.reports],
+        "files": plugins.files.executed() if plugins.files else {},
         "shared_parameters": pool.shared_parameters,
         "plugins": [
             {"name": record.name, **record.origin.to_json()}
@@ -110,6 +112,18 @@ def run_facts(
         "git_commit": git_commit(experiment.path),
         "process": os.getpid(),
         "host": platform.node(),
+    }
+
+
+def _report_facts(report: LoadReport) -> dict[str, Any]:
+    return {
+        "module": report.module_name,
+        "source": display_path(report.source),
+        "loaded": len(report.loaded),
+        "missing": list(report.missing),
+        "unexpected": list(report.unexpected),
+        "mismatched": list(report.mismatched),
+        "coverage": report.coverage,
     }
 
 

@@ -133,30 +133,35 @@ class Run:
         self._stepped.clear()
         self._blocks.clear()
 
+    def flush(self) -> None:
+        """Update from windows that the end of the epoch cuts short; the train loop calls it."""
+        for unit in self._units.values():
+            if unit.flush():
+                self._stepped.add(unit.name)
+
     def take_train_result(self, result: Any) -> None:
         """Use what ``train_step`` returned: a loss to optimize, metrics, or nothing.
 
         Where ``run.optimize`` blocks ran and no metrics are returned, the metrics are their losses,
-        as ``loss_<optimizer>``.
+        as ``loss_<optimizer>``. A step with a loss that is skipped is left out of all averages.
 
         Raises:
             TaskError: The result fits neither one optimizer nor ``run.optimize`` blocks.
         """
         if self._blocks:
             self._check_entered()
-            if isinstance(result, Mapping):
-                self._add_metrics(result)
-            elif result is not None:
+            if result is not None and not isinstance(result, Mapping):
                 raise TaskError(
                     f"train_step returns {type(result).__name__}, and run.optimize took its losses "
                     "already",
                     found=result,
                     fix="return nothing or a dict of metrics; a further loss needs a block",
                 )
-            else:
-                self._add_metrics(
-                    {f"loss_{b.name}": b.total for b in self._blocks if b.total is not None}
-                )
+            if any(block.is_skipped for block in self._blocks):
+                self._logged.clear()
+                return
+            losses = {f"loss_{b.name}": b.total for b in self._blocks if b.total is not None}
+            self._add_metrics(losses if result is None else result)
             self._add_logged()
             return
         metrics = result if isinstance(result, Mapping) else {"loss": result}
@@ -164,7 +169,10 @@ class Run:
         if loss is None or len(self._units) != 1:
             raise self._no_loss_error(result)
         (unit,) = self._units.values()
-        if unit.backward(loss) and unit.close_micro_step():
+        if not unit.backward(loss):
+            self._logged.clear()
+            return
+        if unit.close_micro_step():
             self._stepped.add(unit.name)
         self._add_metrics(metrics)
         self._add_logged()

@@ -8,7 +8,6 @@ from pymodules_core.discovery.implementations import HookImplementation
 from pymodules_core.discovery.task_file import TASK_NAME
 from pymodules_core.errors import PluginError
 from pymodules_core.hookspecs import RunHooks
-from pymodules_core.module_pool import ModulePool
 from pymodules_core.training.run import Run
 from pymodules_core.training.task import Task
 
@@ -62,8 +61,12 @@ class RunEvents:
         try:
             call()
         except (Exception, SystemExit) as error:
-            reason = f"{hook_name} of plugin {record.origin} raises {type(error).__name__}: {error}"
-            if _provides_module(record.modules, self._run.module_pool):
+            run = self._run
+            reason = (
+                f"{hook_name} of plugin {record.origin} raises {type(error).__name__}: {error} "
+                f"(epoch {run.epoch}, step {run.step})"
+            )
+            if record.origin in run.module_pool.origins.values():
                 raise PluginError(
                     reason,
                     found=record.name,
@@ -71,7 +74,3 @@ class RunEvents:
                 ) from error
             self._muted.add((record.name, hook_name))
             logger.warning("%s; training goes on without it", reason)
-
-
-def _provides_module(names: list[str], pool: ModulePool) -> bool:
-    return any(name in pool.entries for name in names)

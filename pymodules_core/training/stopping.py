@@ -30,10 +30,14 @@ class Stopping:
         self._steps_at_commit = self._steps
         self._committed_at = time.monotonic()
 
-    def is_reached(self) -> bool:
-        """Tell whether a limit of steps or minutes is reached."""
+    def is_reached(self, *, steps_ahead: int = 0) -> bool:
+        """Tell whether a limit of steps or minutes is reached.
+
+        Args:
+            steps_ahead: Steps under way that ``stepped`` has not counted yet.
+        """
         limit = self._settings.max_steps
-        if limit is not None and self._steps >= limit:
+        if limit is not None and self._steps + steps_ahead >= limit:
             self.reason = f"max_steps = {limit} reached"
         elif self._deadline is not None and time.monotonic() >= self._deadline:
             self.reason = f"max_minutes = {self._settings.max_minutes:g} reached"

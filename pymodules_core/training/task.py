@@ -25,7 +25,7 @@ from pymodules_core.errors import (
     list_words,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.module_pool import ModulePool, seed_everything
+from pymodules_core.module_pool import ModulePool, guard_global_state, seed_everything
 from pymodules_core.training.config import make_config
 from pymodules_core.training.optimize import check_owned, is_scheduler
 from pymodules_core.training.run import Run
@@ -67,7 +67,8 @@ class Task:
             ModuleFileError: The file fails.
         """
         seed_everything(experiment.settings.train.seed)
-        namespace = register_task_file(plugins, experiment)
+        with guard_global_state("importing task.py"):
+            namespace = register_task_file(plugins, experiment)
         functions = {}
         for name in _FUNCTIONS:
             found = [i for i in plugins.implementations(name) if i.record.name == TASK_NAME]

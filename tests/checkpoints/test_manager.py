@@ -275,9 +275,7 @@ def test_a_failed_write_names_the_file_and_keeps_what_was_there(tmp_path, monkey
     with pytest.raises(CheckpointError) as caught:
         checkpoints.commit("last", epoch=1)
 
-    assert "last/net.pt: cannot write the checkpoint: No space left on device; it needs " in str(
-        caught.value
-    )
+    assert "last/net.pt: cannot be written: No space left on device; it needs " in str(caught.value)
     assert (tmp_path / "last" / "net.pt").read_bytes() == old
     assert files_in(tmp_path) == {"frzn/cold.pt", "init/net.pt", "last/net.pt"}
 
@@ -289,7 +287,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         CheckpointManager(tmp_path / "data" / "module_ckps", make_pool()).start()
 
     assert str(caught.value) == (
-        f"{tmp_path}/data/module_ckps/frzn: cannot write the checkpoint: Not a directory\n"
+        f"{tmp_path}/data/module_ckps/frzn: cannot be written: Not a directory\n"
         "  fix: make room or make the folder writable; checkpoints saved before are intact"
     )
 

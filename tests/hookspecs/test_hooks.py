@@ -140,7 +140,7 @@ def test_weights_ready_comes_before_any_checkpoint(install, tmp_path):
 
     name, shape, files = sys.modules[package].calls[0]
     assert (name, tuple(shape)) == ("weights_ready", (1, 4))
-    assert [file.name for file in files] == ["run.json"]
+    assert files == []
 
 
 def test_run_failed_gets_the_error(install, tmp_path):
@@ -177,8 +177,8 @@ def test_a_logger_that_raises_is_told_once_and_training_goes_on(install, tmp_pat
 
     assert result.epochs == 2
     assert caplog.messages == [
-        "epoch_finished of plugin acme-broken 1.0 (plugin) raises OSError: no connection; "
-        "training goes on without it"
+        "epoch_finished of plugin acme-broken 1.0 (plugin) raises OSError: no connection "
+        "(epoch 0, step 0); training goes on without it"
     ]
     assert sys.modules[package].calls[-1][0] == "run_finished"
 
@@ -195,9 +195,21 @@ def test_a_provider_of_a_module_that_raises_fails_the_run(install, tmp_path):
         .splitlines()[0]
         .endswith(
             "train_step_finished of plugin acme-broken 1.0 (plugin) raises OSError: cannot average "
-            "(epoch 1, step 2, batch 2)"
+            "(epoch 1, step 1)"
         )
     )
+
+
+def test_a_provider_whose_module_another_replaced_may_fail(install, tmp_path, caplog):
+    install("acme-broken", BROKEN_PROVIDER.replace('"average"', '"net"'))
+    path = write_experiment(tmp_path, toml='[modules.override]\nnet = "files"\n')
+
+    result = fit(path)
+
+    assert result.stop_reason == "all 10 epochs done"
+    assert [m.partition(" raises ")[0] for m in caplog.messages] == [
+        "train_step_finished of plugin acme-broken 1.0 (plugin)"
+    ]
 
 
 @pytest.mark.parametrize("name", RUN_HOOKS)

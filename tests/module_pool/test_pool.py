@@ -245,15 +245,17 @@ def test_include_and_exclude_choose_by_pattern(tmp_path, caplog):
     ]
 
 
-def test_a_pool_that_is_gone_leaves_no_module_behind(tmp_path):
+def test_a_pool_that_is_gone_is_forgotten_by_the_next(tmp_path):
     path = write_experiment(tmp_path, modules={"net": TINY_MODULE, "_helper": ""})
-    gc.collect()  # pools of other tests
-    before = set(sys.modules)
     pool = ModulePool.discover(path)
     net = weakref.ref(pool.net)
+    names = {name for name in sys.modules if vars(sys.modules[name]).get("module") is pool.net}
 
-    assert set(sys.modules) != before
     del pool
     gc.collect()
+    ModulePool.discover(path)
+
+    gc.collect()
     assert net() is None
-    assert set(sys.modules) == before
+    assert names
+    assert names.isdisjoint(sys.modules)

@@ -24,6 +24,7 @@ def units_of(
     *,
     lr: float = 0.1,
     schedulers=None,
+    skip_nonfinite: bool = False,
 ):
     optimizers = {name: SGD(module.parameters(), lr) for name, module in modules.items()}
     owners = {p: f"{name}.{key}" for name, m in modules.items() for key, p in m.named_parameters()}
@@ -33,7 +34,7 @@ def units_of(
         settings=dict.fromkeys(modules, settings or OptimizerSettings()),
         owners=owners,
         precision=FULL,
-        skip_nonfinite=False,
+        skip_nonfinite=skip_nonfinite,
     )
 
 
@@ -128,6 +129,21 @@ def test_several_losses_in_one_block_add_up():
         step.backward(2 * generator.bias.sum())
 
     torch.testing.assert_close(generator.bias, before - 3)
+
+
+def test_a_block_with_one_loss_to_skip_updates_nothing():
+    generator, discriminator = gan()
+    units = units_of({"g": generator, "d": discriminator}, lr=1.0, skip_nonfinite=True)
+    before = generator.bias.clone()
+    stepped: set[str] = set()
+
+    with OptimizeBlock(units["g"], stepped) as step:
+        step.backward(generator.bias.sum())
+        step.backward(generator.bias.sum() * float("nan"))
+
+    assert torch.equal(generator.bias, before)
+    assert generator.bias.grad is None
+    assert (stepped, step.is_skipped, units["g"].skipped_steps) == (set(), True, 1)
 
 
 def test_a_block_without_a_loss_is_an_error():

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,8 @@ def test_eval_metrics_are_means_over_samples_not_over_batches(tmp_path):
 
 
 def test_the_run_record_tells_how_the_run_came_about(tmp_path):
-    path = write_experiment(tmp_path)
+    helped = f"from modules._help import nothing\n{TINY_MODULE}"
+    path = write_experiment(tmp_path, modules={"net": helped, "_help": "nothing = None\n"})
 
     fit(path, train__seed=7)
 
@@ -170,7 +172,13 @@ def test_the_run_record_tells_how_the_run_came_about(tmp_path):
     (module,) = run["modules"]
     assert (module["name"], module["parameters"], module["frozen"]) == ("net", 5, False)
     assert module["origin"]["kind"] == "file"
-    assert len(module["origin"]["sha256"]) == 64
+    digests = {
+        name: sha256((path / "pymodules" / name).read_bytes()).hexdigest()
+        for name in ("modules/_help.py", "modules/net.py", "task.py")
+    }
+    assert run["files"] == digests
+    assert module["origin"]["sha256"] == digests["modules/net.py"]
+    assert run["initial_weights"] == []
     assert run["best"]["metric"] == "loss"
 
 

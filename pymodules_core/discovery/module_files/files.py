@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from pymodules_core.discovery.module_files.importer import (
+    ExperimentFileLoader,
     Isolation,
     current_isolation,
     encode_package,
@@ -25,13 +26,15 @@ logger = logging.getLogger("pymodules_core")
 SLOW_IMPORT_S = 60.0
 
 _copies = itertools.count(1)
+# Private packages whose pools are gone.
+_abandoned: list[str] = []
 
 
 class ExperimentFiles:
     """Imports the files below one ``pymodules`` folder under private names.
 
-    The names leave ``sys.modules`` with this object, which the pool holds: a sweep of many runs in
-    one process keeps none of their modules.
+    The names leave ``sys.modules`` once this object, which the pool holds, is gone and the next one
+    is made: a sweep of many runs in one process does not keep all of their modules.
 
     Args:
         folder: The experiment's ``pymodules`` folder.
@@ -42,7 +45,9 @@ class ExperimentFiles:
         self.folder = folder.absolute()
         self._package = encode_package(self.folder, next(_copies))
         self._slow_import_s = slow_import_s
-        weakref.finalize(self, _forget, self._package).atexit = False
+        _forget_abandoned()
+        # Only noted: a finalizer may run while somebody walks through sys.modules.
+        weakref.finalize(self, _abandoned.append, self._package).atexit = False
 
     def load(self, relative_name: str) -> ModuleType:
         """Import ``modules.encoder`` or ``task``, or give what was imported before.
@@ -92,6 +97,25 @@ class ExperimentFiles:
                 line=line_in_folder(error, self.folder),
             ) from error
 
+    def executed(self) -> dict[str, str]:
+        """Give each file executed so far, helpers included, with the SHA-256 of what ran.
+
+        Returns:
+            Paths below the folder to hex digests, sorted.
+        """
+        loaders = [
+            module.__loader__
+            for name, module in list(sys.modules.items())
+            if name.startswith(f"{self._package}.")
+        ]
+        return {
+            Path(loader.path).relative_to(self.folder).as_posix(): loader.sha256
+            for loader in sorted(
+                (found for found in loaders if isinstance(found, ExperimentFileLoader)),
+                key=lambda found: found.path,
+            )
+        }
+
 
 @contextmanager
 def isolated_imports(isolation: Isolation) -> Iterator[None]:
@@ -119,12 +143,14 @@ def file_in_folder(error: BaseException, folder: Path) -> Path | None:
     return Path(frame.filename) if frame else None
 
 
-def _forget(package: str) -> None:
-    for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
-        del sys.modules[name]
-    # An import also makes a package an attribute of its parent.
-    parent, _, key = package.rpartition(".")
-    vars(sys.modules[parent]).pop(key, None)
+def _forget_abandoned() -> None:
+    while _abandoned:
+        package = _abandoned.pop()
+        for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
+            del sys.modules[name]
+        # An import also makes a package an attribute of its parent.
+        parent, _, key = package.rpartition(".")
+        vars(sys.modules[parent]).pop(key, None)
 
 
 def _is_about_encoding(error: SyntaxError) -> bool:

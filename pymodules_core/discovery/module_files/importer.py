@@ -68,12 +68,22 @@ class ExperimentFinder:
 
 
 class ExperimentFileLoader(importlib.machinery.SourceFileLoader):
-    """Compiles from source each time: no ``__pycache__`` beside what a person writes."""
+    """Compiles from source each time: no ``__pycache__`` beside what a person writes.
+
+    Attributes:
+        sha256: Of the bytes that were compiled; empty before.
+    """
+
+    sha256 = ""
 
     def get_code(self, fullname: str) -> CodeType:
         """Compile the file as it is now."""
+        import hashlib  # noqa: PLC0415  loads OpenSSL, which no listing needs
+
         del fullname
-        return self.source_to_code(self.get_data(self.path), self.path)
+        source = self.get_data(self.path)
+        self.sha256 = hashlib.sha256(source).hexdigest()
+        return self.source_to_code(source, self.path)
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the file in its isolation, with its own ``__import__``."""

@@ -1,0 +1,271 @@
+"""What goes wrong while a pool is built: who did it, in one message, and nothing else changes."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from support import TINY_MODULE, TINY_TASK, write_experiment
+from torch import nn
+
+from pymodules_core import CheckpointManager, ModulePool, ModuleSpec, Trainer
+from pymodules_core.errors import BuildError, SettingsError, SharedParameterError
+from pymodules_core.experiment import Experiment
+from pymodules_core.module_pool.build import PoolBuilder
+from pymodules_core.specs import DistributionOrigin
+from pymodules_core.training.reporting import SilentReporter
+
+FILE = "data/experiments/tiny/pymodules/modules/net.py"
+ORIGIN = DistributionOrigin("acme-nets", "1.2", "plugin")
+BUILDS = """
+from torch import nn
+
+settings = {{}}
+
+
+def build({arguments}):
+    {body}
+    return nn.Linear(4, 1)
+"""
+
+
+def builder_of(factory, *, experiment: Experiment | None = None, **others) -> PoolBuilder:
+    specs = {
+        name: ModuleSpec(name=name, factory=made, origin=ORIGIN)
+        for name, made in {"net": factory, **others}.items()
+    }
+    return PoolBuilder(specs, seed=0, experiment=experiment)
+
+
+@pytest.mark.parametrize(
+    ("code", "read", "what"),
+    [
+        (
+            "import torch; torch.set_default_dtype(torch.float64)",
+            torch.get_default_dtype,
+            "default dtype from torch.float32 to torch.float64; it was put back",
+        ),
+        (
+            "import torch; torch.set_default_device('meta')",
+            torch.get_default_device,
+            "default device; it was put back",
+        ),
+        (
+            "import torch; torch.set_grad_enabled(False)",
+            torch.is_grad_enabled,
+            "grad mode from True to False; it was put back",
+        ),
+        (
+            "import torch; torch.set_num_threads(2)",
+            torch.get_num_threads,
+            "number of torch threads from 1 to 2; it was put back",
+        ),
+        (
+            "import os; os.chdir('data')",
+            os.getcwd,
+            "working directory from {cwd} to {cwd}/data; it was put back",
+        ),
+        ("import sys; sys.path.append('x')", lambda: list(sys.path), "sys.path; it was put back"),
+        (
+            "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+            lambda: signal.getsignal(signal.SIGTERM),
+            "signal handlers; it was put back",
+        ),
+    ],
+    ids=["dtype", "device", "grad mode", "threads", "directory", "sys.path", "signals"],
+)
+def test_global_state_that_an_import_changes_is_named_and_put_back(home, caplog, code, read, what):
+    torch.set_num_threads(1)
+    write_experiment(home, modules={"net": f"{code}\n{TINY_MODULE}"})
+    before = read()
+
+    ModulePool.discover("tiny")
+
+    assert caplog.messages == [f"importing net.py changed the {what.format(cwd=Path.cwd())}"]
+    assert read() == before
+
+
+def test_global_state_that_a_build_function_changes_is_named_with_its_module(home, caplog):
+    source = BUILDS.format(arguments="", body="import torch; torch.set_default_dtype(torch.half)")
+    write_experiment(home, modules={"net": source})
+
+    ModulePool.discover("tiny")
+
+    assert caplog.messages == [
+        f"building module 'net' of {FILE} changed the default dtype from torch.float32 to "
+        "torch.float16; it was put back"
+    ]
+    assert torch.get_default_dtype() is torch.float32
+
+
+def test_a_thread_that_an_import_leaves_running_is_named(home, caplog):
+    thread = (
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()"
+    )
+    write_experiment(home, modules={"net": f"{thread}\n{TINY_MODULE}"})
+
+    ModulePool.discover("tiny")
+
+    assert caplog.messages == [
+        "importing net.py changed the set of running threads; that cannot be undone"
+    ]
+
+
+def test_global_state_that_the_task_changes_is_named_and_put_back(home, caplog):
+    write_experiment(home, task="import os; os.chdir('data')\n" + TINY_TASK)
+    before = Path.cwd()
+
+    Trainer("tiny", reporter=SilentReporter()).fit()
+
+    assert caplog.messages == [
+        f"importing task.py changed the working directory from {before} to {before}/data; it was "
+        "put back"
+    ]
+    assert Path.cwd() == before
+
+
+def test_global_state_that_a_package_changes_at_import_is_named(tmp_path, monkeypatch, caplog):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "acme_doubles.py").write_text(
+        "import torch\ntorch.set_default_dtype(torch.float64)\nLinear = torch.nn.Identity\n"
+    )
+
+    builder_of("acme_doubles:Linear")["net"]
+
+    assert caplog.messages == [
+        "building module 'net' of acme-nets 1.2 (plugin) changed the default dtype from "
+        "torch.float32 to torch.float64; it was put back"
+    ]
+    assert torch.get_default_dtype() is torch.float32
+
+
+def test_a_frozen_and_a_trained_module_may_not_share_a_parameter(home):
+    twin = "from modules.net import module\nsettings = {'frozen': True}\n"
+    write_experiment(home, modules={"net": TINY_MODULE, "twin": twin})
+
+    with pytest.raises(SharedParameterError) as caught:
+        ModulePool.discover("tiny")
+
+    assert str(caught.value) == (
+        "frozen module 'twin' and trained module 'net' share a parameter: net.weight is "
+        "twin.weight\n"
+        "  fix: freeze both, train both, or copy the weights with load_weights_from_exp"
+    )
+    assert caught.value.found == "twin.weight"
+
+
+def test_parameters_of_two_trained_modules_are_still_shared_after_a_load(home, tmp_path):
+    twin = "from modules.net import module\nsettings = {}\n"
+    write_experiment(home, modules={"net": TINY_MODULE, "twin": twin})
+    pool = ModulePool.discover("tiny")
+    checkpoints = CheckpointManager(tmp_path / "pools", pool)
+    checkpoints.start()
+    expected = pool.net.weight.detach().clone()
+    pool.net.weight.data.zero_()
+
+    checkpoints.load("last")
+
+    assert pool.twin.weight is pool.net.weight
+    assert torch.equal(pool.net.weight, expected)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (
+            "acme_gone:build",
+            "factory 'acme_gone:build' of module 'net' of acme-nets 1.2 (plugin) cannot be "
+            "imported: ModuleNotFoundError: No module named 'acme_gone'\n"
+            "  fix: check the dotted name in the plugin's provide_module",
+        ),
+        (
+            "torch.nn:Linaer",
+            "factory 'torch.nn:Linaer' of module 'net' of acme-nets 1.2 (plugin) cannot be "
+            "imported: AttributeError: module 'torch.nn' has no attribute 'Linaer'\n"
+            "  fix: check the dotted name in the plugin's provide_module",
+        ),
+        (
+            "torch:__version__",
+            "factory 'torch:__version__' of module 'net' of acme-nets 1.2 (plugin) is "
+            f"TorchVersion '{torch.__version__}', not a function\n"
+            "  fix: name a function or class that gives the module",
+        ),
+        (
+            lambda: 3,
+            "factory of module 'net' of acme-nets 1.2 (plugin): expected an instance of "
+            "torch.nn.Module, found int 3\n"
+            "  fix: give an instance of a torch.nn.Module subclass",
+        ),
+        (
+            lambda: nn.ReLU,
+            "factory of module 'net' of acme-nets 1.2 (plugin): expected an instance of "
+            "torch.nn.Module, found class ReLU\n  fix: write ReLU() instead of ReLU",
+        ),
+        (
+            lambda: {}["width"],
+            "building module 'net' of acme-nets 1.2 (plugin) raises KeyError: 'width'\n"
+            "  fix: report it to the package, or leave the module out: [modules] exclude = "
+            '["net"]',
+        ),
+        (
+            sys.exit,
+            "building module 'net' of acme-nets 1.2 (plugin) raises SystemExit\n"
+            "  fix: report it to the package, or leave the module out: [modules] exclude = "
+            '["net"]',
+        ),
+    ],
+    ids=["no package", "no name", "no function", "int", "class", "raises", "exits"],
+)
+def test_a_factory_of_a_package_that_gives_no_module_is_named(factory, message):
+    with pytest.raises(BuildError) as caught:
+        builder_of(factory)["net"]
+
+    assert str(caught.value) == message
+
+
+def test_an_argument_that_the_factory_does_not_take_is_told_with_its_line(home):
+    path = write_experiment(
+        home,
+        modules={"net": BUILDS.format(arguments="width=4", body="del width")},
+        toml="[modules.args.net]\nwidht = 3\n",
+    )
+
+    with pytest.raises(SettingsError) as caught:
+        ModulePool.discover(path)
+
+    assert str(caught.value) == (
+        "data/experiments/tiny/experiment.toml:2: modules.args.net.widht: the factory takes no "
+        "such argument; it takes: width\n  closest match: width"
+    )
+
+
+def test_an_argument_that_the_factory_needs_is_asked_for(home):
+    path = write_experiment(
+        home, modules={"net": BUILDS.format(arguments="width", body="del width")}
+    )
+
+    with pytest.raises(SettingsError) as caught:
+        ModulePool.discover(path)
+
+    assert str(caught.value) == (
+        f"data/experiments/tiny/experiment.toml: modules.args.net: the factory of {FILE} needs "
+        "width\n  fix: add to experiment.toml:  [modules.args.net]  width = ..."
+    )
+
+
+def test_factories_of_packages_that_ask_for_each_other_are_refused():
+    def build_net(module_pool):
+        return nn.Sequential(module_pool.twin)
+
+    def build_twin(module_pool):
+        return nn.Sequential(module_pool["net"])
+
+    with pytest.raises(BuildError) as caught:
+        builder_of(build_net, twin=build_twin)["net"]
+
+    assert str(caught.value) == (
+        "factories ask for each other's modules in a circle: net -> twin -> net\n"
+        "  fix: let one of them build what it needs itself"
+    )
