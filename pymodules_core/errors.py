@@ -145,6 +145,10 @@ class CheckpointError(PymodulesError, ValueError):
     """A checkpoint pool or file cannot be used."""
 
 
+class MonitorError(CheckpointError):
+    """The monitored metric is not among the metrics."""
+
+
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
     """The pool, module or file does not exist."""
 

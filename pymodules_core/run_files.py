@@ -3,10 +3,12 @@
 No torch here: ``list`` and ``status`` read runs without it.
 """
 
+import contextlib
 import itertools
 import json
 import os
 import platform
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from pymodules_core.experiment import Experiment
 RUN_FILE_NAME = "run.json"
 METRICS_FILE_NAME = "metrics.jsonl"
 CHECKPOINTS_DIR_NAME = "module_ckps"
+_NAMES = (RUN_FILE_NAME, METRICS_FILE_NAME, CHECKPOINTS_DIR_NAME)
 
 
 @attrs.frozen(kw_only=True)
@@ -111,8 +114,7 @@ def read_run_file(experiment_path: Path) -> RunFile | None:
 
 def has_run(experiment: Experiment) -> bool:
     """Tell whether an experiment's ``data/`` holds anything of a run."""
-    names = (RUN_FILE_NAME, METRICS_FILE_NAME, CHECKPOINTS_DIR_NAME)
-    return any((experiment.data_dir / name).exists() for name in names)
+    return any((experiment.data_dir / name).exists() for name in _NAMES)
 
 
 def refuse_existing_run(experiment: Experiment) -> None:
@@ -164,3 +166,12 @@ def move_run_aside(experiment: Experiment) -> Path | None:
             fix="make the experiment's folder writable, or move data/ yourself",
         ) from error
     return target
+
+
+def delete_run(experiment: Experiment) -> None:
+    """Delete a run that was refused before its first step; what is not the run's own stays."""
+    shutil.rmtree(experiment.data_dir / CHECKPOINTS_DIR_NAME, ignore_errors=True)
+    for name in (RUN_FILE_NAME, METRICS_FILE_NAME):
+        (experiment.data_dir / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty: a hook or a person wrote there too
+        experiment.data_dir.rmdir()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-from pymodules_core.errors import CheckpointError, closest_match, list_words
+from pymodules_core.errors import MonitorError, closest_match, list_words
 
 
 class BestTracker:
@@ -36,7 +36,7 @@ class BestTracker:
         that is a number is better.
 
         Raises:
-            CheckpointError: ``metrics`` lacks the monitored one.
+            MonitorError: ``metrics`` lacks the monitored one.
         """
         value = self.read(metrics)
         if self.value is None:
@@ -56,11 +56,11 @@ class BestTracker:
         """Give the monitored value.
 
         Raises:
-            CheckpointError: ``metrics`` lacks it.
+            MonitorError: ``metrics`` lacks it.
         """
         if self.monitor not in metrics:
             near = closest_match(self.monitor, metrics)
-            raise CheckpointError(
+            raise MonitorError(
                 f"train.monitor: {self.monitor!r} is not among the metrics: {list_words(metrics)}",
                 key="train.monitor",
                 found=self.monitor,

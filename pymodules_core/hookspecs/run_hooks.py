@@ -47,6 +47,9 @@ class RunHooks:
     def train_step_finished(self, run: "Run", stepped: frozenset[str]) -> None:
         """One train step is over, optimizers and schedulers included, before any commit of it.
 
+        Called again for the last step of an epoch where data of unknown length ends within an
+        accumulation window: that the window is over, and updates, shows only then.
+
         Args:
             run: The run; ``run.step`` counts this step.
             stepped: Names of the optimizers that updated their parameters in this step.

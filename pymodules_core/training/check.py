@@ -1,21 +1,25 @@
-"""Tries everything a run needs on one batch, and leaves the experiment's folder as it was."""
+"""Runs an experiment for one batch elsewhere, and leaves its folder as it was."""
 
 import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import attrs
 
 from pymodules_core.checkpoints.state_dicts import plain_state_dict
 from pymodules_core.experiment import Experiment
 from pymodules_core.names import FRZN, LAST
+from pymodules_core.run_files import CHECKPOINTS_DIR_NAME
 from pymodules_core.training.data import Batches
+from pymodules_core.training.execution import Execution
 from pymodules_core.training.records import count_parameters
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.reporting import EpochSummary, SilentReporter
 from pymodules_core.training.session import Session
 
 
 def check_experiment(experiment: Experiment, *, load_installed: bool = True) -> Iterator[str]:
-    """Build, load weights, train and evaluate one batch, save, load again.
+    """Build, load weights, train and evaluate one batch, save, load again; hooks are called too.
 
     Args:
         experiment: The experiment.
@@ -35,22 +39,47 @@ def check_experiment(experiment: Experiment, *, load_installed: bool = True) -> 
             load_installed=load_installed,
         )
         yield from _describe_pool(session)
-        loops, run = session.loops, session.run
-        checkpoints = session.checkpoints(Path(folder) / "module_ckps")
-        checkpoints.start()
-        run.epoch = 1
-        metrics = loops.train(should_stop=lambda: True, after_step=lambda: None)
-        yield f"one train step on {session.device}: {_join(metrics)}"
-        if loops.eval_batches is not None:
-            metrics = loops.evaluate(_FirstBatch(loops.eval_batches))
-            yield f"one eval step: {_join(metrics)}"
-            value = session.monitored(checkpoints, metrics)
-            yield f"monitor {checkpoints.best.monitor} = {value:.4g}"
-        checkpoints.commit(LAST, epoch=1, step=run.step)
-        for pool_name in (FRZN, LAST):
-            checkpoints.load(pool_name)
-        size = sum(f.stat().st_size for f in (checkpoints.path / LAST).glob("*.pt"))
-        yield f"saved and loaded again, {size:,} bytes in {LAST}"
+        reporter = _LastSummary()
+        with session.checkpoints(Path(folder) / CHECKPOINTS_DIR_NAME) as checkpoints:
+            Execution(_on_one_batch(session), checkpoints, reporter).execute()
+            yield f"one train step on {session.device}: {_join(reporter.train_metrics)}"
+            if reporter.eval_metrics:
+                yield f"one eval step: {_join(reporter.eval_metrics)}"
+                value = session.monitored(checkpoints, reporter.eval_metrics)
+                yield f"monitor {checkpoints.best.monitor} = {value:.4g}"
+            for pool_name in (FRZN, LAST):
+                checkpoints.load(pool_name)
+            size = sum(f.stat().st_size for f in (checkpoints.path / LAST).glob("*.pt"))
+            yield f"saved and loaded again, {size:,} bytes in {LAST}"
+
+
+def _on_one_batch(session: Session) -> Session:
+    """Give the session of a run that is one epoch of one batch, hooks and commits included."""
+    experiment, loops = session.experiment, session.loops
+    train = attrs.evolve(experiment.settings.train, epochs=1)
+    batches = loops.eval_batches
+    return attrs.evolve(
+        session,
+        experiment=attrs.evolve(
+            experiment, settings=attrs.evolve(experiment.settings, train=train)
+        ),
+        loops=attrs.evolve(
+            loops,
+            train_batches=_FirstBatch(loops.train_batches),
+            eval_batches=None if batches is None else _FirstBatch(batches),
+        ),
+    )
+
+
+class _LastSummary(SilentReporter):
+    """Keeps the metrics of the last epoch."""
+
+    train_metrics: Mapping[str, float]
+    eval_metrics: Mapping[str, float]
+
+    def epoch_ended(self, summary: EpochSummary) -> None:
+        """Keep them."""
+        self.train_metrics, self.eval_metrics = summary.train_metrics, summary.eval_metrics
 
 
 class _FirstBatch(Batches):
@@ -88,5 +117,5 @@ def _describe_pool(session: Session) -> Iterator[str]:
     yield f"optimizers: {owners}"
 
 
-def _join(metrics: dict[str, float]) -> str:
+def _join(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())

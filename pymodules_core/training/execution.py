@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from pymodules_core.checkpoints import CheckpointManager, Receipt
-from pymodules_core.errors import ExistingRunError, PymodulesError, TrainingError
+from pymodules_core.errors import ExistingRunError, PymodulesError
 from pymodules_core.names import BEST, LAST, epoch_pool
 from pymodules_core.training.records import RunRecord, RunState, run_facts
 from pymodules_core.training.reporting import EpochSummary, Reporter
@@ -77,7 +77,7 @@ class Execution:
         try:
             self._start()
             for epoch in range(1, self._settings.train.epochs + 1):
-                if self._stopping.is_reached():
+                if self._stopping.is_reached(self._run.step):
                     break
                 self._epoch(epoch)
             events.emit("run_finished")
@@ -87,9 +87,6 @@ class Execution:
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             state = RunState.INTERRUPTED if interrupted else RunState.FAILED
-            if isinstance(error, PymodulesError):
-                # Whatever its class, this is no experiment that was refused: the run has begun.
-                error.exit_code = TrainingError.exit_code
             self._tell_failure(state, error)
             raise
         self._write_record(RunState.FINISHED)
@@ -128,16 +125,15 @@ class Execution:
         session, run = self._session, self._run
         run.epoch = epoch
         start = time.perf_counter()
-        self._stopping.start_epoch()
+        self._stopping.committed(run.step)
         train_metrics = session.loops.train(
-            should_stop=partial(self._stopping.is_reached, steps_ahead=1),
-            after_step=self._after_step,
+            should_stop=self._stopping.is_reached, after_step=self._after_step
         )
         rates = {name: unit.learning_rate for name, unit in session.units.items()}
         self._log("train", train_metrics, learning_rates=rates)
         train = self._settings.train
         batches = session.loops.eval_batches
-        is_last = epoch == train.epochs or self._stopping.is_reached()
+        is_last = epoch == train.epochs or self._stopping.is_reached(run.step)
         if batches is None or not (is_last or epoch % train.eval_every_n_epochs == 0):
             self._metrics = train_metrics
             # Train and eval values are two quantities: a scheduler that compares gets one of them.
@@ -155,10 +151,11 @@ class Execution:
         self._epoch_ended(train_metrics, self._metrics, start, is_best=receipt.best_moved)
 
     def _after_step(self) -> None:
-        if self._stopping.stepped(self._settings.checkpoints):
+        if self._stopping.is_commit_due(self._run.step, self._settings.checkpoints):
             for unit in self._session.units.values():
                 unit.check_finite()
             self._commit(LAST)
+            self._stopping.committed(self._run.step)
 
     def _epoch_pools(self) -> list[str]:
         """Name ``epoch_<n>`` where enough epochs went by since the last one."""

@@ -48,12 +48,12 @@ class Loops:
     eval_batches: Batches | None
 
     def train(
-        self, *, should_stop: Callable[[], bool], after_step: Callable[[], None]
+        self, *, should_stop: Callable[[int], bool], after_step: Callable[[], None]
     ) -> dict[str, float]:
         """Train one epoch.
 
         Args:
-            should_stop: Asked in each step, which is then the last of the epoch if True.
+            should_stop: Given the count of a step, tells whether it is the last of the epoch.
             after_step: Called after each step, hooks included; commits in mid-epoch.
 
         Returns:
@@ -78,7 +78,7 @@ class Loops:
                     run.start_train_step()
                     with autocast:
                         run.take_train_result(step(batch))
-                    is_last = should_stop()
+                    is_last = should_stop(run.step + 1)
                     if is_last or count + 1 == length:
                         run.flush()
                 count += 1

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pymodules_core.checkpoints import CheckpointManager, LoadReport
 from pymodules_core.discovery import PluginManager
 from pymodules_core.errors import (
-    CheckpointError,
+    MonitorError,
     SettingsError,
     TaskError,
     closest_match,
@@ -160,11 +160,11 @@ class Session:
         """Give the value that decides about ``best``.
 
         Raises:
-            CheckpointError: ``metrics`` lacks it; with the line of ``train.monitor``.
+            MonitorError: ``metrics`` lacks it; with the line of ``train.monitor``.
         """
         try:
             return checkpoints.best.read(metrics)
-        except CheckpointError as error:
+        except MonitorError as error:
             error.file = self.experiment.config_file
             error.line = self.experiment.line_of(("train", "monitor"))
             raise

@@ -6,7 +6,7 @@ from pymodules_core.settings import CheckpointSettings, TrainSettings
 
 
 class Stopping:
-    """Counts steps, minutes and evaluations without a better one.
+    """Watches steps, minutes and evaluations without a better one.
 
     Args:
         settings: ``[train]``.
@@ -18,41 +18,33 @@ class Stopping:
     def __init__(self, settings: TrainSettings) -> None:
         self.reason: str | None = None
         self._settings = settings
-        self._steps = 0
-        self._steps_at_commit = 0
+        self._step_of_commit = 0
         self._committed_at = time.monotonic()
         self._evaluations_without_better = 0
         minutes = settings.max_minutes
         self._deadline = None if minutes is None else time.monotonic() + minutes * 60
 
-    def start_epoch(self) -> None:
-        """An epoch begins; what was saved at the end of the one before counts as a commit."""
-        self._steps_at_commit = self._steps
+    def committed(self, step: int) -> None:
+        """Everything up to ``step`` is saved."""
+        self._step_of_commit = step
         self._committed_at = time.monotonic()
 
-    def is_reached(self, *, steps_ahead: int = 0) -> bool:
-        """Tell whether a limit of steps or minutes is reached.
-
-        Args:
-            steps_ahead: Steps under way that ``stepped`` has not counted yet.
-        """
+    def is_reached(self, step: int) -> bool:
+        """Tell whether a limit of steps or minutes is reached after ``step`` steps."""
         limit = self._settings.max_steps
-        if limit is not None and self._steps + steps_ahead >= limit:
+        if limit is not None and step >= limit:
             self.reason = f"max_steps = {limit} reached"
         elif self._deadline is not None and time.monotonic() >= self._deadline:
             self.reason = f"max_minutes = {self._settings.max_minutes:g} reached"
         return self.reason is not None
 
-    def stepped(self, checkpoints: CheckpointSettings) -> bool:
-        """Count a step; say whether it is time for a commit in mid-epoch."""
-        self._steps += 1
+    def is_commit_due(self, step: int, checkpoints: CheckpointSettings) -> bool:
+        """Tell whether it is time for a commit in mid-epoch, after ``step`` steps."""
         every_steps, every_minutes = checkpoints.every_n_steps, checkpoints.every_n_minutes
-        is_due = every_steps is not None and self._steps - self._steps_at_commit >= every_steps
-        if every_minutes is not None:
-            is_due |= time.monotonic() - self._committed_at >= every_minutes * 60
-        if is_due:
-            self.start_epoch()
-        return is_due
+        if every_steps is not None and step - self._step_of_commit >= every_steps:
+            return True
+        minutes = (time.monotonic() - self._committed_at) / 60
+        return every_minutes is not None and minutes >= every_minutes
 
     def evaluated(self, epoch: int, *, is_better: bool) -> None:
         """Count an evaluation; enough of them without a better one end the run."""

@@ -4,9 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pymodules_core.errors import display_path
+from pymodules_core.errors import (
+    ExistingRunError,
+    MonitorError,
+    PymodulesError,
+    TrainingError,
+    display_path,
+)
 from pymodules_core.experiment import Experiment
-from pymodules_core.run_files import checkpoints_dir, move_run_aside, refuse_existing_run
+from pymodules_core.run_files import (
+    checkpoints_dir,
+    delete_run,
+    move_run_aside,
+    refuse_existing_run,
+)
 from pymodules_core.training.execution import Execution, RunResult
 from pymodules_core.training.reporting import ConsoleReporter, Reporter
 from pymodules_core.training.session import Session
@@ -46,9 +57,10 @@ class Trainer:
 
         Raises:
             ExistingRunError: There is a run already.
-            TrainingError: The run failed; checkpoints so far are intact.
+            MonitorError: The monitored metric is not among those of the first evaluation; nothing
+                is left of the new run, and the old one is where it was.
             PymodulesError: With ``exit_code`` 2 the experiment is not valid and nothing was
-                written; with 1 the run failed.
+                written; with 1 the run failed and its checkpoints so far are intact.
         """
         if self._existing == "refuse":
             refuse_existing_run(self.experiment)
@@ -58,7 +70,24 @@ class Trainer:
             reporter=self._reporter,
             load_installed=self._load_installed,
         )
-        if self._existing == "reset" and (moved := move_run_aside(self.experiment)):
+        moved = move_run_aside(self.experiment) if self._existing == "reset" else None
+        if moved:
             self._reporter.line(f"the old run is now in {display_path(moved)}")
-        with session.checkpoints(checkpoints_dir(self.experiment.path)) as checkpoints:
-            return Execution(session, checkpoints, self._reporter).execute()
+        try:
+            with session.checkpoints(checkpoints_dir(self.experiment.path)) as checkpoints:
+                return Execution(session, checkpoints, self._reporter).execute()
+        except ExistingRunError:
+            raise
+        except PymodulesError as error:
+            if isinstance(error, MonitorError) and session.run.step == 0:
+                self._undo(moved)
+            else:
+                # Whatever its class, this is no experiment that was refused: the run had begun.
+                error.exit_code = TrainingError.exit_code
+            raise
+
+    def _undo(self, moved: Path | None) -> None:
+        delete_run(self.experiment)
+        if moved:
+            moved.rename(self.experiment.data_dir)
+            self._reporter.line(f"the old run is back in {display_path(self.experiment.data_dir)}")

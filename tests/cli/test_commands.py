@@ -176,6 +176,24 @@ def test_check_writes_nothing_and_says_what_works(home, capsys):
     assert sorted(path.rglob("*")) == before
 
 
+def test_check_calls_the_hooks_of_a_run(home, capsys):
+    hooks = (
+        "def weights_ready(run):\n    run.module_pool.net.extra = 1\n\n\n"
+        "def checkpoint_committed(run, receipt):\n    print(receipt.pools)\n\n\n"
+        "def run_finished(run):\n    print('finished', run.step)\n\n\n"
+    )
+    step = TINY_TASK.replace(
+        "    inputs, targets", "    module_pool.net.extra\n    inputs, targets"
+    )
+    write_experiment(home, task=hooks + step)
+
+    code = run(["check", "tiny"])
+
+    output = capsys.readouterr().out
+    assert code == 0
+    assert "('last', 'best', 'epoch_1')\nfinished 1\nok  one train step" in output
+
+
 def test_check_finds_a_monitor_that_is_no_metric(home, capsys):
     write_experiment(home, toml='[train]\nmonitor = "acuracy"\n')
 

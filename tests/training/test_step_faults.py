@@ -8,7 +8,7 @@ import torch
 from support import TINY_TASK, start_command, write_experiment
 
 from pymodules_core import Trainer
-from pymodules_core.errors import PymodulesError, StepError, TaskError
+from pymodules_core.errors import MonitorError, PymodulesError, StepError, TaskError
 from pymodules_core.training.reporting import SilentReporter
 
 TASK = "data/experiments/tiny/pymodules/task.py"
@@ -207,15 +207,34 @@ def test_a_step_that_raises_or_exits_names_line_and_step(home, body, reason):
 def test_a_monitor_that_is_no_metric_is_named_with_its_line_and_the_metrics(home):
     task = TINY_TASK.replace('return {"loss": ', 'return {"acc": 0.5, "loss": ')
 
-    error = failure(home, task, 'monitor = "accc"\n')
+    path = write_experiment(home, task=task, toml='[train]\nseed = 1\nmonitor = "accc"\n')
 
+    with pytest.raises(MonitorError) as caught:
+        Trainer(path, reporter=SilentReporter()).fit()
+
+    error = caught.value
     assert (error.key, error.found) == ("train.monitor", "accc")
     assert str(error) == (
         f"{TOML}:3: train.monitor: 'accc' is not among the metrics: acc, loss\n"
         "  closest match: acc\n"
         '  fix: [train] monitor = "acc", or return it from eval_step'
     )
-    assert pools(home) == ["frzn", "init", "last"]
+    assert error.exit_code == 2
+    assert not (path / "data").exists()
+
+
+def test_a_monitor_that_is_no_metric_puts_the_run_it_was_to_replace_back(home):
+    path = write_experiment(home)
+    Trainer(path, reporter=SilentReporter()).fit()
+    before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    wrong = Trainer(
+        path, overrides={"train.monitor": "acc"}, existing="reset", reporter=SilentReporter()
+    )
+
+    with pytest.raises(MonitorError):
+        wrong.fit()
+
+    assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 
 def test_a_scheduler_that_raises_after_an_epoch_is_named_by_the_users_line(home):
