@@ -1,7 +1,7 @@
 """Chooses the device and moves batches to it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -59,17 +59,34 @@ def move_batch(batch: Any, device: torch.device) -> Any:
 
 
 def batch_length(batch: Any) -> int:
-    """Give the samples of a batch: the length of its first tensor, or of its first list.
+    """Give the samples of a batch: the length of the first array in it, or else of its first list.
 
-    A batch that tells no length counts as one sample.
+    Arrays are tensors and whatever else has a shape of at least one dimension; they are looked for
+    depth first, in lists, tuples and the values of mappings. A batch without an array or a list
+    counts as one sample.
     """
-    if isinstance(batch, torch.Tensor):
-        return batch.shape[0] if batch.ndim else 1
+    length = _array_length(batch)
+    if length is None:
+        length = _list_length(batch)
+    return 1 if length is None else length
+
+
+def _array_length(batch: Any) -> int | None:
+    shape = getattr(batch, "shape", None)
+    if isinstance(shape, tuple):
+        return int(shape[0]) if shape else None
+    items: Iterable[Any] = ()
     if isinstance(batch, Mapping):
-        return batch_length(next(iter(batch.values()))) if batch else 1
-    if isinstance(batch, tuple | list) and batch:
-        first = batch[0]
-        if isinstance(first, torch.Tensor | Mapping | list | tuple):
-            return batch_length(first)
-        return len(batch)
-    return 1
+        items = batch.values()
+    elif isinstance(batch, list | tuple):
+        items = batch
+    return next((n for item in items if (n := _array_length(item)) is not None), None)
+
+
+def _list_length(batch: Any) -> int | None:
+    if isinstance(batch, Mapping):
+        return next((n for item in batch.values() if (n := _list_length(item)) is not None), None)
+    if not isinstance(batch, list | tuple) or not batch:
+        return None
+    nested = _list_length(batch[0]) if isinstance(batch[0], list | tuple) else None
+    return len(batch) if nested is None else nested

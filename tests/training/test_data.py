@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -140,13 +141,22 @@ def test_batches_move_with_their_structure():
         (torch.zeros(4, 2), 4),
         ((torch.zeros(3), torch.zeros(5)), 3),
         ({"x": [torch.zeros(6)]}, 6),
+        ({"id": "abc", "x": torch.zeros(5)}, 5),
+        ((3, torch.zeros(5)), 5),
+        ((None, torch.tensor(1.0), torch.zeros(5)), 5),
+        ({"scale": np.float32(2.0), "x": np.zeros((7, 2))}, 7),
+        ((["a", "b"], torch.zeros(4)), 4),
         (["a", "b"], 2),
+        ((["a", "b", "c"], [1, 2, 3]), 3),
+        ({"n": 3, "text": ["a", "b"]}, 2),
         (torch.tensor(1.0), 1),
+        ("abc", 1),
         ({}, 1),
+        ((), 1),
         (object(), 1),
     ],
 )
-def test_the_length_of_a_batch_is_that_of_its_first_tensor(batch, length):
+def test_the_length_of_a_batch_is_that_of_its_first_array_or_else_list(batch, length):
     assert batch_length(batch) == length
 
 
