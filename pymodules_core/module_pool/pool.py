@@ -61,7 +61,7 @@ class ModulePool(Mapping[str, nn.Module]):
         experiment: The experiment they belong to.
 
     Raises:
-        SharedParameterError: A frozen and a trained module hold one parameter.
+        SharedParameterError: A frozen and a trained module hold one parameter or buffer.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ModulePool(Mapping[str, nn.Module]):
         }
         # `pool.encoder` in every train step: a plain attribute costs a third of `__getattr__`.
         vars(self).update((name, entry.module) for name, entry in self._entries.items())
-        self._refuse_half_frozen_parameters()
+        self._refuse_half_frozen_tensors()
         for entry in self._entries.values():
             if entry.settings.frozen:
                 entry.module.requires_grad_(requires_grad=False)
@@ -262,9 +262,12 @@ class ModulePool(Mapping[str, nn.Module]):
 
     def set_training(self, *, training: bool) -> None:
         """Put every module in its mode: frozen ones and those of mode ``eval`` never train."""
+        # Two passes: a module may hold another one, and that one's settings win.
+        for module in self.values():
+            module.train(mode=training)
         for entry in self._entries.values():
-            may_train = not entry.settings.frozen and entry.settings.mode == "train"
-            entry.module.train(mode=training and may_train)
+            if entry.settings.frozen or entry.settings.mode == "eval":
+                entry.module.eval()
 
     def to(self, device: torch.device) -> "Self":
         """Move every module to ``device``, in place."""
@@ -272,16 +275,17 @@ class ModulePool(Mapping[str, nn.Module]):
             module.to(device)
         return self
 
-    def _refuse_half_frozen_parameters(self) -> None:
+    def _refuse_half_frozen_tensors(self) -> None:
         owners: dict[int, tuple[str, str]] = {}
         for name, module in self.items():
-            for key, parameter in module.named_parameters():
-                other, other_key = owners.setdefault(id(parameter), (name, key))
+            for key, tensor in (*module.named_parameters(), *module.named_buffers()):
+                other, other_key = owners.setdefault(id(tensor), (name, key))
                 if self.is_frozen(other) != self.is_frozen(name):
                     frozen, trained = sorted((name, other), key=self.is_frozen, reverse=True)
+                    kind = "parameter" if isinstance(tensor, nn.Parameter) else "buffer"
                     raise SharedParameterError(
                         f"frozen module {frozen!r} and trained module {trained!r} share a "
-                        f"parameter: {other}.{other_key} is {name}.{key}",
+                        f"{kind}: {other}.{other_key} is {name}.{key}",
                         found=f"{name}.{key}",
                         fix="freeze both, train both, or copy the weights with "
                         "load_weights_from_exp",

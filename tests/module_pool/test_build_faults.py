@@ -156,6 +156,18 @@ def test_a_frozen_and_a_trained_module_may_not_share_a_parameter(home):
     assert caught.value.found == "twin.weight"
 
 
+def test_a_frozen_and_a_trained_module_may_not_share_a_buffer():
+    norm = torch.nn.BatchNorm1d(1, affine=False)
+
+    with pytest.raises(SharedParameterError) as caught:
+        ModulePool.from_modules({"net": norm, "twin": norm}, settings={"twin": {"frozen": True}})
+
+    assert str(caught.value).splitlines()[0] == (
+        "frozen module 'twin' and trained module 'net' share a buffer: net.running_mean is "
+        "twin.running_mean"
+    )
+
+
 def test_parameters_of_two_trained_modules_are_still_shared_after_a_load(home, tmp_path):
     twin = "from modules.net import module\nsettings = {}\n"
     write_experiment(home, modules={"net": TINY_MODULE, "twin": twin})

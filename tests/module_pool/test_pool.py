@@ -76,6 +76,19 @@ def test_a_frozen_module_takes_no_gradient_and_stays_in_eval_mode():
     assert (pool.cold.training, pool.net.training) == (False, True)
 
 
+@pytest.mark.parametrize("outer", ["after", "zoo"])
+def test_mode_eval_holds_for_a_module_inside_another_whatever_their_names(outer):
+    norm = nn.BatchNorm1d(1)
+    pool = ModulePool.from_modules(
+        {"norm": norm, outer: nn.Sequential(norm)}, settings={"norm": {"mode": "eval"}}
+    )
+
+    pool.set_training(training=True)
+
+    assert pool[outer].training
+    assert not norm.training
+
+
 def test_mode_eval_keeps_a_trained_module_in_eval_mode():
     pool = ModulePool.from_modules({"net": nn.BatchNorm1d(1)}, settings={"net": {"mode": "eval"}})
 
