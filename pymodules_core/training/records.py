@@ -20,8 +20,10 @@ from pymodules_core.checkpoints import LoadReport
 from pymodules_core.checkpoints.files import write_file
 from pymodules_core.discovery import PluginState
 from pymodules_core.errors import display_path
+from pymodules_core.experiment import Experiment
 from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME
 from pymodules_core.settings.structure import unstructure
+from pymodules_core.specs import FileOrigin, Origin
 from pymodules_core.training.session import Session
 
 
@@ -78,6 +80,7 @@ class RunRecord:
 def run_facts(session: Session) -> dict[str, Any]:
     """Collect what tells how a run came about: settings, modules, files, plugins, versions."""
     experiment, pool, plugins = session.experiment, session.pool, session.plugins
+    files = plugins.files.executed() if plugins.files else {}
     return {
         "experiment": experiment.name,
         "seed": experiment.settings.train.seed,
@@ -91,12 +94,12 @@ def run_facts(session: Session) -> dict[str, Any]:
                 "frozen": entry.settings.frozen,
                 "parameters": count_parameters(entry.module),
                 "weights": entry.settings.weights_text,
-                "origin": entry.origin.to_json(),
+                "origin": _origin_facts(entry.origin, experiment, files),
             }
             for name, entry in pool.entries.items()
         ],
         "initial_weights": [_report_facts(report) for report in session.reports],
-        "files": plugins.files.executed() if plugins.files else {},
+        "files": files,
         "shared_parameters": pool.shared_parameters,
         "plugins": [
             {"name": record.name, **record.origin.to_json()}
@@ -113,6 +116,17 @@ def run_facts(session: Session) -> dict[str, Any]:
         "process": os.getpid(),
         "host": platform.node(),
     }
+
+
+def _origin_facts(
+    origin: Origin, experiment: Experiment, executed: Mapping[str, str]
+) -> dict[str, str]:
+    """Tell an origin, a file as it was when it ran and as it is found from the experiment."""
+    if not isinstance(origin, FileOrigin):
+        return origin.to_json()
+    file = origin.file.relative_to(experiment.path)
+    sha256 = executed[origin.file.relative_to(experiment.modules_dir.parent).as_posix()]
+    return {"kind": "file", "file": file.as_posix(), "sha256": sha256}
 
 
 def _report_facts(report: LoadReport) -> dict[str, Any]:
