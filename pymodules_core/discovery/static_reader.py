@@ -13,6 +13,7 @@ from typing import Any
 
 import attrs
 
+from pymodules_core.discovery.static_bindings import find_binding
 from pymodules_core.settings.structure import KeyPath
 
 # What may hide the word at the start of a line (strings and comments), or the word. Each branch
@@ -21,11 +22,12 @@ _STRINGS_COMMENTS_OR_SETTINGS = re.compile(
     rb'''"""(?:[^"\\]++|\\.|"(?!""))*+"""'''
     rb"""|'''(?:[^'\\]++|\\.|'(?!''))*+'''"""
     rb"""|"(?:[^"\\\n]++|\\.)*+"|'(?:[^'\\\n]++|\\.)*+'"""
-    rb"""|\#[^\n]*|\n(?P<settings>settings)\b""",
+    rb"""|\#[^\n]*|\n(?P<settings>settings)\b|(?P<other>settings)\b|(?P<star>import[ ]*\*)""",
     re.DOTALL,
 )
 _BEFORE_DOCSTRING = re.compile(rb"""(?:\s|\#[^\n]*\n)*[rRuU]?(?=["'])""")
 _STATEMENT_END = re.compile(rb"[ \t]*(?:[\n#;]|$)")
+_NO_SETTINGS = "defines module and no settings\n  fix: add settings = {}"
 _STATEMENT_START = re.compile(rb"^[^\s)\]}#]", re.MULTILINE)
 
 
@@ -35,9 +37,9 @@ class StaticModuleFile:
 
     Attributes:
         settings: The literal ``settings`` dict; None where it is computed.
-        is_dynamic: ``settings`` is there and not a literal.
+        is_dynamic: ``settings`` is no literal, or the file may change it.
         description: First line of the docstring.
-        fault: Why the file cannot be parsed.
+        fault: Why no module can be built from it.
     """
 
     settings: Mapping[str, Any] | None = None
@@ -63,11 +65,16 @@ def read_module_file(file: Path, *, whole: bool = True) -> StaticModuleFile:
     except (OSError, ValueError) as error:
         return StaticModuleFile(fault=str(error))
     description = (ast.get_docstring(tree, clean=False) or "").strip().partition("\n")[0].rstrip()
-    value = _find_settings(tree)
-    if value is None:
-        return StaticModuleFile(settings={}, description=description)
+    binding = find_binding(tree, "settings")
+    if binding is None:
+        fault = _NO_SETTINGS if find_binding(tree, "module") else None
+        return StaticModuleFile(
+            settings=None if fault else {}, fault=fault, description=description
+        )
+    if not binding.is_certain or binding.value is None:
+        return StaticModuleFile(is_dynamic=True, description=description)
     try:
-        settings = ast.literal_eval(value)
+        settings = ast.literal_eval(binding.value)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return StaticModuleFile(is_dynamic=True, description=description)
     if not isinstance(settings, dict):
@@ -80,9 +87,10 @@ def read_module_file(file: Path, *, whole: bool = True) -> StaticModuleFile:
 def find_settings_line(file: Path, path: KeyPath) -> int | None:
     """Find the 1-based line of a key in the ``settings`` literal of a module file."""
     try:
-        node = _find_settings(ast.parse(file.read_bytes()))
+        binding = find_binding(ast.parse(file.read_bytes()), "settings")
     except (OSError, ValueError, SyntaxError):
         return None
+    node = binding.value if binding else None
     line = node.lineno if node is not None else None
     for key in path:
         if not isinstance(node, ast.Dict):
@@ -103,12 +111,13 @@ def _parse_head_and_settings(source: bytes) -> ast.Module | None:
     """Parse the docstring and the one statement that starts with ``settings``.
 
     Returns:
-        None where there is not exactly one such statement, or it does not end where it seems to.
+        None where there is not exactly one such statement, it does not end where it seems to, or
+        the rest of the file may bind or change ``settings``.
     """
     source = b"\n" + source.removeprefix(codecs.BOM_UTF8).replace(b"\r", b"")
     found = list(_STRINGS_COMMENTS_OR_SETTINGS.finditer(source))
     starts = [match.start("settings") for match in found if match["settings"]]
-    if len(starts) != 1:
+    if len(starts) != 1 or any(match["other"] or match["star"] for match in found):
         return None
     docstring_end = 0
     if before := _BEFORE_DOCSTRING.match(source):
@@ -121,16 +130,3 @@ def _parse_head_and_settings(source: bytes) -> ast.Module | None:
         return ast.parse(source[:docstring_end] + b"\n" + statement)
     except (SyntaxError, ValueError):
         return None
-
-
-def _find_settings(tree: ast.Module) -> ast.expr | None:
-    found: ast.expr | None = None
-    for node in tree.body:
-        targets: list[ast.expr] = []
-        if isinstance(node, ast.Assign):
-            targets = node.targets
-        elif isinstance(node, ast.AnnAssign):
-            targets = [node.target]
-        if any(isinstance(target, ast.Name) and target.id == "settings" for target in targets):
-            found = getattr(node, "value", None)
-    return found

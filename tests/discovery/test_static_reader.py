@@ -34,6 +34,10 @@ STATEMENTS = [
     "x = call(\nsettings={'frozen': True})\n",
     "settings_of_net = {'frozen': True}\n",
     "x = 'a\\\nsettings = 3'\n",
+    "from sizes import *\n",
+    "settings['frozen'] = True\n",
+    "def change():\n    settings.update(frozen=True)\n",
+    "module = 3\n",
 ]
 SETTINGS = [
     "",
@@ -70,7 +74,7 @@ def test_the_quick_way_tells_what_the_whole_way_tells(
 
     whole = read_module_file(file)
 
-    if whole.fault is None or "settings is" in whole.fault:
+    if whole.fault is None or "settings" in whole.fault:
         assert read_module_file(file, whole=False) == whole
 
 
@@ -102,11 +106,69 @@ def test_a_file_that_is_gone_is_described():
     assert "No such file" in str(read_module_file(Path("nowhere.py")).fault)
 
 
-def test_computed_settings_are_dynamic(tmp_path):
+@pytest.mark.parametrize(
+    "source",
+    [
+        "settings = make()",
+        "settings = {}\nsettings['frozen'] = True",
+        "settings = {'rename': {}}\nsettings['rename']['a'] = 'b'",
+        "settings = {'frozen': True}\ndel settings['frozen']",
+        "settings = {}\nsettings.update(frozen=True)",
+        "settings = {}\nsettings |= {'frozen': True}",
+        "settings = {}\nif x:\n    settings = {'frozen': True}",
+        "for settings in ({}, {'frozen': True}):\n    pass",
+        "with x as settings:\n    pass",
+        "try:\n    settings = {}\nexcept KeyError:\n    pass",
+        "if (settings := {}):\n    pass",
+        "settings = {}\ndef change():\n    global settings\n    settings = {'frozen': True}",
+        "settings = {}\ndef change():\n    settings['frozen'] = True",
+        "settings = {}\nfrom modules._common import settings",
+        "from modules._common import base as settings",
+        "import settings",
+        "settings = {}\nfrom modules._common import *",
+        "module = 1\nfrom modules._common import *",
+        "settings = {}\ndel settings",
+        "def settings():\n    pass",
+        "settings: dict",
+        "(settings, x) = {}, 1",
+    ],
+)
+def test_settings_that_are_no_literal_or_may_change_are_dynamic(tmp_path, source):
     file = tmp_path / "net.py"
-    file.write_text("settings = make()\n")
+    file.write_text(f"{source}\n")
 
-    assert read_module_file(file) == StaticModuleFile(is_dynamic=True)
+    for whole in (True, False):
+        assert read_module_file(file, whole=whole) == StaticModuleFile(is_dynamic=True)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "module = build(settings)",
+        "module = Net(settings.get('frozen'), settings['frozen'])",
+        "def build(settings):\n    settings['x'] = 1",
+        "class Net:\n    settings = {}",
+        "def build():\n    settings = {}\n    settings.update(a=1)",
+        "import torch.settings",
+        "x.settings = 3",
+        "settings = {'frozen': True}",
+    ],
+)
+def test_settings_that_are_only_read_are_known(tmp_path, after):
+    file = tmp_path / "net.py"
+    file.write_text(f"settings = {{'frozen': True}}\n{after}\n")
+
+    for whole in (True, False):
+        assert read_module_file(file, whole=whole) == StaticModuleFile(settings={"frozen": True})
+
+
+def test_a_module_without_settings_is_a_fault(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text('"""A net."""\nmodule = make()\n')
+
+    assert read_module_file(file) == StaticModuleFile(
+        fault="defines module and no settings\n  fix: add settings = {}", description="A net."
+    )
 
 
 @pytest.mark.parametrize(
