@@ -1,7 +1,7 @@
 """Finds what a file binds a name to, and whether its text leaves any doubt about that."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -23,31 +23,34 @@ class Binding:
 
 def find_binding(tree: ast.Module, name: str) -> Binding | None:
     """Give the binding of ``name``, or None where the file does not mention one."""
-    plain: dict[ast.expr, ast.expr | None] = {}
+    values: list[ast.expr | None] = []
+    others: list[ast.stmt] = []
     for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            plain |= {
-                target: node.value
-                for target in targets
-                if isinstance(target, ast.Name) and target.id == name
-            }
-    is_certain = not any(_may_change(node, name) for node in _walk(tree, name) if node not in plain)
-    if not plain and is_certain:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and _is_plain(node, name):
+            values.append(node.value)
+        else:
+            others.append(node)
+    is_certain = not any(_may_change(node, name) for node in _walk(others, name))
+    if not values and is_certain:
         return None
-    values = [value for value in plain.values() if value is not None]
-    return Binding(values[-1] if values else None, is_certain)
+    return Binding(next(filter(None, reversed(values)), None), is_certain)
 
 
-def _walk(tree: ast.AST, name: str) -> Iterator[ast.AST]:
-    """Walk all nodes but those of functions and classes that have a ``name`` of their own."""
-    for node in ast.iter_child_nodes(tree):
+def _is_plain(node: ast.Assign | ast.AnnAssign, name: str) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    names = [target.id for target in targets if isinstance(target, ast.Name)]
+    return name in names and len(names) == len(targets)
+
+
+def _walk(nodes: Iterable[ast.AST], name: str) -> Iterator[ast.AST]:
+    """Walk all nodes but those in functions and classes that have a ``name`` of their own."""
+    for node in nodes:
         yield node
         is_scope = isinstance(
             node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
         )
         if not (is_scope and _has_own(node, name)):
-            yield from _walk(node, name)
+            yield from _walk(ast.iter_child_nodes(node), name)
 
 
 def _has_own(scope: ast.AST, name: str) -> bool:

@@ -22,9 +22,10 @@ _STRINGS_COMMENTS_OR_SETTINGS = re.compile(
     rb'''"""(?:[^"\\]++|\\.|"(?!""))*+"""'''
     rb"""|'''(?:[^'\\]++|\\.|'(?!''))*+'''"""
     rb"""|"(?:[^"\\\n]++|\\.)*+"|'(?:[^'\\\n]++|\\.)*+'"""
-    rb"""|\#[^\n]*|\n(?P<settings>settings)\b|(?P<other>settings)\b|(?P<star>import[ ]*\*)""",
+    rb"""|\#[^\n]*|\n(?P<settings>settings)\b""",
     re.DOTALL,
 )
+_STAR_IMPORT = re.compile(rb"import[ \t]*\*")
 _BEFORE_DOCSTRING = re.compile(rb"""(?:\s|\#[^\n]*\n)*[rRuU]?(?=["'])""")
 _STATEMENT_END = re.compile(rb"[ \t]*(?:[\n#;]|$)")
 _NO_SETTINGS = "defines module and no settings\n  fix: add settings = {}"
@@ -117,7 +118,8 @@ def _parse_head_and_settings(source: bytes) -> ast.Module | None:
     source = b"\n" + source.removeprefix(codecs.BOM_UTF8).replace(b"\r", b"")
     found = list(_STRINGS_COMMENTS_OR_SETTINGS.finditer(source))
     starts = [match.start("settings") for match in found if match["settings"]]
-    if len(starts) != 1 or any(match["other"] or match["star"] for match in found):
+    mentions = sum(match[0].count(b"settings") for match in found)
+    if len(starts) != 1 or mentions < source.count(b"settings") or _STAR_IMPORT.search(source):
         return None
     docstring_end = 0
     if before := _BEFORE_DOCSTRING.match(source):
