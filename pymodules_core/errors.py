@@ -19,6 +19,7 @@ the same facts are attributes. Exit codes of the command line hang on the class.
     ├── PluginError (RuntimeError)            a plugin that the run needs is broken
     ├── TaskError (ValueError)                task.py: what it lacks, gives or returns
     ├── CheckpointError (ValueError)          a pool or a checkpoint file
+    │   ├── MonitorError                      the monitored metric is not among the metrics
     │   ├── CheckpointNotFoundError (FileNotFoundError)
     │   ├── CheckpointFileError               damaged, foreign or unsafe
     │   ├── WeightMismatchError               keys or shapes differ

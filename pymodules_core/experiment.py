@@ -8,12 +8,13 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from pymodules_core.errors import (
     ExperimentNotFoundError,
+    PymodulesError,
     SettingsError,
     closest_match,
     display_path,
@@ -27,6 +28,8 @@ DATA_HOME_VARIABLE = "PYMODULES_DATA_HOME"
 CONFIG_FILE_NAME = "experiment.toml"
 
 _EXPERIMENTS = "experiments"
+
+ErrorT = TypeVar("ErrorT", bound=PymodulesError)
 
 
 @attrs.frozen(kw_only=True)
@@ -111,6 +114,25 @@ class Experiment:
     def line_of(self, path: KeyPath) -> int | None:
         """Find the 1-based line of a key in ``experiment.toml``."""
         return _find_line(self.config_file, path)
+
+    def is_overridden(self, key: str) -> bool:
+        """Tell whether an override gave a dotted key, its table, or a part of it."""
+        return any(
+            f"{key}.".startswith(f"{given}.") or f"{given}.".startswith(f"{key}.")
+            for given in self.overrides
+        )
+
+    def locate(self, error: ErrorT) -> ErrorT:
+        """Say where what is behind ``error.key`` was written: as an override, or file and line."""
+        key = error.key or ""
+        if self.is_overridden(key):
+            error.file = error.line = None
+            error.what = f"override {error.what}"
+        else:
+            path = tuple(key.split("."))
+            # A key that is missing belongs below the head of its table.
+            error.file, error.line = self.config_file, self.line_of(path) or self.line_of(path[:-1])
+        return error
 
 
 def default_data_home(data_home: Path | None = None) -> Path:

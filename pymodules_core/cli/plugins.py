@@ -31,6 +31,7 @@ def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: 
         else PluginManager(data_home=default_data_home(data_home), load_installed=not no_plugins)
     )
     plugins.provided_specs()
+    plugins.report_unmatched()
     if as_json:
         print_json([_as_json(record) for record in plugins.records])
         return

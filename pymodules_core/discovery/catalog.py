@@ -6,14 +6,11 @@ import attrs
 
 from pymodules_core.discovery.plugin_manager import PluginManager
 from pymodules_core.discovery.selection import select_specs
-from pymodules_core.discovery.static_reader import (
-    StaticModuleFile,
-    find_settings_line,
-    read_module_file,
-)
+from pymodules_core.discovery.spec_settings import check_spec_settings
+from pymodules_core.discovery.static_reader import StaticModuleFile, read_module_file
 from pymodules_core.errors import DuplicateModuleError, PymodulesError
 from pymodules_core.experiment import Experiment
-from pymodules_core.settings import ModuleSettings, ModulesSettings, structure_module_settings
+from pymodules_core.settings import ModuleSettings, ModulesSettings
 from pymodules_core.specs import FileOrigin, ModuleSpec, Origin
 
 # Up to so many files a listing also tells syntax errors, for 0.2 ms a file.
@@ -71,15 +68,11 @@ def list_modules(plugins: PluginManager, experiment: Experiment | None = None) -
         InvalidNameError: A module file's name is not allowed.
     """
     specs = plugins.provided_specs()
+    plugins.report_unmatched()
     conflict = None
     try:
         specs = (
-            select_specs(
-                specs,
-                experiment.settings.modules,
-                file=experiment.config_file,
-                line_of=experiment.line_of,
-            )
+            select_specs(specs, experiment.settings.modules, locate=experiment.locate)
             if experiment
             else select_specs(specs, ModulesSettings())
         )
@@ -102,16 +95,8 @@ def _describe(spec: ModuleSpec, experiment: Experiment | None, *, whole: bool) -
     )
     if static.settings is None:
         return describe(is_dynamic=static.is_dynamic, problem=static.fault)
-    overlay = experiment.settings.modules.settings.get(spec.name) if experiment else None
     try:
-        settings = structure_module_settings(
-            static.settings,
-            file=file,
-            line_of=lambda path: find_settings_line(file, path) if file else None,
-            overlay=overlay,
-            overlay_file=experiment.config_file if experiment else None,
-            overlay_root=f"modules.settings.{spec.name}",
-        )
+        settings = check_spec_settings(static.settings, spec, experiment)
     except PymodulesError as error:
         return describe(problem=str(error))
     return describe(settings=settings)

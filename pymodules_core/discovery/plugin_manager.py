@@ -6,32 +6,28 @@ that a broken plugin is named and never hides the others.
 
 import inspect
 import logging
-import os
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import attrs
 import pluggy
 
+from pymodules_core.discovery.controls import PluginControls
 from pymodules_core.discovery.directory_scanner import SCANNER_NAME, DirectoryScanner
 from pymodules_core.discovery.entry_points import FoundPlugin, find_entry_points
+from pymodules_core.discovery.hook_faults import find_hook_fault
 from pymodules_core.discovery.implementations import (
-    HOOK_NAMES,
     HookImplementation,
     Pluggy,
-    is_optional,
     materialise_specs,
 )
 from pymodules_core.discovery.module_files import ExperimentFiles
 from pymodules_core.discovery.plugin_records import PluginRecord, PluginState
-from pymodules_core.errors import PluginError, closest_match, list_words
+from pymodules_core.errors import PluginError, SettingsError, closest_match, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.hookspecs import HOOK_FAMILIES, PROJECT_NAME
 from pymodules_core.settings import PluginsSettings
 from pymodules_core.specs import CodeOrigin, DiscoveryContext, ModuleSpec
-
-DISABLE_VARIABLE = "PYMODULES_DISABLE_PLUGINS"
 
 logger = logging.getLogger("pymodules_core")
 
@@ -63,6 +59,8 @@ class PluginManager:
         self.files = files
         self.records: list[PluginRecord] = []
         self._settings = settings or PluginsSettings()
+        self._controls = PluginControls(self._settings)
+        self._loads_installed = load_installed
         self._context = DiscoveryContext(experiment_dir=experiment_dir, data_home=data_home)
         self._pluggy = Pluggy(PROJECT_NAME)
         for family in HOOK_FAMILIES:
@@ -71,7 +69,6 @@ class PluginManager:
         if load_installed:
             for found in find_entry_points():
                 self._load(found)
-            self._report_patterns_without_match()
 
     @classmethod
     def for_experiment(
@@ -85,11 +82,6 @@ class PluginManager:
             data_home=experiment.data_home,
             load_installed=load_installed,
         )
-
-    @property
-    def failures(self) -> list[PluginRecord]:
-        """The plugins that were dropped, each with its ``failure``."""
-        return [record for record in self.records if record.failure is not None]
 
     def register(
         self, plugin: object, *, record: PluginRecord, undecorated: bool = False
@@ -132,21 +124,47 @@ class PluginManager:
             specs += self._ask(implementation)
         return sorted(specs, key=lambda spec: spec.name)
 
-    def require(self, needed: Iterable[str]) -> None:
-        """Refuse to go on without a failed plugin that was asked for by name.
+    def report_unmatched(self) -> None:
+        """Warn of patterns and tables in ``[plugins]`` that mean no plugin."""
+        for key, pattern in self._unmatched():
+            logger.warning("%s", self._no_plugin(key, pattern))
 
-        Args:
-            needed: Names as in ``disable``: those the experiment mentions.
+    def require(self, experiment: Experiment) -> None:
+        """Refuse to go on without a plugin that the experiment names.
 
         Raises:
-            PluginError: With the first such plugin's failure.
+            SettingsError: ``allow`` or ``settings`` names one that is not installed.
+            PluginError: One of those, or of ``modules.override``, failed.
         """
-        for pattern in needed:
+        for key, name in self._unmatched():
+            if key not in {"plugins.allow", "plugins.settings"} or "*" in name:
+                logger.warning("%s", self._no_plugin(key, name))
+                continue
+            dotted = f"{key}.{name}" if key == "plugins.settings" else key
+            raise experiment.locate(
+                SettingsError(
+                    self._no_plugin(key, name),
+                    key=dotted,
+                    found=name,
+                    closest=closest_match(name, (r.origin.provider for r in self.records)),
+                    fix=f"pip install {name}, or remove it there",
+                )
+            )
+        settings = experiment.settings
+        named = [*(settings.plugins.allow or ()), *settings.plugins.settings]
+        for name in (*named, *settings.modules.override.values()):
             for record in self.records:
-                if record.failure is not None and record.matches(pattern):
+                if record.failure is not None and record.matches(name):
                     raise PluginError(
                         f"the run needs a plugin that failed\n{record.failure}", found=record.name
                     ) from record.failure.error
+
+    def _unmatched(self) -> list[tuple[str, str]]:
+        return self._controls.find_unmatched(self.records) if self._loads_installed else []
+
+    def _no_plugin(self, key: str, name: str) -> str:
+        names = list_words(record.name for record in self.records)
+        return f"{key}: {name!r} matches no plugin; there are: {names}"
 
     def _ask(self, implementation: HookImplementation) -> list[ModuleSpec]:
         record = implementation.record
@@ -171,7 +189,7 @@ class PluginManager:
             is_builtin=True,
         )
         self.records.append(record)
-        self._apply_controls(record)
+        record.state = self._controls.state_of(record)
         if record.state is PluginState.ACTIVE and self.files is not None:
             self._register(DirectoryScanner(self.files), record)
         else:
@@ -180,7 +198,7 @@ class PluginManager:
     def _load(self, found: FoundPlugin) -> None:
         record = found.record
         self.records.append(record)
-        self._apply_controls(record)
+        record.state = self._controls.state_of(record)
         if record.state is not PluginState.ACTIVE:
             return
         if found.fault is not None:
@@ -216,24 +234,10 @@ class PluginManager:
             self._drop(record, "hooks", str(error).replace("\n", " "), error=error)
             return
         callers = self._pluggy.get_hookcallers(plugin) or []
-        misspelt = [
-            caller.name
-            for caller in callers
-            if not caller.has_spec() and not is_optional(caller, plugin)
-        ]
-        if misspelt:
-            self._pluggy.unregister(plugin)
-            near = closest_match(misspelt[0], HOOK_NAMES)
-            self._drop(
-                record,
-                "hooks",
-                f"no hook is called {misspelt[0]!r}; hooks are {list_words(HOOK_NAMES)}",
-                fix=f"rename it to {near!r}" if near else "remove its hookimpl",
-            )
+        if fault := find_hook_fault(plugin, callers, is_task=undecorated):
+            self._drop(record, "hooks", *fault)
             return
         record.hooks = sorted(caller.name for caller in callers if caller.has_spec())
-        if not record.hooks and not undecorated:
-            self._drop(record, "hooks", *_missing_hooks(plugin))
 
     def _drop(
         self,
@@ -248,39 +252,3 @@ class PluginManager:
         if self._pluggy.has_plugin(record.name):
             self._pluggy.unregister(name=record.name)
         logger.warning("%s", record.failure)
-
-    def _apply_controls(self, record: PluginRecord) -> None:
-        allow = self._settings.allow
-        if any(record.matches(pattern) for pattern in self._disabled()):
-            record.state = PluginState.DISABLED
-        elif allow is None or record.is_builtin:
-            return
-        elif not any(record.matches(pattern) for pattern in allow):
-            record.state = PluginState.NOT_ALLOWED
-
-    def _disabled(self) -> list[str]:
-        from_environment = os.environ.get(DISABLE_VARIABLE, "").split(",")
-        return [*self._settings.disable, *filter(None, map(str.strip, from_environment))]
-
-    def _report_patterns_without_match(self) -> None:
-        for key in ("disable", "allow", "settings"):
-            for pattern in getattr(self._settings, key) or ():
-                if not any(record.matches(pattern) for record in self.records):
-                    names = [record.name for record in self.records]
-                    logger.warning(
-                        "plugins.%s: %r matches no plugin; there are: %s",
-                        key,
-                        pattern,
-                        list_words(names),
-                    )
-
-
-def _missing_hooks(plugin: object) -> tuple[str, str]:
-    """Say why a plugin has no hook, and the fix: most often the decorator was forgotten."""
-    plain = [name for name in HOOK_NAMES if callable(getattr(plugin, name, None))]
-    if plain:
-        return f"{list_words(plain)} without @hookimpl", f"put @hookimpl above {plain[0]}"
-    return (
-        f"it has no hook; hooks are {list_words(HOOK_NAMES)}",
-        "put @hookimpl above a function named after a hook",
-    )

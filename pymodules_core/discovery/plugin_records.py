@@ -77,12 +77,12 @@ class PluginRecord:
         """
         if self.is_builtin and pattern == "*":
             return False
-        return any(fnmatchcase(name, _normalise(pattern)) for name in self._names())
+        return any(fnmatchcase(name, normalise(pattern)) for name in self._names())
 
     def own_settings(self, tables: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Pick this plugin's table out of ``[plugins.settings]``."""
         names = set(self._names())
-        return next((table for key, table in tables.items() if _normalise(key) in names), {})
+        return next((table for key, table in tables.items() if normalise(key) in names), {})
 
     def fail(
         self, stage: str, reason: str, *, error: BaseException | None = None, fix: str | None = None
@@ -100,9 +100,9 @@ class PluginRecord:
 
     def _names(self) -> Iterable[str]:
         distribution, _, entry_point = self.name.partition(":")
-        return map(_normalise, (self.name, distribution, entry_point))
+        return map(normalise, (self.name, distribution, entry_point))
 
 
-def _normalise(name: str) -> str:
+def normalise(name: str) -> str:
     """Fold case and separators as package indexes do, leaving pattern signs and ``:`` alone."""
     return re.sub(r"[-_.]+", "-", name).lower()

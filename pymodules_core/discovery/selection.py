@@ -5,12 +5,12 @@ names one.
 """
 
 import logging
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
+from typing import TypeAlias
 
+from pymodules_core.discovery.plugin_records import normalise
 from pymodules_core.errors import (
     DuplicateModuleError,
     SettingsError,
@@ -19,8 +19,9 @@ from pymodules_core.errors import (
 )
 from pymodules_core.names import check_distinct
 from pymodules_core.settings import ModulesSettings
-from pymodules_core.settings.structure import KeyPath
 from pymodules_core.specs import DistributionOrigin, ModuleSpec
+
+Locate: TypeAlias = Callable[[SettingsError], SettingsError]
 
 logger = logging.getLogger("pymodules_core")
 
@@ -29,16 +30,14 @@ def select_specs(
     specs: Sequence[ModuleSpec],
     settings: ModulesSettings,
     *,
-    file: Path | None = None,
-    line_of: Callable[[KeyPath], int | None] = lambda _: None,
+    locate: Locate = lambda error: error,
 ) -> list[ModuleSpec]:
     """Apply ``include``, ``exclude`` and ``override``.
 
     Args:
         specs: What the providers gave, names may repeat.
         settings: ``[modules]``.
-        file: The ``experiment.toml``, for messages.
-        line_of: Finds the line of a key in ``file``.
+        locate: Says where the setting behind an error was written.
 
     Returns:
         One spec a name, sorted by name.
@@ -51,10 +50,10 @@ def select_specs(
     for spec in specs:
         by_name[spec.name].append(spec)
     for table in ("override", "settings", "args"):
-        _check_table_names(table, getattr(settings, table), by_name, file, line_of)
+        _check_table_names(table, getattr(settings, table), by_name, locate)
     _report_patterns_without_match(settings, by_name)
     chosen = [
-        _choose(name, by_name[name], settings.override.get(name), file, line_of)
+        _choose(name, by_name[name], settings.override.get(name), locate)
         for name in sorted(by_name)
         if _matches_any(name, settings.include) and not _matches_any(name, settings.exclude)
     ]
@@ -66,23 +65,26 @@ def _choose(
     name: str,
     specs: list[ModuleSpec],
     override: str | None,
-    file: Path | None,
-    line_of: Callable[[KeyPath], int | None],
+    locate: Locate,
 ) -> ModuleSpec:
     if override is not None:
-        matching = [spec for spec in specs if _normalise(override) in _provider_names(spec)]
+        matching = [spec for spec in specs if normalise(override) in _provider_names(spec)]
         if len(matching) == 1:
             return matching[0]
         if not matching:
             providers = [spec.origin.provider for spec in specs if spec.origin is not None]
-            raise SettingsError(
-                f"modules.override.{name}: {override!r} provides no module {name!r}; "
-                f"its providers are: {list_words(providers)}",
-                file=file,
-                line=line_of(("modules", "override", name)),
-                key=f"modules.override.{name}",
-                found=override,
-                closest=closest_match(override, providers),
+            near = closest_match(override, providers)
+            raise locate(
+                SettingsError(
+                    f"modules.override.{name}: {override!r} provides no module {name!r}; "
+                    f"its providers are: {list_words(providers)}",
+                    key=f"modules.override.{name}",
+                    found=override,
+                    closest=near,
+                    fix=f"write {near!r}"
+                    if near
+                    else f"pip install {override}, or remove it there",
+                )
             )
         specs = matching
     if len(specs) == 1:
@@ -104,7 +106,7 @@ def _provider_names(spec: ModuleSpec) -> set[str]:
     names = {spec.origin.provider}
     if isinstance(spec.origin, DistributionOrigin):
         names.add(f"{spec.origin.distribution}:{spec.origin.entry_point}")
-    return {_normalise(name) for name in names}
+    return {normalise(name) for name in names}
 
 
 def _shortest_unique_provider(specs: list[ModuleSpec]) -> str:
@@ -121,19 +123,20 @@ def _check_table_names(
     table: str,
     names: Iterable[str],
     known: Iterable[str],
-    file: Path | None,
-    line_of: Callable[[KeyPath], int | None],
+    locate: Locate,
 ) -> None:
     for name in names:
         if name not in set(known):
-            raise SettingsError(
-                f"modules.{table}.{name}: no module is called {name!r}; "
-                f"there are: {list_words(sorted(known))}",
-                file=file,
-                line=line_of(("modules", table, name)),
-                key=f"modules.{table}.{name}",
-                found=name,
-                closest=closest_match(name, known),
+            near = closest_match(name, known)
+            raise locate(
+                SettingsError(
+                    f"modules.{table}.{name}: no module is called {name!r}; "
+                    f"there are: {list_words(sorted(known))}",
+                    key=f"modules.{table}.{name}",
+                    found=name,
+                    closest=near,
+                    fix=f"write {near!r}" if near else "remove it, or add the module",
+                )
             )
 
 
@@ -151,7 +154,3 @@ def _report_patterns_without_match(settings: ModulesSettings, names: Iterable[st
 
 def _matches_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _normalise(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()

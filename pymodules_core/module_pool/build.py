@@ -4,7 +4,6 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from pymodules_core.discovery.module_files.files import (
     isolated_imports,
     line_in_folder,
 )
-from pymodules_core.discovery.static_reader import find_settings_line
+from pymodules_core.discovery.spec_settings import check_spec_settings
 from pymodules_core.errors import (
     BuildError,
     ModuleFileError,
@@ -29,8 +28,8 @@ from pymodules_core.errors import (
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool.global_state import guard_global_state
 from pymodules_core.module_pool.random_streams import random_stream
-from pymodules_core.settings import ModuleSettings, structure_module_settings
-from pymodules_core.settings.structure import KeyPath, show
+from pymodules_core.settings import ModuleSettings
+from pymodules_core.settings.structure import show
 from pymodules_core.specs import FileOrigin, ModuleSpec
 
 POOL_ARGUMENT = "module_pool"
@@ -106,27 +105,9 @@ class PoolBuilder(Mapping[str, nn.Module]):
             SettingsError: They are not valid.
             ModuleFileError: The module file that holds them fails.
         """
-        file = spec.origin.file if isinstance(spec.origin, FileOrigin) else None
         with self._guarded(spec):
             raw = spec.settings() if callable(spec.settings) else spec.settings
-        root = ("modules", "settings", spec.name)
-        experiment = self._experiment
-        try:
-            return structure_module_settings(
-                raw,
-                file=file,
-                line_of=partial(find_settings_line, file) if file else _no_line,
-                overlay=experiment.settings.modules.settings.get(spec.name) if experiment else None,
-                overlay_file=experiment.config_file if experiment else None,
-                overlay_root=".".join(root),
-                overlay_line_of=(
-                    (lambda path: experiment.line_of((*root, *path))) if experiment else _no_line
-                ),
-            )
-        except PymodulesError as error:
-            if error.file is None:
-                error.what = f"module {spec.name!r} of {spec.origin}: {error.what}"
-            raise
+        return check_spec_settings(raw, spec, self._experiment)
 
     def _build(self, spec: ModuleSpec) -> nn.Module:
         with self._guarded(spec):
@@ -182,14 +163,14 @@ class PoolBuilder(Mapping[str, nn.Module]):
     def _refuse_arguments_of_module(self, file: ModuleFile, given: Mapping[str, Any]) -> None:
         if not given or self._experiment is None:
             return
-        key = ("modules", "args", file.name)
-        raise SettingsError(
-            f"{'.'.join(key)}: {file.file.name} defines module, which takes no arguments",
-            file=self._experiment.config_file,
-            line=self._experiment.line_of(key),
-            key=".".join(key),
-            found=sorted(given),
-            fix="define def build(...) in the file instead of module",
+        key = f"modules.args.{file.name}"
+        raise self._experiment.locate(
+            SettingsError(
+                f"{key}: {file.file.name} defines module, which takes no arguments",
+                key=key,
+                found=sorted(given),
+                fix="define def build(...) in the file instead of module",
+            )
         )
 
     def _check_arguments(
@@ -205,32 +186,32 @@ class PoolBuilder(Mapping[str, nn.Module]):
             if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY} and name != POOL_ARGUMENT
         ]
         key = f"modules.args.{spec.name}"
-        file = self._experiment.config_file if self._experiment else None
         for name in given:
             if name not in names and not takes_any:
-                line = (
-                    self._experiment.line_of(("modules", "args", spec.name, name))
-                    if (self._experiment)
-                    else None
-                )
-                raise SettingsError(
-                    f"{key}.{name}: the factory takes no such argument; it takes: "
-                    f"{list_words(names)}",
-                    file=file,
-                    line=line,
-                    key=f"{key}.{name}",
-                    found=name,
-                    closest=closest_match(name, names),
+                near = closest_match(name, names)
+                raise self._locate(
+                    SettingsError(
+                        f"{key}.{name}: the factory takes no such argument; it takes: "
+                        f"{list_words(names)}",
+                        key=f"{key}.{name}",
+                        found=name,
+                        closest=near,
+                        fix=f"write {near!r}" if near else f"remove {name!r}",
+                    )
                 )
         missing = [n for n in names if parameters[n].default is inspect.Parameter.empty]
         missing = [n for n in missing if n not in given]
         if missing:
-            raise SettingsError(
-                f"{key}: the factory of {spec.origin} needs {list_words(missing)}",
-                file=file,
-                key=key,
-                fix=f"add to experiment.toml:  [modules.args.{spec.name}]  {missing[0]} = ...",
+            raise self._locate(
+                SettingsError(
+                    f"{key}: the factory of {spec.origin} needs {list_words(missing)}",
+                    key=key,
+                    fix=f"add to experiment.toml:  [modules.args.{spec.name}]  {missing[0]} = ...",
+                )
             )
+
+    def _locate(self, error: SettingsError) -> SettingsError:
+        return self._experiment.locate(error) if self._experiment else error
 
     @contextmanager
     def _guarded(self, spec: ModuleSpec) -> Iterator[None]:
@@ -272,10 +253,6 @@ class PoolBuilder(Mapping[str, nn.Module]):
             random_stream(self._seed, "module", name),
         ):
             yield
-
-
-def _no_line(_: KeyPath) -> None:
-    return None
 
 
 def _resolve(spec: ModuleSpec) -> Callable[..., Any]:

@@ -112,16 +112,8 @@ class ModulePool(Mapping[str, nn.Module]):
         plugins = plugins or PluginManager.for_experiment(experiment)
         settings = experiment.settings
         provided = plugins.provided_specs()
-        plugins.require(
-            [
-                *(settings.plugins.allow or ()),
-                *settings.plugins.settings,
-                *settings.modules.override.values(),
-            ]
-        )
-        specs = select_specs(
-            provided, settings.modules, file=experiment.config_file, line_of=experiment.line_of
-        )
+        plugins.require(experiment)
+        specs = select_specs(provided, settings.modules, locate=experiment.locate)
         if not specs:
             raise SettingsError(
                 f"no module in the pool of experiment {experiment.name!r}",

@@ -81,15 +81,17 @@ class ModuleSettings:
         return None
 
 
+def _no_line(_: KeyPath) -> None:
+    return None
+
+
 def structure_module_settings(
     raw: object,
     *,
     file: Path | None = None,
-    line_of: Callable[[KeyPath], int | None] = lambda _: None,
+    line_of: Callable[[KeyPath], int | None] = _no_line,
     overlay: Mapping[str, object] | None = None,
-    overlay_file: Path | None = None,
     overlay_root: str = "",
-    overlay_line_of: Callable[[KeyPath], int | None] = lambda _: None,
 ) -> ModuleSettings:
     """Check a module's ``settings`` and lay the experiment's table for it on top.
 
@@ -98,9 +100,7 @@ def structure_module_settings(
         file: Where ``raw`` was written.
         line_of: Finds the line of a key in ``file``.
         overlay: ``[modules.settings.<name>]`` of ``experiment.toml``; its keys win.
-        overlay_file: The ``experiment.toml``.
-        overlay_root: Dotted path of that table.
-        overlay_line_of: Finds the line of a key below that table.
+        overlay_root: Dotted path of that table; an error's key begins with it.
 
     Raises:
         SettingsError: Unknown key, wrong type, missing key, or both sources of weights.
@@ -111,11 +111,9 @@ def structure_module_settings(
     _check_one_source(settings, "settings", file, line_of)
     if not overlay:
         return settings
-    over = structure(
-        overlay, ModuleSettings, root=overlay_root, file=overlay_file, line_of=overlay_line_of
-    )
-    _check_names(over, overlay_root, overlay_file, overlay_line_of)
-    _check_one_source(over, overlay_root, overlay_file, overlay_line_of)
+    over = structure(overlay, ModuleSettings, root=overlay_root)
+    _check_names(over, overlay_root, None, _no_line)
+    _check_one_source(over, overlay_root, None, _no_line)
     changes = {key: getattr(over, key) for key in overlay}
     # A source of weights in the overlay replaces the module's own, whichever kind that was.
     if over.weights_source is not None:

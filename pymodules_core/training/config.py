@@ -4,7 +4,7 @@ from types import ModuleType
 from typing import Any
 
 from pymodules_core.discovery.task_file import line_of_name
-from pymodules_core.errors import PymodulesError, TaskError
+from pymodules_core.errors import PymodulesError, SettingsError, TaskError
 from pymodules_core.experiment import Experiment
 from pymodules_core.settings import structure
 from pymodules_core.settings.structure import is_structured
@@ -39,16 +39,10 @@ def make_config(namespace: ModuleType, experiment: Experiment) -> Any:
             else "write @attrs.frozen class Config",
         )
     try:
-        return structure(
-            table,
-            config_class,
-            root="task",
-            file=experiment.config_file,
-            # A key that is missing belongs below the table's head.
-            line_of=lambda path: (
-                experiment.line_of(("task", *path)) or experiment.line_of(("task",))
-            ),
-        )
+        return structure(table, config_class, root="task")
+    except SettingsError as error:
+        experiment.locate(error)
+        raise
     except PymodulesError:
         raise
     except Exception as error:

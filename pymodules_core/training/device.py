@@ -28,6 +28,7 @@ def choose_device(name: str) -> torch.device:
             key="train.device",
             found=name,
             closest=closest_match(name, _CHOICES),
+            fix='device = "auto" takes what there is',
         )
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():

@@ -86,7 +86,11 @@ class Session:
         """
         settings = experiment.settings
         train = settings.train
-        device = choose_device(train.device)
+        try:
+            device = choose_device(train.device)
+        except SettingsError as error:
+            experiment.locate(error)
+            raise
         plugins = PluginManager.for_experiment(experiment, load_installed=load_installed)
         pool = ModulePool.discover(experiment, plugins=plugins)
         reports = load_initial_weights(pool)
@@ -165,8 +169,7 @@ class Session:
         try:
             return checkpoints.best.read(metrics)
         except MonitorError as error:
-            error.file = self.experiment.config_file
-            error.line = self.experiment.line_of(("train", "monitor"))
+            self.experiment.locate(error)
             raise
 
 
@@ -198,25 +201,25 @@ def _check_optimizer_settings(
     for name, settings in experiment.settings.optimizers.items():
         if name not in optimizers:
             near = closest_match(name, optimizers)
-            raise SettingsError(
-                f"optimizers.{name}: there is no optimizer {name!r}; "
-                f"there are: {list_words(optimizers)}",
-                file=experiment.config_file,
-                line=experiment.line_of(("optimizers", name)),
-                key=f"optimizers.{name}",
-                found=name,
-                closest=near,
-                fix=f"write [optimizers.{near or next(iter(optimizers))}]",
+            raise experiment.locate(
+                SettingsError(
+                    f"optimizers.{name}: there is no optimizer {name!r}; "
+                    f"there are: {list_words(optimizers)}",
+                    key=f"optimizers.{name}",
+                    found=name,
+                    closest=near,
+                    fix=f"write [optimizers.{near or next(iter(optimizers))}]",
+                )
             )
         if settings.schedule == "step" and isinstance(schedulers.get(name), ReduceLROnPlateau):
-            raise SettingsError(
-                f"optimizers.{name}.schedule: 'step' does not fit ReduceLROnPlateau, which needs "
-                "the metric of an epoch",
-                file=experiment.config_file,
-                line=experiment.line_of(("optimizers", name, "schedule")),
-                key=f"optimizers.{name}.schedule",
-                found="step",
-                fix='schedule = "epoch"',
+            raise experiment.locate(
+                SettingsError(
+                    f"optimizers.{name}.schedule: 'step' does not fit ReduceLROnPlateau, which "
+                    "needs the metric of an epoch",
+                    key=f"optimizers.{name}.schedule",
+                    found="step",
+                    fix='schedule = "epoch"',
+                )
             )
 
 

@@ -4,11 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import GOOD_PLUGIN, record_of
+from support import GOOD_PLUGIN, record_of, write_experiment
 
+from pymodules_core import ModulePool
 from pymodules_core.discovery import PluginManager, PluginState
 from pymodules_core.discovery.catalog import list_modules
-from pymodules_core.errors import PluginError
+from pymodules_core.errors import PluginError, SettingsError
+from pymodules_core.experiment import Experiment
 from pymodules_core.settings import PluginsSettings
 
 RAISES = "raise ValueError('boom')\n"
@@ -186,23 +188,100 @@ def test_without_installed_plugins_nothing_is_read(install):
     assert [record.name for record in plugins.records] == ["pymodules-core:directory_scanner"]
 
 
-def test_a_pattern_that_matches_nothing_is_reported(install, caplog):
+def test_a_pattern_that_matches_nothing_is_reported(install, caplog, monkeypatch):
     install("acme-good", GOOD_PLUGIN)
+    monkeypatch.setenv("PYMODULES_DISABLE_PLUGINS", "acme-bda, *")
 
-    PluginManager(settings=PluginsSettings(disable=("acme-god",)))
+    list_modules(PluginManager(settings=PluginsSettings(disable=("acme-god", "*"))))
 
+    there_are = "there are: pymodules-core:directory_scanner, acme-good:plugin"
     assert caplog.messages == [
-        "plugins.disable: 'acme-god' matches no plugin; "
-        "there are: pymodules-core:directory_scanner, acme-good:plugin"
+        f"plugins.disable: 'acme-god' matches no plugin; {there_are}",
+        f"PYMODULES_DISABLE_PLUGINS: 'acme-bda' matches no plugin; {there_are}",
     ]
 
 
-def test_a_failed_plugin_that_the_run_asks_for_stops_it(install):
-    install("acme-bad", RAISES)
+@pytest.mark.parametrize(
+    ("toml", "line", "key"),
+    [
+        ('[plugins]\nallow = ["acme-god"]\n', 2, "plugins.allow"),
+        ("[plugins.settings.acme-god]\nrate = 1\n", 1, "plugins.settings"),
+    ],
+    ids=["allow", "settings"],
+)
+def test_a_plugin_that_the_run_names_has_to_be_installed(install, home, toml, line, key):
+    install("acme-good", GOOD_PLUGIN)
+    path = write_experiment(home, toml=toml)
+
+    with pytest.raises(SettingsError) as caught:
+        ModulePool.discover(path)
+
+    assert str(caught.value) == (
+        f"data/experiments/tiny/experiment.toml:{line}: {key}: 'acme-god' matches no plugin; "
+        "there are: pymodules-core:directory_scanner, acme-good:plugin\n"
+        "  closest match: acme-good\n"
+        "  fix: pip install acme-god, or remove it there"
+    )
+
+
+def test_without_installed_plugins_none_is_missed(home):
+    path = write_experiment(home, toml='[plugins]\nallow = ["acme-god"]\n')
+    experiment = Experiment.open(path)
+    plugins = PluginManager.for_experiment(experiment, load_installed=False)
+
+    assert list(ModulePool.discover(experiment, plugins=plugins)) == ["net"]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "fix"),
+    [
+        (
+            "@hookimpl(wrapper=True)\ndef provide_module(context):\n    return (yield)\n",
+            "provide_module is a wrapper, and hooks are called one by one with nothing around them",
+            "write @hookimpl without wrapper, and a function that does not yield",
+        ),
+        (
+            "@hookimpl(hookwrapper=True)\ndef run_started(run):\n    yield\n",
+            "run_started is a wrapper, and hooks are called one by one with nothing around them",
+            "write @hookimpl without wrapper, and a function that does not yield",
+        ),
+        (
+            "@hookimpl\ndef train_step(module_pool, batch):\n    return 1\n",
+            "train_step is a task's function",
+            "define it in pymodules/task.py of an experiment",
+        ),
+        (
+            "@hookimpl\ndef provide_module(context=None):\n    return None\n",
+            "argument 'context' of provide_module has a default, and such arguments are never "
+            "passed",
+            "remove the default of 'context'",
+        ),
+        (
+            "@hookimpl\nasync def run_started(run):\n    pass\n",
+            "run_started is async, and hooks are not awaited",
+            "write def instead of async def",
+        ),
+    ],
+    ids=["wrapper", "old wrapper", "task", "default", "async"],
+)
+def test_a_hook_that_would_never_be_called_as_meant_drops_the_plugin(install, code, reason, fix):
+    install("acme-good", GOOD_PLUGIN)
+    install("acme-bad", f"from pymodules_core import hookimpl\n{code}")
+
     plugins = PluginManager()
 
+    failure = record_of(plugins, "acme-bad").failure
+    assert (failure.stage, failure.reason) == ("hooks", reason)
+    assert failure.fix == f'{fix}, or switch it off: [plugins] disable = ["acme-bad"]'
+    assert [spec.name for spec in plugins.provided_specs()] == ["good"]
+
+
+def test_a_failed_plugin_that_the_run_asks_for_stops_it(install, home):
+    install("acme-bad", RAISES)
+    path = write_experiment(home, toml='[plugins]\nallow = ["acme-bad"]\n')
+
     with pytest.raises(PluginError) as caught:
-        plugins.require(["acme-bad"])
+        ModulePool.discover(path)
 
     assert caught.value.found == "acme-bad:plugin"
     assert "import failed: ValueError: boom" in str(caught.value)

@@ -249,7 +249,7 @@ def test_an_argument_that_the_factory_does_not_take_is_told_with_its_line(home):
 
     assert str(caught.value) == (
         "data/experiments/tiny/experiment.toml:2: modules.args.net.widht: the factory takes no "
-        "such argument; it takes: width\n  closest match: width"
+        "such argument; it takes: width\n  closest match: width\n  fix: write 'width'"
     )
 
 

@@ -289,7 +289,8 @@ def test_the_facts_of_an_error_are_attributes():
             "[modules.settings.nat]\nfrozen = true\n",
             SettingsError,
             f"{TOML}:1: modules.settings.nat: no module is called 'nat'; there are: net\n"
-            "  closest match: net",
+            "  closest match: net\n"
+            "  fix: write 'net'",
         ),
     ],
     ids=["wrong type", "misspelt key", "bad name", "two sources", "unknown module"],

@@ -166,7 +166,8 @@ def test_the_length_of_a_batch_is_that_of_its_first_array_or_else_list(batch, le
         (
             "gpu",
             "train.device: 'gpu' is no device; there are: auto, cpu, cuda, cuda:<index>\n"
-            "  closest match: cpu",
+            "  closest match: cpu\n"
+            '  fix: device = "auto" takes what there is',
         ),
         (
             "cuda:99",

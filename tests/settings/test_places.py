@@ -1,0 +1,104 @@
+"""Where a wrong value is said to be: its line in ``experiment.toml``, or the override."""
+
+import pytest
+from support import write_experiment
+
+from pymodules_core import ModulePool, Trainer
+from pymodules_core.cli.main import run
+from pymodules_core.errors import PymodulesError, SettingsError
+from pymodules_core.experiment import Experiment
+from pymodules_core.training.reporting import SilentReporter
+
+FILE = "data/experiments/tiny/experiment.toml"
+
+
+def build(home, overrides):
+    ModulePool.discover(Experiment.open("tiny", overrides=overrides))
+
+
+def train(home, overrides):
+    Trainer("tiny", overrides=overrides, reporter=SilentReporter()).fit()
+
+
+@pytest.mark.parametrize(
+    ("act", "key", "value", "message"),
+    [
+        (
+            build,
+            "modules.args.net.width",
+            3,
+            "override modules.args.net: net.py defines module, which takes no arguments\n"
+            "  fix: define def build(...) in the file instead of module",
+        ),
+        (
+            build,
+            "modules.args.nett.width",
+            3,
+            "override modules.args.nett: no module is called 'nett'; there are: net\n"
+            "  closest match: net\n"
+            "  fix: write 'net'",
+        ),
+        (
+            build,
+            "modules.settings.net.frozn",
+            True,
+            "override modules.settings.net.frozn: unknown key\n"
+            "  closest match: frozen\n"
+            "  fix: write 'frozen' or remove 'frozn'",
+        ),
+        (
+            train,
+            "optimizers.mian.clip_norm",
+            1.0,
+            "override optimizers.mian: there is no optimizer 'mian'; there are: main\n"
+            "  closest match: main\n"
+            "  fix: write [optimizers.main]",
+        ),
+        (
+            train,
+            "train.monitor",
+            "los",
+            "override train.monitor: 'los' is not among the metrics: loss\n"
+            "  closest match: loss\n"
+            '  fix: [train] monitor = "loss", or return it from eval_step',
+        ),
+        (
+            train,
+            "train.device",
+            "gpu",
+            "override train.device: 'gpu' is no device; there are: auto, cpu, cuda, cuda:<index>\n"
+            "  closest match: cpu\n"
+            '  fix: device = "auto" takes what there is',
+        ),
+    ],
+    ids=["arguments", "no module", "settings", "optimizer", "monitor", "device"],
+)
+def test_an_override_is_blamed_itself_and_not_a_line_of_the_file(home, act, key, value, message):
+    write_experiment(home, toml="[train]\nseed = 1\n")
+
+    with pytest.raises(PymodulesError) as caught:
+        act(home, {key: value})
+
+    assert str(caught.value) == message
+
+
+def test_a_device_of_the_file_is_told_with_its_line(home):
+    write_experiment(home, toml='[train]\nseed = 1\ndevice = "gpu"\n')
+
+    with pytest.raises(SettingsError) as caught:
+        train(home, {})
+
+    assert str(caught.value).startswith(f"{FILE}:3: train.device: 'gpu' is no device; ")
+
+
+def test_list_tells_the_line_of_a_wrong_table(home, capsys):
+    write_experiment(home, toml="[modules.settings.net]\nfrozn = true\n")
+
+    code = run(["list", "tiny"])
+
+    assert code == 0
+    assert capsys.readouterr().err == (
+        f"problem: module 'net': {FILE}:2: modules.settings.net.frozn: unknown key\n"
+        "  closest match: frozen\n"
+        "  fix: write 'frozen' or remove 'frozn'\n"
+    )
