@@ -9,6 +9,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -82,7 +83,9 @@ def structure(
         SettingsError: Names the first problem in full and the others in short.
     """
     try:
-        return _CONVERTER.structure(data, cls)
+        # A converter keeps every class it has met, and one of a task has to go with its run.
+        is_own = cls.__module__.startswith(f"{__package__}.")
+        return (_CONVERTER if is_own else _make_converter()).structure(data, cls)
     except (cattrs.BaseValidationError, _MismatchError) as error:
         problems = _walk(error, ())
     first = problems[0]
@@ -202,16 +205,16 @@ def _structure_literal(value: object, literal: Any) -> object:
     )
 
 
-def _structure_range(value: object, annotated: Any) -> object:
+def _structure_range(converter: cattrs.Converter, value: object, annotated: Any) -> object:
     base, *metadata = get_args(annotated)
-    number = _CONVERTER.structure(value, base)
+    number = converter.structure(value, base)
     for bound in metadata:
         if isinstance(bound, Range) and (fault := bound.fault(number)):
             raise _MismatchError(f"{base.__name__} {fault}", value)
     return number
 
 
-def _structure_union(value: object, union: Any) -> object:
+def _structure_union(converter: cattrs.Converter, value: object, union: Any) -> object:
     """Structure ``X | Literal[...]``, ``X | None``, ``X | Y``; the first refusal is reported."""
     members = [member for member in get_args(union) if member is not types.NoneType]
     if value is None and len(members) < len(get_args(union)):
@@ -225,20 +228,20 @@ def _structure_union(value: object, union: Any) -> object:
         return _structure_literal(value, literals[0])
     for member in others[1:]:
         try:
-            return _CONVERTER.structure(value, member)
+            return converter.structure(value, member)
         except (cattrs.BaseValidationError, _MismatchError):
             continue
-    return _CONVERTER.structure(value, others[0])
+    return converter.structure(value, others[0])
 
 
-def _structure_table(value: object, annotation: Any) -> dict[str, Any]:
+def _structure_table(converter: cattrs.Converter, value: object, annotation: Any) -> dict[str, Any]:
     """Structure ``dict[str, X]``: a TOML table whose keys are the user's."""
     inner = (get_args(annotation) or (str, Any))[1]
     result: dict[str, Any] = {}
     errors: list[Exception] = []
     for key, item in _check_table(value).items():
         try:
-            result[key] = _CONVERTER.structure(item, inner)
+            result[key] = converter.structure(item, inner)
         except (cattrs.BaseValidationError, _MismatchError) as error:
             note = cattrs.IterableValidationNote(f"table key {key}", key, inner)
             error.__notes__ = [*getattr(error, "__notes__", []), note]
@@ -263,10 +266,10 @@ def _check_table(value: object) -> Mapping[str, Any]:
     return value
 
 
-def _class_hook_factory(cls: type) -> Callable[[object, Any], Any]:
+def _make_class_hook(converter: cattrs.Converter, cls: type) -> Callable[[object, Any], Any]:
     structure_fields: Callable[[Any, Any], Any] = make_dict_structure_fn(
         cls,
-        _CONVERTER,
+        converter,
         _cattrs_forbid_extra_keys=True,
         _cattrs_detailed_validation=True,
     )
@@ -288,11 +291,15 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook(float, _structure_float)
     converter.register_structure_hook(str, _structure_str)
     converter.register_structure_hook_func(_has_origin(Literal), _structure_literal)
-    converter.register_structure_hook_func(_has_origin(dict), _structure_table)
+    converter.register_structure_hook_func(_has_origin(dict), partial(_structure_table, converter))
     converter.register_structure_hook_func(lambda t: t == tuple[str, ...], _structure_names)
-    converter.register_structure_hook_func(_has_origin(Annotated), _structure_range)
-    converter.register_structure_hook_func(_has_origin(Union, types.UnionType), _structure_union)
-    converter.register_structure_hook_factory(is_structured, _class_hook_factory)
+    converter.register_structure_hook_func(
+        _has_origin(Annotated), partial(_structure_range, converter)
+    )
+    converter.register_structure_hook_func(
+        _has_origin(Union, types.UnionType), partial(_structure_union, converter)
+    )
+    converter.register_structure_hook_factory(is_structured, partial(_make_class_hook, converter))
     return converter
 
 

@@ -1,5 +1,8 @@
 """``experiment.toml`` and the overrides of the command line."""
 
+import gc
+import weakref
+
 import attrs
 import pytest
 from hypothesis import given
@@ -350,3 +353,20 @@ def test_a_config_class_types_the_task_table(home, capsys):
         "  also: task.learn: unknown key\n"
     )
     assert not (path / "data").exists()
+
+
+def test_a_class_of_a_task_is_not_kept():
+    def structure_and_forget():
+        @attrs.frozen
+        class Config:
+            rate: float = 0.1
+            names: dict[str, int | None] = attrs.field(factory=dict)
+
+        config = structure({"rate": 1, "names": {"a": 2}}, Config, root="task")
+        assert (config.rate, config.names) == (1.0, {"a": 2})
+        return weakref.ref(Config)
+
+    reference = structure_and_forget()
+    gc.collect()
+
+    assert reference() is None
