@@ -30,9 +30,14 @@ the same facts are attributes. Exit codes of the command line hang on the class.
 """
 
 import difflib
+import importlib.util
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
+
+# Packages that are called otherwise where they are installed from.
+_DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "sklearn": "scikit-learn"}
 
 
 class PymodulesError(Exception):
@@ -45,7 +50,7 @@ class PymodulesError(Exception):
         key: Dotted path of the setting, such as ``settings.frozen``.
         found: The offending value.
         closest: The nearest valid value.
-        fix: What to do, as an imperative.
+        fix: What to do, as an imperative; to write ``closest`` where nothing else is said.
     """
 
     exit_code = 2
@@ -68,7 +73,7 @@ class PymodulesError(Exception):
         self.key = key
         self.found = found
         self.closest = closest
-        self.fix = fix
+        self.fix = fix or (None if closest is None else f"write {closest!r}")
 
     def __str__(self) -> str:
         where = ""
@@ -194,6 +199,16 @@ def display_path(path: Path) -> str:
         if text.startswith(f"{here}{os.sep}"):
             return text[len(here) + 1 :]
     return str(path)
+
+
+def missing_package_fix(error: BaseException) -> str | None:
+    """Give the command that installs what an import missed; None for any other error."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return None
+    package = error.name.partition(".")[0]
+    if package in sys.modules or importlib.util.find_spec(package) is not None:
+        return None
+    return f"pip install {_DISTRIBUTIONS.get(package, package)}"
 
 
 def closest_match(name: str, candidates: Iterable[str]) -> str | None:

@@ -264,7 +264,11 @@ def _lay_over(data: dict[str, Any], key: str, value: object) -> None:
     for table in tables:
         data = data.setdefault(table, {})
         if not isinstance(data, dict):
-            raise SettingsError(f"override {key!r}: {table!r} is a value, no table", key=key)
+            raise SettingsError(
+                f"override {key!r}: {table!r} is a value, no table",
+                key=key,
+                fix="name a key of a table: train.epochs=3",
+            )
     data[last] = value
 
 

@@ -62,7 +62,10 @@ def check_module_name(name: object, *, file: Path | None = None) -> str:
     rule = "a module name is a Python identifier that does not start with '_'"
     if not isinstance(name, str):
         raise InvalidNameError(
-            f"module name: expected str, found {type(name).__name__}", file=file, found=name
+            f"module name: expected str, found {type(name).__name__}",
+            file=file,
+            found=name,
+            fix=f"name it {str(name)!r}" if str(name).isidentifier() else "name it with a text",
         )
     if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
         suggestion = _suggest_identifier(name)

@@ -57,7 +57,7 @@ class RunFile:
         process: The process there.
         modules: The module pool.
         best: The best epoch so far.
-        metrics: Of the last evaluation.
+        metrics: Means of the last eval loop, or of the last train loop without one.
         error: What ended a failed run.
     """
 

@@ -6,7 +6,13 @@ import pickle
 import pytest
 
 from pymodules_core import errors
-from pymodules_core.errors import PymodulesError, SettingsError, closest_match, list_words
+from pymodules_core.errors import (
+    PymodulesError,
+    SettingsError,
+    closest_match,
+    list_words,
+    missing_package_fix,
+)
 
 CLASSES = [
     c for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__
@@ -52,3 +58,17 @@ def test_the_closest_match_is_near_or_none(name, match):
 def test_long_lists_are_cut_with_a_count():
     assert list_words([]) == "none"
     assert list_words(range(22)).endswith("18, 19, … (2 more)")
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        (ModuleNotFoundError(name="acme_nets.blocks"), "pip install acme_nets"),
+        (ModuleNotFoundError(name="cv2"), "pip install opencv-python"),
+        (ModuleNotFoundError(name="torch.no_such"), None),
+        (ModuleNotFoundError("no name"), None),
+        (ImportError(name="acme_nets"), None),
+    ],
+)
+def test_what_an_import_missed_is_installed_by_its_distributions_name(error, fix):
+    assert missing_package_fix(error) == fix

@@ -198,7 +198,7 @@ def _not_found(path: Path) -> CheckpointNotFoundError:
         file=path,
         found=path.name,
         closest=near,
-        fix=f"write {near!r}" if near else f"put {path.name} there, or name one that is",
+        fix=None if near else f"put {path.name} there, or name one that is",
     )
 
 

@@ -76,7 +76,7 @@ def _parameter_counts(experiment: "Experiment | None", plugins: Any) -> dict[str
         from pymodules_core.module_pool import ModulePool
 
         pool = ModulePool.discover(experiment, plugins=plugins)
-        return {n: sum(p.numel() for p in m.parameters()) for n, m in pool.items()}
+        return {name: entry.parameter_count for name, entry in pool.entries.items()}
     run = read_run_file(experiment.path)
     return {module.name: module.parameters for module in run.modules} if run else {}
 

@@ -76,9 +76,9 @@ class LazyGroup(click.Group):
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if not value:
         return
-    from importlib_metadata import version
+    from pymodules_core.versions import own_version
 
-    click.echo(f"pymodules {version('pymodules-core')}")
+    click.echo(f"pymodules {own_version()}")
     ctx.exit()
 
 

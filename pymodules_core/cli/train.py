@@ -80,7 +80,12 @@ def _print_result(result: "RunResult") -> None:
     )
     run = read_run_file(result.data_dir.parent)
     if run and run.best:
-        click.echo(f"best {run.best.metric}: {run.best.value:.4g} after epoch {run.best.epoch}")
+        best = run.best
+        click.echo(
+            f"best {best.metric}: none, it was never a number"
+            if best.value is None
+            else f"best {best.metric}: {best.value:.4g} after epoch {best.epoch}"
+        )
     click.echo()
     print_table(
         ("MODULE", "TRAINED", "PARAMETERS", "WEIGHTS FROM"),

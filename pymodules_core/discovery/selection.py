@@ -81,9 +81,7 @@ def _choose(
                     key=f"modules.override.{name}",
                     found=override,
                     closest=near,
-                    fix=f"write {near!r}"
-                    if near
-                    else f"pip install {override}, or remove it there",
+                    fix=None if near else f"pip install {override}, or remove it there",
                 )
             )
         specs = matching
@@ -135,7 +133,7 @@ def _check_table_names(
                     key=f"modules.{table}.{name}",
                     found=name,
                     closest=near,
-                    fix=f"write {near!r}" if near else "remove it, or add the module",
+                    fix=None if near else "remove it, or add the module",
                 )
             )
 

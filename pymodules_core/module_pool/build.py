@@ -24,6 +24,7 @@ from pymodules_core.errors import (
     UnknownModuleError,
     closest_match,
     list_words,
+    missing_package_fix,
 )
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool.global_state import guard_global_state
@@ -196,7 +197,7 @@ class PoolBuilder(Mapping[str, nn.Module]):
                         key=f"{key}.{name}",
                         found=name,
                         closest=near,
-                        fix=f"write {near!r}" if near else f"remove {name!r}",
+                        fix=None if near else f"remove {name!r}",
                     )
                 )
         missing = [n for n in names if parameters[n].default is inspect.Parameter.empty]
@@ -237,6 +238,7 @@ class PoolBuilder(Mapping[str, nn.Module]):
                     f"building the module raises {reason}",
                     file=file_in_folder(error, folder) or spec.origin.file,
                     line=line_in_folder(error, folder),
+                    fix=missing_package_fix(error),
                 ) from error
             raise BuildError(
                 f"building module {spec.name!r} of {spec.origin} raises {reason}",

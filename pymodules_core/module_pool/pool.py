@@ -46,6 +46,11 @@ class PoolEntry:
     settings: ModuleSettings
     origin: Origin
 
+    @property
+    def parameter_count(self) -> int:
+        """Elements of the module's parameters, shared ones once."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
 
 class ModulePool(Mapping[str, nn.Module]):
     """Maps names to modules, sorted by name; ``pool.encoder`` is ``pool["encoder"]``.

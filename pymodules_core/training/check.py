@@ -13,7 +13,6 @@ from pymodules_core.names import FRZN, LAST
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME
 from pymodules_core.training.data import Batches
 from pymodules_core.training.execution import Execution
-from pymodules_core.training.records import count_parameters
 from pymodules_core.training.reporting import EpochSummary, SilentReporter
 from pymodules_core.training.session import Session
 
@@ -107,8 +106,8 @@ def _describe_pool(session: Session) -> Iterator[str]:
     for name, entry in session.pool.entries.items():
         state = plain_state_dict(entry.module, name=name)
         frozen = "frozen, " if entry.settings.frozen else ""
-        count = count_parameters(entry.module)
-        yield f"module {name}: {frozen}{count:,} parameters, {len(state)} tensors ({entry.origin})"
+        size = f"{entry.parameter_count:,} parameters, {len(state)} tensors"
+        yield f"module {name}: {frozen}{size} ({entry.origin})"
     for report in session.reports:
         yield f"weights of {report}"
     owners = ", ".join(

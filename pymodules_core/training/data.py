@@ -122,7 +122,12 @@ def _check_data(data: Any, name: str, settings: TrainSettings) -> None:
     kinds = "a Dataset, a DataLoader or an iterable of batches"
     if data is None or not isinstance(data, Iterable | Dataset):
         found = "None" if data is None else type(data).__name__
-        raise TaskError(f"{name} returns {found}, expected {kinds}", key=name, found=data)
+        raise TaskError(
+            f"{name} returns {found}, expected {kinds}",
+            key=name,
+            found=data,
+            fix="return torch.utils.data.TensorDataset(inputs, targets), or what you have",
+        )
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset | Sized):
         raise TaskError(
             f"{name} returns {type(data).__name__}, which has no length",
@@ -130,7 +135,11 @@ def _check_data(data: Any, name: str, settings: TrainSettings) -> None:
             fix="give it __len__, or derive it from torch.utils.data.IterableDataset",
         )
     if isinstance(data, Sized) and not isinstance(data, IterableDataset) and len(data) == 0:
-        raise TaskError(f"{name} returns {type(data).__name__} without a sample", key=name)
+        raise TaskError(
+            f"{name} returns {type(data).__name__} without a sample",
+            key=name,
+            fix="look at the path or the filter that its samples come through",
+        )
     # The evaluation at the start is one more pass over the evaluation data.
     passes = settings.epochs + (name == "eval_data" and settings.eval_at_start)
     if isinstance(data, Iterator) and passes > 1:

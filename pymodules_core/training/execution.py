@@ -94,7 +94,7 @@ class Execution:
 
     def _tell_failure(self, state: RunState, error: BaseException) -> None:
         """Record it and call ``run_failed``; what they raise must not hide why the run failed."""
-        reason = f"{type(error).__name__}: {error}"
+        reason = ": ".join(filter(None, (type(error).__name__, str(error))))
         for tell in (
             partial(self._write_record, state, error=reason),
             partial(self._session.events.emit, "run_failed", error=error),

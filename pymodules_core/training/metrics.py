@@ -119,4 +119,5 @@ def _as_float(name: str, value: Any) -> float:
             "or an object with update, compute and reset",
             key=name,
             found=value,
+            fix="return a mean: value.mean()",
         ) from error

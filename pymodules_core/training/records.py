@@ -12,9 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import importlib_metadata
 import torch
-from torch import nn
 
 from pymodules_core.checkpoints import LoadReport
 from pymodules_core.checkpoints.files import write_file
@@ -25,6 +23,7 @@ from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME
 from pymodules_core.settings.structure import unstructure
 from pymodules_core.specs import FileOrigin, Origin
 from pymodules_core.training.session import Session
+from pymodules_core.versions import own_version
 
 
 class RunState(StrEnum):
@@ -92,7 +91,7 @@ def run_facts(session: Session) -> dict[str, Any]:
                 "name": name,
                 "class": type(entry.module).__name__,
                 "frozen": entry.settings.frozen,
-                "parameters": count_parameters(entry.module),
+                "parameters": entry.parameter_count,
                 "weights": entry.settings.weights_text,
                 "origin": _origin_facts(entry.origin, experiment, files),
             }
@@ -139,19 +138,6 @@ def _report_facts(report: LoadReport) -> dict[str, Any]:
         "mismatched": list(report.mismatched),
         "coverage": report.coverage,
     }
-
-
-def own_version() -> str:
-    """Give this package's version; ``unknown`` where it runs from a folder, not installed."""
-    try:
-        return importlib_metadata.version("pymodules-core")
-    except importlib_metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Count the elements of a module's parameters, shared ones once."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def git_commit(folder: Path) -> str | None:

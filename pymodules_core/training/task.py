@@ -119,6 +119,7 @@ class Task:
                         f"optimizers gives {type(optimizer).__name__} for {name!r}, "
                         "expected a torch.optim.Optimizer",
                         found=optimizer,
+                        fix="give an instance, such as torch.optim.Adam(parameters)",
                     )
                 check_owned(name, optimizer, module_pool)
             if not named:
@@ -168,6 +169,7 @@ class Task:
                         f"schedulers gives {type(scheduler).__name__} for {name!r}, "
                         "expected one of torch.optim.lr_scheduler",
                         found=scheduler,
+                        fix="give an instance, such as lr_scheduler.StepLR(optimizer, 10)",
                     )
         return dict(result)
 

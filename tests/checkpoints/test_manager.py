@@ -181,7 +181,9 @@ def test_loading_a_pool_that_is_not_there_lists_those_that_are(tmp_path):
 
     assert str(unknown.value) == ("unknown checkpoint pool 'bst'; there are: frzn, init, last")
     assert str(missing.value).endswith(
-        "last: pool 'last' has no module 'nett'; it has: net\n  closest match: net"
+        "last: pool 'last' has no module 'nett'; it has: net\n"
+        "  closest match: net\n"
+        "  fix: write 'net'"
     )
 
 

@@ -176,6 +176,16 @@ def test_check_writes_nothing_and_says_what_works(home, capsys):
     assert sorted(path.rglob("*")) == before
 
 
+def test_a_run_whose_metric_never_was_a_number_says_so(home, capsys):
+    task = TINY_TASK.replace('return {"loss": ', 'return {"loss": float("nan") * ')
+    write_experiment(home, task=task, toml="[train]\nepochs = 1\n")
+
+    code = run(["train", "tiny"])
+
+    assert code == 0
+    assert "\nbest loss: none, it was never a number\n" in capsys.readouterr().out
+
+
 def test_check_calls_the_hooks_of_a_run(home, capsys):
     hooks = (
         "def weights_ready(run):\n    run.module_pool.net.extra = 1\n\n\n"

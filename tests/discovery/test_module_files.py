@@ -217,13 +217,16 @@ def test_an_import_of_a_file_that_is_not_there_names_the_closest(tmp_path, monke
     assert str(caught.value) == (
         f"{FOLDER}/head.py:1: imports 'encodr', and there is no such file in modules/; "
         "there are: encoder, head\n"
-        "  closest match: encoder"
+        "  closest match: encoder\n"
+        "  fix: write 'encoder'"
     )
 
 
 def test_a_library_that_is_not_installed_is_told_as_such(tmp_path, monkeypatch):
-    with pytest.raises(ModuleFileError, match="No module named 'no_such_library'"):
-        discover(tmp_path, monkeypatch, net="import no_such_library\n" + TINY_MODULE)
+    with pytest.raises(ModuleFileError, match="No module named 'no_such_library'") as caught:
+        discover(tmp_path, monkeypatch, net="import no_such_library.nets\n" + TINY_MODULE)
+
+    assert caught.value.fix == "pip install no_such_library"
 
 
 def test_files_named_like_libraries_shadow_nothing(tmp_path, monkeypatch):

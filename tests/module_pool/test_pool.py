@@ -44,7 +44,8 @@ def test_an_unknown_name_is_told_with_the_closest():
         with pytest.raises(UnknownModuleError) as caught:
             access()
         assert str(caught.value) == (
-            "no module 'encodr' in the pool; there are: encoder\n  closest match: encoder"
+            "no module 'encodr' in the pool; there are: encoder\n  closest match: encoder\n"
+            "  fix: write 'encoder'"
         )
     assert not hasattr(pool, "encodr")
     assert pool.get("encodr") is None

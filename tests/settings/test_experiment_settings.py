@@ -254,7 +254,12 @@ def test_overrides_are_laid_over_the_file_and_kept(home):
             "override train.epochs: expected int, found str 'three'\n"
             "  fix: write a whole number, unquoted",
         ),
-        ("train.epochs.x", 3, "override 'train.epochs.x': 'epochs' is a value, no table"),
+        (
+            "train.epochs.x",
+            3,
+            "override 'train.epochs.x': 'epochs' is a value, no table\n"
+            "  fix: name a key of a table: train.epochs=3",
+        ),
     ],
 )
 def test_a_wrong_override_is_told_to_be_one(home, key, value, message):

@@ -227,7 +227,8 @@ def test_an_unknown_pool_is_told_with_the_closest(home, pool, closest):
     assert str(caught.value) == (
         f"{FILE}:5: settings.load_weights_from_exp.ckp_pool_name: unknown checkpoint pool "
         f"{pool!r}; pools are frzn, init, last, best and epoch_<n>\n"
-        f"  closest match: {closest}"
+        f"  closest match: {closest}\n"
+        f"  fix: write {closest!r}"
     )
 
 

@@ -96,11 +96,24 @@ def test_any_other_iterable_gives_batches_as_they_are():
     [
         (
             None,
-            "train_data returns None, expected a Dataset, a DataLoader or an iterable of batches",
+            "train_data returns None, expected a Dataset, a DataLoader or an iterable of batches\n"
+            "  fix: return torch.utils.data.TensorDataset(inputs, targets), or what you have",
         ),
-        (3, "train_data returns int, expected a Dataset, a DataLoader or an iterable of batches"),
-        ([], "train_data returns list without a sample"),
-        (TensorDataset(torch.zeros(0, 2)), "train_data returns TensorDataset without a sample"),
+        (
+            3,
+            "train_data returns int, expected a Dataset, a DataLoader or an iterable of batches\n"
+            "  fix: return torch.utils.data.TensorDataset(inputs, targets), or what you have",
+        ),
+        (
+            [],
+            "train_data returns list without a sample\n"
+            "  fix: look at the path or the filter that its samples come through",
+        ),
+        (
+            TensorDataset(torch.zeros(0, 2)),
+            "train_data returns TensorDataset without a sample\n"
+            "  fix: look at the path or the filter that its samples come through",
+        ),
         (
             iter([1, 2]),
             "train_data returns an iterator, which is exhausted after one epoch of 10\n"

@@ -83,12 +83,14 @@ def test_metrics_that_come_in_some_batches_only_average_over_those():
         (
             "high",
             "metric 'm' is str, expected a number, a one-element tensor or an object with "
-            "update, compute and reset",
+            "update, compute and reset\n"
+            "  fix: return a mean: value.mean()",
         ),
         (
             None,
             "metric 'm' is NoneType, expected a number, a one-element tensor or an object with "
-            "update, compute and reset",
+            "update, compute and reset\n"
+            "  fix: return a mean: value.mean()",
         ),
     ],
 )

@@ -87,7 +87,8 @@ def failure(home: Path, task: str, toml: str = "") -> PymodulesError:
         (
             "{'loss': loss, 'accuracy': 'high'}",
             "metric 'accuracy' is str, expected a number, a one-element tensor or an object with "
-            f"update, compute and reset {HERE}",
+            f"update, compute and reset {HERE}\n"
+            "  fix: return a mean: value.mean()",
         ),
         (
             "{'loss': loss, 3: 1.0}",

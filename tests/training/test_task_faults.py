@@ -205,7 +205,8 @@ def test_a_helpers_argument_with_a_default_is_its_own(home):
         ("return {}", f"{TASK}:22: optimizers returns an empty dict\n  fix: return an optimizer"),
         (
             "return {'a': 3}",
-            f"{TASK}:22: optimizers gives int for 'a', expected a torch.optim.Optimizer",
+            f"{TASK}:22: optimizers gives int for 'a', expected a torch.optim.Optimizer\n"
+            "  fix: give an instance, such as torch.optim.Adam(parameters)",
         ),
         (
             "return {1: SGD(module_pool.net.parameters(), lr=0.1)}",
@@ -231,7 +232,8 @@ def test_a_helpers_argument_with_a_default_is_its_own(home):
         ),
         (
             "return SGD(module_pool.nett.parameters(), lr=0.1)",
-            f"{TASK}:23: no module 'nett' in the pool; there are: net\n  closest match: net",
+            f"{TASK}:23: no module 'nett' in the pool; there are: net\n  closest match: net\n"
+            "  fix: write 'net'",
         ),
     ],
     ids=lambda value: "" if value.startswith(TASK) else value,
@@ -282,7 +284,11 @@ def test_optimizer_settings_that_do_not_fit_are_named_in_the_toml(home, toml, me
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        ("3", "schedulers gives int for 'main', expected one of torch.optim.lr_scheduler"),
+        (
+            "3",
+            "schedulers gives int for 'main', expected one of torch.optim.lr_scheduler\n"
+            "  fix: give an instance, such as lr_scheduler.StepLR(optimizer, 10)",
+        ),
         (
             "{'mian': ConstantLR(optimizers['main'])}",
             "schedulers gives one for 'mian', and there is no such optimizer; there are: main\n"

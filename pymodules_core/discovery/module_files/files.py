@@ -19,7 +19,7 @@ from pymodules_core.discovery.module_files.importer import (
     current_isolation,
     encode_package,
 )
-from pymodules_core.errors import ModuleFileError, PymodulesError, display_path
+from pymodules_core.errors import ModuleFileError, PymodulesError, display_path, missing_package_fix
 
 logger = logging.getLogger("pymodules_core")
 
@@ -95,6 +95,7 @@ class ExperimentFiles:
                 f"raises when imported: {type(error).__name__}: {reason}",
                 file=file_in_folder(error, self.folder) or file,
                 line=line_in_folder(error, self.folder),
+                fix=missing_package_fix(error),
             ) from error
 
     def executed(self) -> dict[str, str]:
