@@ -89,39 +89,39 @@ def test_the_own_loop_runs_as_it_stands(tmp_path):
     ]
 
 
-def test_the_readmes_task_and_module_train(tmp_path, monkeypatch, capsys):
+def test_the_readmes_experiment_is_what_new_writes_and_its_files_train(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     module, task, _ = blocks(REPOSITORY / "README.md", "python")
-    for phase in ("train", "eval"):
+    tree = next(b for b in blocks(REPOSITORY / "README.md", "") if "my_distill/" in b)
+    codes = [
+        run(["new", "digits_classifier"]),
+        run(["new", "my_distill", "--template", "distill"]),
+        run(["train", "digits_classifier", "-s", "train.epochs=1"]),
+    ]
+    folder = tmp_path / "data" / "experiments" / "my_distill"
+    written = {str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file()}
+    original = (folder / "pymodules/task.py").read_text()
+    split = original[original.index("def load_split") :]
+    for number, phase in enumerate(("train", "eval")):
         task = task.replace(
             f"def {phase}_data(): ...\n",
-            f"def {phase}_data():\n"
-            "    import torch\n"
-            "    from torch.utils.data import TensorDataset\n"
-            "    return TensorDataset(torch.rand(64, 64), torch.randint(10, (64,)))\n",
+            f"def {phase}_data():\n    return load_split()[{number}]\n",
         )
-    net = module.replace('"frozen": True,', "").split("settings")[0]
-    write_experiment(
-        tmp_path / "data",
-        "digits_mlp",
-        modules={"net": net + "settings = {}\n"},
-        task=task.replace("module_pool.student", "module_pool.net").replace(
-            "module_pool.teacher", "module_pool.net"
-        ),
-        toml="[train]\nepochs = 1\n",
+    imports = (
+        "import torch\nfrom sklearn.datasets import load_digits\n"
+        "from sklearn.model_selection import train_test_split\n"
+        "from torch.utils.data import TensorDataset\n"
     )
-    write_experiment(
-        tmp_path / "data",
-        "my_distill",
-        modules={"teacher": module, "student": net + "settings = {}\n"},
-        task=task,
-        toml="[train]\nepochs = 1\n",
-    )
+    (folder / "pymodules/task.py").write_text(f"{imports}{task}\n\n{split}")
+    (folder / "pymodules/modules/teacher_head.py").write_text(module)
 
-    codes = run(["train", "digits_mlp"]), run(["train", "my_distill"])
+    codes.append(run(["train", "my_distill", "-s", "train.epochs=1"]))
 
-    assert codes == (0, 0), capsys.readouterr().err
-    assert "teacher  frozen" in capsys.readouterr().out
+    assert codes == [0, 0, 0, 0], capsys.readouterr().err
+    assert written == {line.split()[0] for line in tree.splitlines()[1:-1]}
+    assert "teacher_head     frozen" in capsys.readouterr().out
 
 
 def test_the_tutorials_commands_run(tmp_path, monkeypatch, capsys):
@@ -146,7 +146,9 @@ def test_the_readmes_error_is_what_the_command_prints(tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     module = blocks(REPOSITORY / "README.md", "python")[0]
     write_experiment(
-        tmp_path / "data", "my_distill", modules={"teacher": module.replace('"frozen"', '"frozn"')}
+        tmp_path / "data",
+        "my_distill",
+        modules={"teacher_head": module.replace('"frozen"', '"frozn"')},
     )
 
     code = run(["check", "my_distill"])
