@@ -28,14 +28,8 @@ class FileOrigin:
         return "files"
 
     def to_json(self) -> dict[str, str]:
-        """Give kind, path and content hash; a file that is gone has no hash."""
-        import hashlib  # noqa: PLC0415  loads OpenSSL, which no listing needs
-
-        try:
-            sha256 = hashlib.sha256(self.file.read_bytes()).hexdigest()
-        except OSError:
-            sha256 = ""
-        return {"kind": "file", "file": display_path(self.file), "sha256": sha256}
+        """Give kind and path; what a run executed, ``run.json`` tells with its hash."""
+        return {"kind": "file", "file": display_path(self.file)}
 
     def __str__(self) -> str:
         return display_path(self.file)
