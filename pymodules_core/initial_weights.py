@@ -190,7 +190,7 @@ def _find_setting(
     dotted = ".".join(overlay_root)
     experiment = pool.experiment
     if experiment and path[0] in experiment.settings.modules.settings.get(entry.name, {}):
-        if any(key.startswith(f"{dotted}.{path[0]}") for key in experiment.overrides):
+        if experiment.is_overridden(f"{dotted}.{path[0]}"):
             return f"override {dotted}", None, None
         return dotted, experiment.config_file, experiment.line_of((*overlay_root, *path))
     if isinstance(entry.origin, FileOrigin):
