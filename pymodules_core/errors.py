@@ -23,7 +23,8 @@ the same facts are attributes. Exit codes of the command line hang on the class.
     │   ├── CheckpointNotFoundError (FileNotFoundError)
     │   ├── CheckpointFileError               damaged, foreign or unsafe
     │   ├── WeightMismatchError               keys or shapes differ
-    │   └── UninitializedModuleError          lazy parameters at save
+    │   ├── UninitializedModuleError          lazy parameters at save
+    │   └── StoreLockedError                  another process writes to it
     └── TrainingError (RuntimeError)          the run failed (exit code 1)
         ├── NonFiniteLossError (FloatingPointError)
         └── StepError                         the task's own code raised
@@ -169,6 +170,10 @@ class WeightMismatchError(CheckpointError):
 
 class UninitializedModuleError(CheckpointError):
     """A lazy module has parameters without a shape."""
+
+
+class StoreLockedError(CheckpointError):
+    """Another writer has the store."""
 
 
 class TrainingError(PymodulesError, RuntimeError):

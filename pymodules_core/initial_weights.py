@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
 
 from pymodules_core.checkpoints import LoadReport, apply_weights, match_weights, read_state_dict
-from pymodules_core.checkpoints.files import checkpoint_files
+from pymodules_core.checkpoints.reading import PoolReader, StoredModule
+from pymodules_core.checkpoints.store.layout import STORE_NAME
 from pymodules_core.discovery.static_reader import find_settings_line
 from pymodules_core.discovery.weight_sources import find_source_experiments
 from pymodules_core.errors import (
@@ -23,7 +25,7 @@ from pymodules_core.errors import (
 )
 from pymodules_core.experiment import experiment_path, list_experiments
 from pymodules_core.module_pool import ModulePool, PoolEntry
-from pymodules_core.names import CHECKPOINT_SUFFIX, pool_sort_key, resolve_inside
+from pymodules_core.names import CHECKPOINT_SUFFIX, resolve_inside
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME, checkpoints_dir
 from pymodules_core.settings import WeightsFromCkp, WeightsFromExp
 from pymodules_core.settings.structure import KeyPath
@@ -61,12 +63,12 @@ def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
         if source is None:
             continue
         with _pointing_to_settings(pool, entry):
-            file = _locate(pool.data_home, source)
+            stored = _read(pool.data_home, source)
             state, report = match_weights(
-                read_state_dict(file),
+                stored.state,
                 entry.module,
                 module_name=name,
-                source=file,
+                source=stored.file,
                 strict=source.strict,
                 rename=source.rename,
                 skip_mismatched=source.skip_mismatched,
@@ -84,9 +86,10 @@ def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
     return [report for _, _, report in matched]
 
 
-def _locate(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> Path:
+def _read(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> StoredModule:
     if isinstance(source, WeightsFromCkp):
-        return resolve_inside(data_home, CHECKPOINTS_DIR_NAME, source.ckp_name, kind="ckp_name")
+        file = resolve_inside(data_home, CHECKPOINTS_DIR_NAME, source.ckp_name, kind="ckp_name")
+        return StoredModule(state=read_state_dict(file), file=file)
     folder = experiment_path(data_home, source.exp_name)
     if not folder.is_dir():
         names = [path.name for path in list_experiments(data_home)]
@@ -101,17 +104,12 @@ def _locate(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> Path:
             f"pymodules train {source.exp_name}",
         )
     pools_dir = checkpoints_dir(folder)
-    pool_dir = resolve_inside(
-        data_home,
-        *pools_dir.relative_to(data_home).parts,
-        source.ckp_pool_name,
-        kind="ckp_pool_name",
-    )
-    if not pool_dir.is_dir():
-        pools = sorted(
-            (p.name for p in pools_dir.glob("*") if p.is_dir() and p.name[0] != "."),
-            key=pool_sort_key,
-        )
+    inside = partial(resolve_inside, data_home, *pools_dir.relative_to(data_home).parts)
+    inside(source.ckp_pool_name, kind="ckp_pool_name")
+    inside(STORE_NAME, "objects", kind="exp_name")
+    reader = PoolReader(pools_dir)
+    pools = reader.pools()
+    if source.ckp_pool_name not in pools:
         raise CheckpointNotFoundError(
             f"experiment {source.exp_name!r} has no pool {source.ckp_pool_name!r}; "
             f"there are: {list_words(pools)}",
@@ -120,7 +118,7 @@ def _locate(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> Path:
             closest=closest_match(source.ckp_pool_name, pools),
             fix=_fix_for_name(source.ckp_pool_name, pools) or f"pymodules train {source.exp_name}",
         )
-    modules = checkpoint_files(pool_dir)
+    modules = reader.modules(source.ckp_pool_name)
     if source.module_name not in modules:
         raise CheckpointNotFoundError(
             f"pool {source.exp_name}/{source.ckp_pool_name} has no module "
@@ -131,12 +129,8 @@ def _locate(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> Path:
             fix=_fix_for_name(source.module_name, modules)
             or "look in frzn for frozen modules, in the other pools for all others",
         )
-    return resolve_inside(
-        data_home,
-        *pool_dir.relative_to(data_home).parts,
-        f"{source.module_name}{CHECKPOINT_SUFFIX}",
-        kind="module_name",
-    )
+    inside(source.ckp_pool_name, f"{source.module_name}{CHECKPOINT_SUFFIX}", kind="module_name")
+    return reader.read(source.ckp_pool_name, [source.module_name])[source.module_name]
 
 
 def _fix_for_name(name: str, names: Iterable[str]) -> str | None:

@@ -210,6 +210,15 @@ def check_pool_name(pool_name: object, *, existing: Iterable[str] | None = None)
     )
 
 
+def pool_names_in(folder: Path) -> list[str]:
+    """Give the folders that are named like checkpoint pools, in the order of a run."""
+    if not folder.is_dir():
+        return []
+    names = (path.name for path in folder.iterdir() if path.is_dir())
+    known = [n for n in names if n in {FRZN, INIT, LAST, BEST} or parse_epoch_pool(n)]
+    return sorted(known, key=pool_sort_key)
+
+
 def pool_sort_key(pool_name: str) -> tuple[int, int]:
     """Order pools as a run writes them: frzn, init, last, best, then epochs by number."""
     fixed = (FRZN, INIT, LAST, BEST)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
+from pymodules_core.checkpoints.store.records import StoredBest
 from pymodules_core.errors import MonitorError, closest_match, list_words
 
 
@@ -51,6 +52,20 @@ class BestTracker:
     def take(self, metrics: Mapping[str, float], *, epoch: int) -> None:
         """Remember the monitored value as the best: its weights are on disk."""
         self.value, self.epoch = self.read(metrics), epoch
+
+    def stored(self) -> StoredBest | None:
+        """Give it as a record keeps it: a value that is not finite is None."""
+        if self.value is None:
+            return None
+        value = self.value if math.isfinite(self.value) else None
+        return StoredBest(metric=self.monitor, mode=self.mode, value=value, epoch=self.epoch or 0)
+
+    def restore(self, stored: StoredBest | None) -> None:
+        """Go back to what a record keeps."""
+        self.value = self.epoch = None
+        if stored is not None:
+            self.value = math.nan if stored.value is None else stored.value
+            self.epoch = stored.epoch
 
     def read(self, metrics: Mapping[str, float]) -> float:
         """Give the monitored value.

@@ -4,7 +4,6 @@ Reading never trusts a file: ``weights_only``, sizes and CRCs first (torch check
 failure says what the file is instead.
 """
 
-import io
 import os
 import pickle
 import shutil
@@ -22,7 +21,7 @@ from pymodules_core.checkpoints.file_checks import (
     refused_pickle,
     unreadable_content,
 )
-from pymodules_core.errors import CheckpointError
+from pymodules_core.errors import CheckpointError, PymodulesError
 from pymodules_core.names import CHECKPOINT_SUFFIX
 
 if TYPE_CHECKING:
@@ -31,22 +30,20 @@ if TYPE_CHECKING:
 TEMPORARY_PREFIX = ".writing-"
 
 
-def serialise(state: dict[str, Any]) -> bytes:
-    """Give the bytes of a checkpoint file."""
-    # A file object, not a path: torch would write the path's stem into the archive.
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    return buffer.getvalue()
-
-
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path, *, needed_bytes: int | None = None) -> Iterator[None]:
     """Turn what the system says into a ``CheckpointError`` about ``path``."""
     try:
         yield
     except OSError as error:
+        if isinstance(error, PymodulesError):
+            raise
+        needs = ""
+        if needed_bytes is not None:
+            free = _free_bytes(path)
+            needs = f"; it needs up to {needed_bytes:,} bytes and {free:,} are free"
         raise CheckpointError(
-            f"cannot be written: {error.strerror or error}",
+            f"cannot be written: {error.strerror or error}{needs}",
             file=path,
             fix="make room or make the folder writable; checkpoints saved before are intact",
         ) from error
@@ -73,23 +70,6 @@ def write_file(path: Path, content: bytes) -> None:
             file=path,
             fix="make room or make the folder writable; checkpoints saved before are intact",
         ) from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the platform lets folders be synced.
-
-    Raises:
-        CheckpointError: The disk refuses.
-    """
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folder
-        return
-    try:
-        with disk_errors(folder):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_state_dict(path: Path, *, most_bytes: int | None = None) -> "OrderedDict[str, Any]":

@@ -1,52 +1,42 @@
 """``CheckpointManager``: the checkpoint pools of one run."""
 
-import contextlib
-import shutil
+import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pymodules_core.checkpoints.applying import apply_weights
 from pymodules_core.checkpoints.best import BestTracker
-from pymodules_core.checkpoints.files import (
-    TEMPORARY_PREFIX,
-    checkpoint_files,
-    disk_errors,
-    read_state_dict,
-    serialise,
-    sync_folder,
-    write_file,
-)
+from pymodules_core.checkpoints.commits import STATE, Commit, next_record
+from pymodules_core.checkpoints.files import disk_errors
 from pymodules_core.checkpoints.loading import LoadReport, match_weights
+from pymodules_core.checkpoints.reading import PoolReader
 from pymodules_core.checkpoints.receipt import Receipt
-from pymodules_core.checkpoints.state_dicts import plain_state_dict
+from pymodules_core.checkpoints.staging import Staging
+from pymodules_core.checkpoints.state_dicts import live_state_dict
+from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.records import CommitRecord
+from pymodules_core.checkpoints.store.store import Store
+from pymodules_core.checkpoints.writer import Writer
 from pymodules_core.errors import (
     CheckpointError,
-    CheckpointNotFoundError,
     ExistingRunError,
-    closest_match,
+    PymodulesError,
     display_path,
     list_words,
 )
 from pymodules_core.module_pool import ModulePool
-from pymodules_core.names import (
-    BEST,
-    CHECKPOINT_SUFFIX,
-    FRZN,
-    INIT,
-    LAST,
-    check_pool_name,
-    epoch_pool,
-    parse_epoch_pool,
-    pool_sort_key,
-)
+from pymodules_core.names import BEST, FRZN, INIT, LAST, check_pool_name, pool_sort_key
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from torch import nn
+logger = logging.getLogger("pymodules_core")
 
 
 class CheckpointManager:
@@ -54,6 +44,7 @@ class CheckpointManager:
 
     Frozen modules are saved once, to ``frzn``; all others to ``init``, ``last``, ``best`` and
     ``epoch_<n>``. Every file is a plain state dict that ``torch.load(weights_only=True)`` opens.
+    A commit is all or nothing over all pools it names, whatever happens meanwhile.
 
     Args:
         path: Folder of the pools.
@@ -62,6 +53,10 @@ class CheckpointManager:
         mode: Whether a smaller or a larger value is better.
         min_delta: How much better it has to be.
         keep_epochs: How many ``epoch_<n>`` pools stay; the oldest go first.
+        asynchronous: A commit waits only until the weights are copied; what fails afterwards is
+            raised by the next call. Else it returns when everything is on disk.
+        link: ``copy`` lets pools share nothing on disk; ``auto`` shares what the disk can.
+        provenance: Kept with every commit: JSON values that tell how the run came about.
 
     Attributes:
         path: Folder of the pools.
@@ -77,12 +72,20 @@ class CheckpointManager:
         mode: Literal["min", "max"] = "min",
         min_delta: float = 0.0,
         keep_epochs: int | Literal["all"] = "all",
+        asynchronous: bool = True,
+        link: Literal["auto", "copy"] = "auto",
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path).absolute()
         self.best = BestTracker(monitor, mode, min_delta)
         self._pool = pool
         self._keep_epochs = keep_epochs
-        self._has_started = False
+        self._link = link
+        self._provenance = dict(provenance or {})
+        self._reader = PoolReader(self.path)
+        self._staging = Staging()
+        self._writer = Writer(is_asynchronous=asynchronous)
+        self._store: Store | None = None
 
     def __enter__(self) -> "Self":
         return self
@@ -93,13 +96,20 @@ class CheckpointManager:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except (PymodulesError, OSError) as second:
+            if error is None:
+                raise
+            # It must not hide why the block ended.
+            logger.warning("%s", second)
 
     def start(self) -> Receipt:
         """Save frozen modules to ``frzn`` and all others to ``init`` and ``last``.
 
         Raises:
             ExistingRunError: The folder holds pools already.
+            StoreLockedError: Another process writes to it.
             CheckpointError: Weights that settings ask for are not loaded, or a module cannot be
                 saved.
         """
@@ -117,8 +127,17 @@ class CheckpointManager:
                 found=sorted(self._pool.pending_weights),
                 fix="call load_initial_weights(pool) of pymodules_core.initial_weights first",
             )
-        receipt = self._write([FRZN, INIT, LAST], epoch=0, step=0, best_moved=False)
-        self._has_started = True
+        # What cannot be saved is told before anything is written.
+        for name in self._pool:
+            live_state_dict(self._pool[name], name=name)
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._store = Store(Layout(self.path), link=self._link)
+        receipt = Receipt(pools=(FRZN, INIT, LAST), epoch=0, step=0, best_moved=False)
+        self._save(self._store, receipt, {})
+        # A folder that cannot be written to is told before the first step.
+        self.wait()
+        self._staging.forget(self._members(FRZN))
         return receipt
 
     def commit(
@@ -127,6 +146,7 @@ class CheckpointManager:
         epoch: int,
         step: int = 0,
         metrics: Mapping[str, float] | None = None,
+        state: Mapping[str, Any] | None = None,
     ) -> Receipt:
         """Save the modules as they are now.
 
@@ -136,11 +156,13 @@ class CheckpointManager:
             epoch: The epoch, 0 before training.
             step: Train steps so far.
             metrics: Name to value; must hold the monitored one where ``best`` is proposed.
+            state: The training state that belongs to these weights: tensors and primitives.
 
         Raises:
             InvalidNameError: No such pool.
             CheckpointError: No pool, ``frzn`` or ``init`` is named, the monitored metric is
-                missing, ``start`` was not called, or a file cannot be written.
+                missing, ``start`` was not called, a module cannot be saved, or an earlier commit
+                could not be written.
         """
         if not pools:
             raise CheckpointError("commit() names no pool", fix='commit("last", epoch=epoch)')
@@ -150,22 +172,23 @@ class CheckpointManager:
                 raise CheckpointError(
                     f"pool {name!r} is written by start() only", found=name, fix="commit 'last'"
                 )
-        wanted = list(pools)
-        best_moved = False
-        if BEST in wanted:
-            best_moved = self.best.is_better(metrics or {})
-            if not best_moved:
-                wanted.remove(BEST)
-        if not self._has_started:
+        metrics = metrics or {}
+        best_moved = BEST in pools and self.best.is_better(metrics)
+        if self._store is None:
             raise CheckpointError(
                 f"nothing can be committed to {display_path(self.path)} before start()",
                 fix="call start() once; it writes frzn, init and last, and refuses another's run",
             )
-        receipt = self._write(wanted, epoch=epoch, step=step, best_moved=best_moved)
-        if best_moved:
-            # Not before: a write that fails must not raise the bar for the next.
-            self.best.take(metrics or {}, epoch=epoch)
-        self._drop_old_epochs()
+        wanted = {name for name in pools if name != BEST or best_moved}
+        receipt = Receipt(
+            pools=tuple(sorted(wanted, key=pool_sort_key)),
+            epoch=epoch,
+            step=step,
+            best_moved=best_moved,
+        )
+        with self._told():
+            self._writer.raise_failure()
+        self._save(self._store, receipt, metrics, state=state)
         return receipt
 
     def load(
@@ -181,106 +204,117 @@ class CheckpointManager:
 
         Raises:
             CheckpointNotFoundError: No such pool, or a module is not in it.
-            CheckpointFileError: A file is damaged or unsafe.
+            CheckpointFileError: A file is damaged or unsafe, and no earlier commit is whole.
             WeightMismatchError: A module's keys or shapes differ.
             CheckpointError: A module's own load hook raises.
         """
-        check_pool_name(pool_name, existing=self.pools())
-        files = checkpoint_files(self.path / pool_name)
+        self.wait()
         names = list(modules) if modules is not None else self._members(pool_name)
-        for name in names:
-            if name not in files:
-                raise CheckpointNotFoundError(
-                    f"pool {pool_name!r} has no module {name!r}; it has: {list_words(files)}",
-                    file=self.path / pool_name,
-                    found=name,
-                    closest=closest_match(name, files),
-                )
         matched = {
             name: match_weights(
-                read_state_dict(files[name]),
+                stored.state,
                 self._pool[name],
                 module_name=name,
-                source=files[name],
+                source=stored.file,
                 strict=strict,
                 is_foreign=False,
             )
-            for name in names
+            for name, stored in self._reader.read(pool_name, names).items()
         }
         apply_weights((self._pool[name], *match) for name, match in matched.items())
         return {name: report for name, (_, report) in matched.items()}
 
     def pools(self) -> list[str]:
-        """Give the pools on disk, in the order of a run."""
-        if not self.path.is_dir():
-            return []
-        names = (folder.name for folder in self.path.iterdir() if folder.is_dir())
-        known = [n for n in names if n in {FRZN, INIT, LAST, BEST} or parse_epoch_pool(n)]
-        return sorted(known, key=pool_sort_key)
+        """Give the pools that are committed, in the order of a run."""
+        self.wait()
+        return self._reader.pools()
 
     def wait(self) -> None:
-        """Return when everything committed is on disk; commits are synchronous, so at once."""
+        """Return when everything committed is on disk.
+
+        Raises:
+            CheckpointError: A commit could not be written; those before it are intact.
+        """
+        with self._told():
+            self._writer.wait()
 
     def close(self) -> None:
-        """Finish; safe to call twice."""
-        self.wait()
+        """Finish and let other writers in; safe to call twice.
+
+        Raises:
+            CheckpointError: A commit could not be written; those before it are intact.
+        """
+        try:
+            with self._told():
+                self._writer.close()
+        finally:
+            if self._store is not None:
+                self._store.close()
 
     def _members(self, pool_name: str) -> list[str]:
         return [n for n in self._pool if self._pool.is_frozen(n) == (pool_name == FRZN)]
 
-    def _write(self, pools: list[str], *, epoch: int, step: int, best_moved: bool) -> Receipt:
-        start = time.perf_counter()
-        # Serialise before the first write: a module that cannot be saved leaves no half pool.
-        contents: dict[str, dict[str, bytes]] = {}
-        trained: dict[str, bytes] | None = None
-        for pool_name in sorted(set(pools), key=pool_sort_key):
-            if pool_name == FRZN:
-                contents[pool_name] = self._serialise(self._members(FRZN))
-            else:
-                trained = trained or self._serialise(self._members(pool_name))
-                contents[pool_name] = trained
-        bytes_written = 0
-        for pool_name, files in contents.items():
-            folder = self.path / pool_name
-            with disk_errors(folder):
-                folder.mkdir(parents=True, exist_ok=True)
-                _remove_leftovers(folder)
-            for name, content in files.items():
-                write_file(folder / f"{name}{CHECKPOINT_SUFFIX}", content)
-                bytes_written += len(content)
-            sync_folder(folder)
-        sync_folder(self.path)
-        elapsed_ms = (time.perf_counter() - start) * 1000
-        return Receipt(
-            pools=tuple(contents),
-            epoch=epoch,
-            step=step,
-            best_moved=best_moved,
-            stall_ms=elapsed_ms,
-            write_ms=elapsed_ms,
-            bytes_written=bytes_written,
-            bytes_shared=0,
-            durable=True,
-        )
-
-    def _serialise(self, names: list[str]) -> dict[str, bytes]:
-        modules: dict[str, nn.Module] = {name: self._pool[name] for name in names}
-        return {
-            name: serialise(plain_state_dict(module, name=name)) for name, module in modules.items()
+    def _save(
+        self,
+        store: Store,
+        receipt: Receipt,
+        metrics: Mapping[str, float],
+        *,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Copy what changed, and leave the rest to the writer."""
+        started = time.perf_counter()
+        members = {pool_name: self._members(pool_name) for pool_name in receipt.pools}
+        states: dict[str, Mapping[str, Any]] = {
+            name: live_state_dict(self._pool[name], name=name)
+            for name in dict.fromkeys(chain.from_iterable(members.values()))
         }
+        if state is not None:
+            states[STATE] = state
+        with self._told():
+            images = self._staging.take(states, self._writer.wait)
+            if receipt.best_moved:
+                self.best.take(metrics, epoch=receipt.epoch)
+            commit = Commit(
+                receipt=receipt,
+                members=members,
+                images=images,
+                metrics=metrics,
+                best=self.best.stored(),
+                module_names=frozenset(self._pool),
+                keep_epochs=self._keep_epochs,
+                provenance=self._provenance,
+                started=started,
+            )
+            receipt.stall_ms = (time.perf_counter() - started) * 1000
+            self._writer.submit(partial(self._write, store, commit))
 
-    def _drop_old_epochs(self) -> None:
-        if self._keep_epochs == "all":
-            return
-        epochs = sorted(filter(None, map(parse_epoch_pool, self.pools())))
-        for epoch in epochs[: -self._keep_epochs]:
-            folder = self.path / epoch_pool(epoch)
-            with disk_errors(folder):
-                shutil.rmtree(folder)
+    def _write(self, store: Store, commit: Commit) -> None:
+        """Put a commit on disk; runs in the writer's thread."""
+        receipt = commit.receipt
 
+        def make_record(before: CommitRecord | None) -> CommitRecord:
+            added = {name: store.objects.add(image) for name, image in commit.images.items()}
+            receipt.bytes_written = sum(one.bytes_written for one in added.values())
+            receipt.bytes_shared = sum(
+                one.stored.size_bytes for one in added.values() if not one.bytes_written
+            )
+            return next_record(before, commit, added)
 
-def _remove_leftovers(folder: Path) -> None:
-    """Clear temporary files of a process that was killed in mid-write."""
-    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        needed_bytes = sum(image.size_bytes for image in commit.images.values())
+        with disk_errors(self.path, needed_bytes=needed_bytes):
+            receipt.commit = store.commit(make_record).number
+        receipt.write_ms = (time.perf_counter() - commit.started) * 1000
+        receipt.durable = True
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what a save raises into one error; what it proposed as best is taken back."""
+        try:
+            with disk_errors(self.path):
+                yield
+        except BaseException:
+            if self._store is not None:
+                record = self._store.record
+                self.best.restore(record.best if record else None)
+            raise

@@ -3,9 +3,9 @@
 import attrs
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Receipt:
-    """One commit.
+    """One commit; the last five are known once it is done.
 
     Attributes:
         pools: Pools that were written, in the order of a run.
@@ -13,18 +13,20 @@ class Receipt:
         step: Train steps so far.
         best_moved: Whether ``best`` was proposed and taken.
         stall_ms: Milliseconds the caller waited.
-        write_ms: Milliseconds until everything was on disk.
+        commit: Its number; 0 until it is done.
+        write_ms: Milliseconds from the call until everything was on disk.
         bytes_written: Bytes of all files written.
-        bytes_shared: Bytes that pools share instead of writing them again.
-        durable: Files and folders were synced to the disk.
+        bytes_shared: Bytes of modules that were there already.
+        durable: Everything is on disk, synced: the commit survives a crash.
     """
 
     pools: tuple[str, ...]
     epoch: int
     step: int
     best_moved: bool
-    stall_ms: float
-    write_ms: float
-    bytes_written: int
-    bytes_shared: int
-    durable: bool
+    stall_ms: float = 0.0
+    commit: int = 0
+    write_ms: float = 0.0
+    bytes_written: int = 0
+    bytes_shared: int = 0
+    durable: bool = False

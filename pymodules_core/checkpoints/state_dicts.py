@@ -1,8 +1,10 @@
 """Plain state dicts: what is saved of a module, free of wrappers and of memory it only views."""
 
+import sys
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -25,8 +27,8 @@ def unwrap(module: nn.Module) -> nn.Module:
     while True:
         if isinstance(module, DistributedDataParallel | DataParallel):
             module = module.module
-        elif isinstance(module, torch._dynamo.eval_frame.OptimizedModule):
-            module = module._orig_mod
+        elif _is_compiled(module):
+            module = cast("nn.Module", module._orig_mod)
         else:
             return module
 
@@ -50,36 +52,56 @@ def refuse_lazy(module: nn.Module, *, name: str) -> None:
         )
 
 
-def plain_state_dict(module: nn.Module, *, name: str) -> "OrderedDict[str, Any]":
-    """Give a module's state dict as it is saved.
+def live_state_dict(module: nn.Module, *, name: str) -> "OrderedDict[str, Any]":
+    """Give a module's state dict as it is saved, without a copy.
 
     Args:
         module: The module, wrapped or not.
         name: Its name, for messages.
 
     Returns:
-        Keys to tensors on the CPU, and to primitives where the module has extra state. A tensor
-        that views a larger storage is copied, so that a file never carries what it does not show;
-        keys that are one tensor stay one tensor. ``_metadata`` is kept.
+        Keys to the module's own tensors, detached, and to primitives where it has extra state.
+        ``_metadata`` is kept.
 
     Raises:
         UninitializedModuleError: A lazy parameter has no shape yet.
-        CheckpointError: A value is neither tensor nor primitive.
+        CheckpointError: A value is neither a dense tensor nor a primitive.
     """
     refuse_lazy(module, name=name)
-    inner = unwrap(module)
     state: OrderedDict[str, Any] = OrderedDict()
-    inner.state_dict(destination=state)
-    copies: dict[tuple[object, ...], torch.Tensor] = {}
-    for key, value in state.items():
-        state[key] = _plain_value(value, key=key, name=name, copies=copies)
+    unwrap(module).state_dict(destination=state)
+    for key, given in state.items():
+        value = state[key] = given.detach() if isinstance(given, torch.Tensor) else given
+        if not is_plain(value):
+            raise CheckpointError(
+                f"module {name!r}: {key} is {type(value).__name__}, and a checkpoint holds tensors "
+                "and primitives only",
+                key=key,
+                found=type(value).__name__,
+                fix="return tensors, numbers, texts, lists or dicts from get_extra_state",
+            )
+        for tensor in tensors_in(value):
+            if tensor.layout is not torch.strided or tensor.is_quantized:
+                kind = "quantized" if tensor.is_quantized else str(tensor.layout)
+                raise CheckpointError(
+                    f"module {name!r}: {key} is a {kind} tensor, and a checkpoint holds dense ones",
+                    key=key,
+                    found=kind,
+                    fix="keep its parts: indices and values, or int_repr and scale",
+                )
     return state
 
 
-def state_size_bytes(state: "dict[str, Any]") -> int:
-    """Add up the bytes of the tensors of a state dict, tied ones once."""
-    tensors = {id(v): v for v in state.values() if isinstance(v, torch.Tensor)}
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Give the tensors of nested dicts, lists and tuples in order; ties as often as they stand."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
 
 
 def is_plain(value: object) -> bool:
@@ -94,6 +116,12 @@ def show_key(key: str) -> str:
     """Give a key of a file for a message: one short line, whatever the file says."""
     text = key if key.isprintable() else ascii(key)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    # Looked up and never imported: 1.7 s, and where nobody compiled there is no such wrapper.
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    return dynamo is not None and isinstance(module, dynamo.OptimizedModule)
 
 
 def _is_plain(value: object, *, depth: int, done: set[int]) -> bool:
@@ -115,36 +143,3 @@ def _is_plain(value: object, *, depth: int, done: set[int]) -> bool:
     # Walked once: a small file may hold one list a billion times.
     done.add(id(value))
     return True
-
-
-def _plain_value(
-    value: Any, *, key: str, name: str, copies: dict[tuple[object, ...], torch.Tensor]
-) -> Any:
-    if not isinstance(value, torch.Tensor):
-        if is_plain(value):
-            return value
-        raise CheckpointError(
-            f"module {name!r}: {key} is {type(value).__name__}, and a checkpoint holds tensors and "
-            "primitives only",
-            key=key,
-            found=type(value).__name__,
-            fix="return tensors, numbers, texts, lists or dicts from get_extra_state",
-        )
-    if value.layout is not torch.strided:
-        return value.detach().cpu()
-    storage = value.untyped_storage()
-    identity = (
-        storage.data_ptr(),
-        value.storage_offset(),
-        value.shape,
-        value.stride(),
-        value.dtype,
-        value.device,
-    )
-    if value.numel() and identity in copies:
-        return copies[identity]
-    plain = value.detach().cpu()
-    if plain.untyped_storage().nbytes() > plain.numel() * plain.element_size():
-        plain = plain.clone()
-    copies[identity] = plain
-    return plain

@@ -66,8 +66,14 @@ def _describe(path: Path) -> dict[str, Any]:
         "state": _state(path, run),
         **{key: known.get(key) for key in ("epoch", "epochs", "step", "best", "metrics", "error")},
         "updated": run.updated.isoformat() if run else None,
-        "size_bytes": sum(f.lstat().st_size for f in data.rglob("*") if f.is_file()),
+        "size_bytes": _size_bytes(data),
     }
+
+
+def _size_bytes(folder: Path) -> int:
+    """Give the bytes of all files; one that has several names counts once."""
+    status = [file.lstat() for file in folder.rglob("*") if file.is_file()]
+    return sum({(one.st_dev, one.st_ino): one.st_size for one in status}.values())
 
 
 def _state(path: Path, run: "RunFile | None") -> str:

@@ -57,7 +57,9 @@ class RunHooks:
 
     @hookspec
     def epoch_finished(self, run: "Run", metrics: Mapping[str, float]) -> None:
-        """An epoch's eval loop is over and its checkpoints are saved; also epoch 0.
+        """An epoch's eval loop is over and its checkpoints are on their way; also epoch 0.
+
+        ``checkpoint_committed`` tells when they are on disk.
 
         Args:
             run: The run.
@@ -66,7 +68,10 @@ class RunHooks:
 
     @hookspec
     def checkpoint_committed(self, run: "Run", receipt: "Receipt") -> None:
-        """A checkpoint is on disk.
+        """A checkpoint is on disk, synced, and the first to be told is that of the start.
+
+        With ``[checkpoints] asynchronous`` training may have gone on meanwhile: the receipt says
+        which step it is of. All are told before ``run_finished`` or ``run_failed``.
 
         Args:
             run: The run.

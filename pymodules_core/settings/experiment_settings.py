@@ -79,12 +79,16 @@ class CheckpointSettings:
         every_n_epochs: Write ``epoch_<n>`` after an evaluation n or more epochs after the last.
         every_n_steps: Also commit ``last`` every n steps within an epoch.
         every_n_minutes: Also commit ``last`` every n minutes within an epoch.
+        asynchronous: Training waits only until the weights are copied; a thread writes them.
+        link: ``copy`` lets pools share nothing on disk; ``auto`` shares what the disk can.
     """
 
     keep_epochs: Count | Literal["all"] = "all"
     every_n_epochs: Count = 1
     every_n_steps: Count | None = None
     every_n_minutes: Positive | None = None
+    asynchronous: bool = True
+    link: Literal["auto", "copy"] = "auto"
 
 
 @attrs.frozen(kw_only=True)

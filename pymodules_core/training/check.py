@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.state_dicts import plain_state_dict
+from pymodules_core.checkpoints.state_dicts import live_state_dict
 from pymodules_core.experiment import Experiment
 from pymodules_core.names import FRZN, LAST
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME
@@ -104,7 +104,7 @@ class _FirstBatch(Batches):
 
 def _describe_pool(session: Session) -> Iterator[str]:
     for name, entry in session.pool.entries.items():
-        state = plain_state_dict(entry.module, name=name)
+        state = live_state_dict(entry.module, name=name)
         frozen = "frozen, " if entry.settings.frozen else ""
         size = f"{entry.parameter_count:,} parameters, {len(state)} tensors"
         yield f"module {name}: {frozen}{size} ({entry.origin})"

@@ -6,6 +6,7 @@ Commit ``frzn``, ``init`` and ``last``, evaluate as epoch 0; then for each epoch
 
 import logging
 import time
+from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -67,6 +68,7 @@ class Execution:
         self._stopping = Stopping(self._settings.train)
         self._metrics: Mapping[str, float] = {}
         self._last_epoch_pool = 0
+        self._untold: deque[Receipt] = deque()
         self._started = time.perf_counter()
         session.run.data_dir.mkdir(parents=True, exist_ok=True)
         self._record = RunRecord(session.run.data_dir, run_facts(session))
@@ -80,6 +82,8 @@ class Execution:
                 if self._stopping.is_reached(self._run.step):
                     break
                 self._epoch(epoch)
+            self._checkpoints.wait()
+            self._tell_commits()
             events.emit("run_finished")
         except ExistingRunError:
             # Another process was faster: run.json is its own.
@@ -96,6 +100,8 @@ class Execution:
         """Record it and call ``run_failed``; what they raise must not hide why the run failed."""
         reason = ": ".join(filter(None, (type(error).__name__, str(error))))
         for tell in (
+            self._checkpoints.wait,
+            self._tell_commits,
             partial(self._write_record, state, error=reason),
             partial(self._session.events.emit, "run_failed", error=error),
         ):
@@ -172,8 +178,15 @@ class Execution:
         return receipt
 
     def _committed(self, receipt: Receipt) -> None:
-        logger.debug("saved %s in %.1f ms", ", ".join(receipt.pools), receipt.write_ms)
-        self._session.events.emit("checkpoint_committed", receipt=receipt)
+        self._untold.append(receipt)
+        self._tell_commits()
+
+    def _tell_commits(self) -> None:
+        """Call the hook for commits that are on disk by now: a plugin may act on their files."""
+        while self._untold and self._untold[0].durable:
+            receipt = self._untold.popleft()
+            logger.debug("saved %s in %.1f ms", ", ".join(receipt.pools), receipt.write_ms)
+            self._session.events.emit("checkpoint_committed", receipt=receipt)
 
     def _epoch_ended(
         self,
@@ -183,6 +196,7 @@ class Execution:
         *,
         is_best: bool,
     ) -> None:
+        self._tell_commits()
         self._write_record(RunState.RUNNING)
         self._reporter.epoch_ended(
             EpochSummary(

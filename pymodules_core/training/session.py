@@ -150,14 +150,17 @@ class Session:
 
     def checkpoints(self, path: Path) -> CheckpointManager:
         """Make the checkpoint manager that the experiment's settings describe."""
-        train = self.experiment.settings.train
+        settings = self.experiment.settings
+        train, checkpoints = settings.train, settings.checkpoints
         return CheckpointManager(
             path,
             self.pool,
             monitor=train.monitor,
             mode=train.mode,
             min_delta=train.min_delta,
-            keep_epochs=self.experiment.settings.checkpoints.keep_epochs,
+            keep_epochs=checkpoints.keep_epochs,
+            asynchronous=checkpoints.asynchronous,
+            link=checkpoints.link,
         )
 
     def monitored(self, checkpoints: CheckpointManager, metrics: Mapping[str, float]) -> float:

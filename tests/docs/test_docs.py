@@ -79,6 +79,7 @@ def test_the_own_loop_runs_as_it_stands(tmp_path):
     assert result.returncode == 0, result.stderr
     assert not rest
     assert sorted(p.name for p in (tmp_path / "out" / "module_ckps").iterdir()) == [
+        ".store",
         "best",
         "epoch_1",
         "epoch_2",

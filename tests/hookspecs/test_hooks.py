@@ -108,7 +108,9 @@ def test_every_hook_documents_each_of_its_arguments(name):
 def test_run_hooks_of_a_package_are_called_in_the_order_of_a_run(install, tmp_path):
     package = install("acme-recorder", RECORDER)
     install("acme-broken", "raise ValueError('boom')")
-    path = write_experiment(tmp_path, toml="[train]\nepochs = 1\nbatch_size = 20\n")
+    # Else a commit is told as soon as it is on disk, which may be some steps later.
+    synchronous = "[checkpoints]\nasynchronous = false\n"
+    path = write_experiment(tmp_path, toml=f"[train]\nepochs = 1\nbatch_size = 20\n{synchronous}")
 
     fit(path)
 

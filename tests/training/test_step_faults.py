@@ -271,7 +271,7 @@ def test_a_loss_that_is_not_finite_leaves_every_pool_as_last_committed(home, val
         "    shutil.copytree(pools, run.data_dir.parent / 'noted', dirs_exist_ok=True)\n"
     )
 
-    error = failure(home, task, "[checkpoints]\nevery_n_steps = 1\n")
+    error = failure(home, task, "[checkpoints]\nevery_n_steps = 1\nasynchronous = false\n")
 
     assert error.found == pytest.approx(float(value), nan_ok=True)
     noted = home / "experiments" / "tiny" / "noted"

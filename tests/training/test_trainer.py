@@ -32,7 +32,9 @@ def fit(path: Path, **overrides):
 
 def pool_files(path: Path) -> dict[str, list[str]]:
     pools = path / "data" / "module_ckps"
-    return {p.name: sorted(f.name for f in p.iterdir()) for p in pools.iterdir()}
+    return {
+        p.name: sorted(f.name for f in p.iterdir()) for p in pools.iterdir() if p.name != ".store"
+    }
 
 
 def load(path: Path, pool: str, module: str = "net"):
@@ -80,7 +82,7 @@ def test_every_file_opens_in_a_process_without_this_package(tmp_path):
     fit(path)
     script = (
         "import sys, torch, pathlib\n"
-        f"files = sorted(pathlib.Path({str(path)!r}).rglob('*.pt'))\n"
+        f"files = sorted(pathlib.Path({str(path)!r}).rglob('module_ckps/*/*.pt'))\n"
         "for file in files:\n"
         "    state = torch.load(file, weights_only=True)\n"
         "    assert all(isinstance(v, torch.Tensor) for v in state.values())\n"
@@ -325,7 +327,7 @@ def test_commits_in_mid_epoch_save_last_only(tmp_path):
     task = TINY_TASK + (
         "\n\ndef checkpoint_committed(run, receipt):\n"
         "    with (run.data_dir / 'commits').open('a') as file:\n"
-        "        print(run.step, *receipt.pools, file=file)\n"
+        "        print(receipt.step, *receipt.pools, file=file)\n"
     )
     path = write_experiment(tmp_path, task=task)
 

@@ -1,0 +1,107 @@
+"""What one commit changes, and the record that says so."""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import attrs
+
+from pymodules_core.checkpoints.image import FileImage
+from pymodules_core.checkpoints.receipt import Receipt
+from pymodules_core.checkpoints.store.objects import Added
+from pymodules_core.checkpoints.store.records import CommitRecord, StoredBest, StoredPool
+from pymodules_core.names import LAST, epoch_pool, parse_epoch_pool
+
+STATE = "training state"
+
+
+@attrs.frozen(kw_only=True)
+class Commit:
+    """One commit on its way to the disk.
+
+    Attributes:
+        receipt: Says which pools, and is filled in at the end.
+        members: Pool name to the names of its modules.
+        images: Module name to its weights; the training state is called ``STATE``.
+        metrics: What was measured of these weights.
+        best: The best value, this commit's included.
+        module_names: All modules of today's pool.
+        keep_epochs: How many ``epoch_<n>`` stay.
+        provenance: Kept with it.
+        started: When it was asked for, by ``time.perf_counter``.
+    """
+
+    receipt: Receipt
+    members: Mapping[str, list[str]]
+    images: Mapping[str, FileImage]
+    metrics: Mapping[str, float]
+    best: StoredBest | None
+    module_names: frozenset[str]
+    keep_epochs: int | Literal["all"]
+    provenance: Mapping[str, Any]
+    started: float
+
+
+def next_record(
+    before: CommitRecord | None, commit: Commit, added: Mapping[str, Added]
+) -> CommitRecord:
+    """Give the record after a commit.
+
+    Args:
+        before: The newest commit.
+        commit: What it changes.
+        added: The objects of its images.
+    """
+    receipt = commit.receipt
+    number = before.number + 1 if before else 1
+    pools = dict(before.pools) if before else {}
+    metrics = {
+        name: value if math.isfinite(value) else None for name, value in commit.metrics.items()
+    }
+    for pool_name in receipt.pools:
+        modules = {name: added[name].digest for name in commit.members[pool_name]}
+        pools[pool_name] = StoredPool(
+            modules=_orphans(pool_name, before, commit.module_names) | modules,
+            epoch=receipt.epoch,
+            step=receipt.step,
+            commit=number,
+            metrics=metrics,
+        )
+    for pool_name in _old_epochs(pools, commit.keep_epochs):
+        del pools[pool_name]
+    state = added[STATE].digest if STATE in added else None
+    record = CommitRecord(
+        number=number,
+        parent=before.number if before else None,
+        time=datetime.now(UTC),
+        epoch=receipt.epoch,
+        step=receipt.step,
+        changed=[name for name in receipt.pools if name in pools],
+        pools=pools,
+        objects={},
+        state=state,
+        best=commit.best,
+        provenance=dict(commit.provenance),
+    )
+    known = dict(before.objects) if before else {}
+    known |= {one.digest: one.stored for one in added.values()}
+    return attrs.evolve(record, objects={d: known[d] for d in sorted(record.used_digests())})
+
+
+def _orphans(
+    pool_name: str, before: CommitRecord | None, module_names: frozenset[str]
+) -> dict[str, str]:
+    """Give the modules that are not in today's pool: their weights stay where they were."""
+    if before is None:
+        return {}
+    pool = before.pools.get(pool_name) or before.pools.get(LAST)
+    modules = pool.modules if pool else {}
+    return {name: digest for name, digest in modules.items() if name not in module_names}
+
+
+def _old_epochs(pools: Mapping[str, StoredPool], keep: int | Literal["all"]) -> list[str]:
+    if keep == "all":
+        return []
+    epochs = sorted(epoch for name in pools if (epoch := parse_epoch_pool(name)))
+    return [epoch_pool(epoch) for epoch in epochs[:-keep]]

@@ -1,0 +1,201 @@
+"""Reads pools through the commit record, so that what is read belongs together and is whole."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+from pymodules_core.checkpoints.files import checkpoint_files, read_state_dict
+from pymodules_core.checkpoints.store.archives import seal_of_file
+from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.records import (
+    CommitRecord,
+    StoredObject,
+    read_record,
+    record_numbers,
+)
+from pymodules_core.errors import (
+    CheckpointError,
+    CheckpointFileError,
+    CheckpointNotFoundError,
+    closest_match,
+    list_words,
+)
+from pymodules_core.names import check_pool_name, pool_names_in, pool_sort_key
+
+if TYPE_CHECKING:
+    from collections import OrderedDict
+
+logger = logging.getLogger("pymodules_core")
+
+# A writer that commits as fast as it can may remove the record that is being read.
+_ATTEMPTS = 100
+
+
+@attrs.frozen(kw_only=True)
+class StoredModule:
+    """One module as it was read.
+
+    Attributes:
+        state: Keys to tensors and primitives. The tensors may lie in the file itself: copy them.
+        file: Where people see it.
+        digest: Of its content; None for a plain file outside a store.
+        epoch: The epoch of the weights, None where that is not known.
+    """
+
+    state: "OrderedDict[str, Any]"
+    file: Path
+    digest: str | None = None
+    epoch: int | None = None
+
+
+class PoolReader:
+    """The pools of one folder, for reading; a writer may be at work meanwhile.
+
+    Args:
+        path: ``module_ckps`` of an experiment, or any folder of pools.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._layout = Layout(path)
+
+    def pools(self) -> list[str]:
+        """Give the pools there are, in the order of a run."""
+        records = self._records()
+        names = records[0].pools if records else pool_names_in(self._layout.path)
+        return sorted(names, key=pool_sort_key)
+
+    def modules(self, pool_name: str) -> list[str]:
+        """Give the names of the modules in a pool, sorted."""
+        records = self._records()
+        if records:
+            return sorted(records[0].pools[pool_name].modules)
+        return sorted(checkpoint_files(self._layout.view(pool_name)))
+
+    def read(self, pool_name: str, modules: Iterable[str] | None = None) -> dict[str, StoredModule]:
+        """Read modules of a pool, all from one commit.
+
+        Args:
+            pool_name: The pool.
+            modules: Their names; all by default.
+
+        Raises:
+            CheckpointNotFoundError: No such pool or module.
+            CheckpointFileError: A file is damaged, and no commit before it has the pool whole.
+        """
+        wanted = None if modules is None else list(modules)
+        for _ in range(_ATTEMPTS):
+            records = self._records()
+            if not records:
+                return self._read_plain(pool_name, wanted)
+            check_pool_name(pool_name, existing=sorted(records[0].pools, key=pool_sort_key))
+            try:
+                return self._read_newest(records, pool_name, wanted)
+            except FileNotFoundError as error:
+                if isinstance(error, CheckpointError):
+                    raise
+                # The objects of a commit that two newer ones have replaced: look again.
+        raise CheckpointFileError(
+            "changes faster than it can be read", file=self._layout.path, fix="try again"
+        )
+
+    def _records(self) -> list[CommitRecord]:
+        """Give the whole records, newest first."""
+        for _ in range(_ATTEMPTS):
+            found = []
+            try:
+                for number in record_numbers(self._layout):
+                    path = self._layout.record(number)
+                    try:
+                        found.append(read_record(path))
+                    except CheckpointFileError as error:
+                        if error.found is not None:
+                            raise
+                        logger.warning("%s", error)
+            except FileNotFoundError:
+                continue
+            return found
+        return []
+
+    def _read_newest(
+        self, records: list[CommitRecord], pool_name: str, wanted: list[str] | None
+    ) -> dict[str, StoredModule]:
+        fault: CheckpointFileError | None = None
+        for record in records:
+            pool = record.pools.get(pool_name)
+            if pool is None:
+                continue
+            names = sorted(pool.modules) if wanted is None else wanted
+            self._check_modules(pool_name, names, pool.modules)
+            try:
+                found = {
+                    name: StoredModule(
+                        state=self._read_object(pool.modules[name], record.objects),
+                        file=self._layout.view(pool_name) / f"{name}.pt",
+                        digest=pool.modules[name],
+                        epoch=pool.epoch,
+                    )
+                    for name in names
+                }
+            except CheckpointFileError as error:
+                fault = fault or error
+                continue
+            if fault is not None:
+                logger.warning(
+                    "%s\n  read instead: %s of commit %d, epoch %d",
+                    fault,
+                    pool_name,
+                    record.number,
+                    pool.epoch,
+                )
+            return found
+        raise fault or CheckpointNotFoundError(
+            f"no commit has pool {pool_name!r}", file=self._layout.path, found=pool_name
+        )
+
+    def _read_object(
+        self, digest: str, objects: Mapping[str, StoredObject]
+    ) -> "OrderedDict[str, Any]":
+        path, stored = self._layout.object(digest), objects[digest]
+        try:
+            is_whole = path.stat().st_size == stored.size_bytes and (
+                seal_of_file(path) == stored.seal
+            )
+        except ValueError:
+            is_whole = False
+        if not is_whole:
+            raise CheckpointFileError(
+                "is damaged: its bytes are not those that were saved",
+                file=path,
+                found=digest,
+                fix="pymodules ckpt verify tells which pools it is in",
+            )
+        # Mapped, since every byte was just seen to be ours; no copy into fresh memory.
+        state: OrderedDict[str, Any] = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=True
+        )
+        return state
+
+    def _read_plain(self, pool_name: str, wanted: list[str] | None) -> dict[str, StoredModule]:
+        check_pool_name(pool_name, existing=self.pools())
+        files = checkpoint_files(self._layout.view(pool_name))
+        names = sorted(files) if wanted is None else wanted
+        self._check_modules(pool_name, names, files)
+        return {
+            name: StoredModule(state=read_state_dict(files[name]), file=files[name])
+            for name in names
+        }
+
+    def _check_modules(self, pool_name: str, names: Iterable[str], there: Iterable[str]) -> None:
+        there = list(there)
+        for name in names:
+            if name not in there:
+                raise CheckpointNotFoundError(
+                    f"pool {pool_name!r} has no module {name!r}; it has: {list_words(there)}",
+                    file=self._layout.view(pool_name),
+                    found=name,
+                    closest=closest_match(name, there),
+                )

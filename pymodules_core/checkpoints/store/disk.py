@@ -1,0 +1,130 @@
+"""Every change a store makes to the file system, one method each.
+
+All of them go through here, so that a test can stop, fail or lose each one.
+"""
+
+import ctypes
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_FICLONE = 0x40049409
+
+
+class Disk:
+    """The file system itself."""
+
+    def make_folder(self, path: Path) -> None:
+        """Make one folder; its parent is there."""
+        path.mkdir()
+
+    def create(self, path: Path, *, direct: bool = False) -> int:
+        """Make a file that is not there and open it for writing.
+
+        Args:
+            path: The file.
+            direct: Past the page cache, where the file system can; whole pages only.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        if direct and hasattr(os, "O_DIRECT"):
+            try:
+                return os.open(path, flags | os.O_DIRECT, 0o666)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                # Refused after the file was made: tmpfs on older kernels.
+                path.unlink(missing_ok=True)
+        return os.open(path, flags, 0o666)
+
+    def write(self, descriptor: int, content: memoryview, offset: int) -> None:
+        """Write all of ``content`` at ``offset``."""
+        while content:
+            written = os.pwrite(descriptor, content, offset)
+            content, offset = content[written:], offset + written
+
+    def shape(self, descriptor: int, *, size_bytes: int) -> None:
+        """Cut a file to its size and make it read-only."""
+        os.ftruncate(descriptor, size_bytes)
+        os.fchmod(descriptor, os.fstat(descriptor).st_mode & 0o444)
+
+    def sync(self, descriptor: int) -> None:
+        """Make the content of a file durable."""
+        os.fsync(descriptor)
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names in a folder durable."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def clone(self, source: Path, target: Path) -> None:
+        """Make a file that shares the blocks of another until one of them is written to.
+
+        Raises:
+            OSError: The file system cannot.
+        """
+        import fcntl  # noqa: PLC0415  not on Windows
+
+        if not sys.platform.startswith("linux"):
+            raise OSError(errno.EOPNOTSUPP, "no reflinks")
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o444)
+        try:
+            with source.open("rb") as file:
+                fcntl.ioctl(descriptor, _FICLONE, file.fileno())
+            self.sync(descriptor)
+        except OSError:
+            target.unlink()
+            raise
+        finally:
+            os.close(descriptor)
+
+    def copy_times(self, source: Path, target: Path) -> None:
+        """Give a file the times of another, by which an untouched copy is known."""
+        status = source.stat()
+        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name."""
+        target.hardlink_to(source)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Move a file or folder to a name that is free, or a file over another."""
+        source.rename(target)
+
+    def exchange(self, first: Path, second: Path) -> None:
+        """Swap two folders in one step.
+
+        Raises:
+            OSError: The platform cannot.
+        """
+        swap = _find_renameat2()
+        if swap is None:
+            raise OSError(errno.ENOSYS, "no exchange of folders")
+        paths = os.fsencode(first), os.fsencode(second)
+        if swap(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(first))
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file."""
+        path.unlink()
+
+    def remove_folder(self, path: Path) -> None:
+        """Remove an empty folder."""
+        path.rmdir()
+
+
+def _find_renameat2() -> Callable[..., int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    try:
+        function: Callable[..., int] = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):  # a C library without it
+        return None
+    return function

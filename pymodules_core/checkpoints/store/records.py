@@ -1,0 +1,182 @@
+"""Commit records: one says which objects every pool is made of, and once it exists they are it."""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+import cattrs
+from blake3 import blake3
+
+from pymodules_core.checkpoints.store.layout import RECORD_SUFFIX, Layout
+from pymodules_core.errors import CheckpointFileError, InvalidNameError
+from pymodules_core.names import check_path_name, check_pool_name
+
+FORMAT = 1
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@attrs.frozen(kw_only=True)
+class StoredObject:
+    """What is known of an object beside its digest.
+
+    Attributes:
+        size_bytes: Length of the file.
+        mtime_ns: When it was written, as the file system says it.
+        seal: Digest of every byte of the file.
+    """
+
+    size_bytes: int
+    mtime_ns: int
+    seal: str
+
+
+@attrs.frozen(kw_only=True)
+class StoredPool:
+    """One checkpoint pool.
+
+    Attributes:
+        modules: Module name to digest.
+        epoch: The epoch of these weights.
+        step: Their step.
+        commit: Number of the commit that set them.
+        metrics: What was measured of them.
+    """
+
+    modules: dict[str, str]
+    epoch: int
+    step: int
+    commit: int
+    metrics: dict[str, float | None] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class StoredBest:
+    """The best value of the monitored metric, None where it was never a number."""
+
+    metric: str
+    mode: str
+    value: float | None
+    epoch: int
+
+
+@attrs.frozen(kw_only=True)
+class CommitRecord:
+    """The whole truth after one commit.
+
+    Attributes:
+        number: Counts commits from 1.
+        parent: The commit before, None for the first.
+        time: When, in UTC.
+        epoch: The epoch of the run.
+        step: Its step.
+        changed: The pools that this commit set.
+        pools: All pools, changed or not.
+        objects: Digest to what is known of it, of every object that a pool or the state needs.
+        state: Digest of the training state, where there is one.
+        best: The best value so far.
+        provenance: Origins, versions, and where loaded weights came from.
+    """
+
+    number: int
+    parent: int | None
+    time: datetime
+    epoch: int
+    step: int
+    changed: list[str]
+    pools: dict[str, StoredPool]
+    objects: dict[str, StoredObject]
+    state: str | None = None
+    best: StoredBest | None = None
+    provenance: dict[str, Any] = attrs.field(factory=dict)
+
+    def used_digests(self) -> set[str]:
+        """Give the digests that pools and state name."""
+        used = {digest for pool in self.pools.values() for digest in pool.modules.values()}
+        return used | ({self.state} if self.state else set())
+
+
+def encode_record(record: CommitRecord) -> bytes:
+    """Give the bytes of a record's file: JSON with a checksum over the rest of it."""
+    content = {"format": FORMAT, **_CONVERTER.unstructure(record)}
+    return _dump({**content, "checksum": _checksum(content)}) + b"\n"
+
+
+def read_record(path: Path) -> CommitRecord:
+    """Read a record.
+
+    Raises:
+        OSError: It cannot be read.
+        CheckpointFileError: It is damaged, or of a newer format.
+    """
+    try:
+        content: Any = json.loads(path.read_bytes())
+        checksum = content.pop("checksum")
+        format_ = content.pop("format")
+        is_whole = checksum == _checksum({"format": format_, **content})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(path) from error
+    if not is_whole:
+        raise _damaged(path)
+    if format_ != FORMAT:
+        raise CheckpointFileError(
+            f"is a commit of store format {format_}, and this version reads format {FORMAT}",
+            file=path,
+            found=format_,
+            fix="pip install -U pymodules-core",
+        )
+    try:
+        record = _CONVERTER.structure(content, CommitRecord)
+        _check_names(record)
+    except (cattrs.BaseValidationError, InvalidNameError, ValueError) as error:
+        raise _damaged(path) from error
+    return record
+
+
+def _check_names(record: CommitRecord) -> None:
+    """Refuse names that lead elsewhere: a record may come from a stranger and becomes paths."""
+    for pool_name, pool in record.pools.items():
+        check_pool_name(pool_name)
+        for module_name in pool.modules:
+            check_path_name(module_name, kind="module name")
+    digests = record.used_digests()
+    if not all(map(_DIGEST.fullmatch, digests)) or not digests <= set(record.objects):
+        raise ValueError("a digest is none, or its object is not described")
+
+
+def record_numbers(layout: Layout) -> list[int]:
+    """Give the numbers of the commits on disk, newest first."""
+    try:
+        names = [path.name for path in layout.commits.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    stems = [name.removesuffix(RECORD_SUFFIX) for name in names if name.endswith(RECORD_SUFFIX)]
+    return sorted((int(stem) for stem in stems if stem.isdigit()), reverse=True)
+
+
+def _dump(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return blake3(_dump(content)).hexdigest()
+
+
+def _damaged(path: Path) -> CheckpointFileError:
+    return CheckpointFileError(
+        "is a damaged commit record", file=path, fix="pymodules ckpt repair takes the one before"
+    )
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter()
+    converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
+    converter.register_unstructure_hook(datetime, datetime.isoformat)
+    return converter
+
+
+_CONVERTER = _make_converter()

@@ -1,0 +1,122 @@
+"""One store: its newest commit, and the steps that make the next."""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Literal
+
+from pymodules_core.checkpoints.store.disk import Disk
+from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.lock import StoreLock
+from pymodules_core.checkpoints.store.objects import Objects
+from pymodules_core.checkpoints.store.records import (
+    CommitRecord,
+    encode_record,
+    record_numbers,
+)
+from pymodules_core.checkpoints.store.recovery import recover
+from pymodules_core.checkpoints.store.views import Views
+
+logger = logging.getLogger("pymodules_core")
+
+
+class Store:
+    """A store that is open for writing; nobody else writes to it meanwhile.
+
+    Args:
+        layout: Paths; the folder of the pools exists.
+        disk: Changes the file system.
+        link: ``copy`` never shares anything between objects and views.
+
+    Attributes:
+        record: The newest commit, None before the first.
+        objects: Its objects.
+        views: Its views.
+
+    Raises:
+        StoreLockedError: Another writer has it.
+        CheckpointError: What is there cannot be made whole.
+    """
+
+    def __init__(
+        self, layout: Layout, *, disk: Disk | None = None, link: Literal["auto", "copy"] = "auto"
+    ) -> None:
+        self._layout = layout
+        self._disk = disk or Disk()
+        for folder in (layout.store, layout.objects, layout.commits, layout.stage):
+            if not folder.exists():
+                self._disk.make_folder(folder)
+        self._lock = StoreLock(layout)
+        self._lock.acquire()
+        self.objects = Objects(layout, self._disk)
+        self.views = Views(layout, self._disk, only_copy=link == "copy")
+        self.record: CommitRecord | None = None
+        self._is_clean = False
+        try:
+            self.settle()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other writers in; safe to call twice."""
+        self.objects.close()
+        self._lock.release()
+
+    def settle(self) -> None:
+        """Make everything agree with the newest whole commit; does nothing where it does."""
+        if not self._is_clean:
+            self.record = recover(self._layout, self._disk, self.objects, self.views)
+            self._is_clean = True
+
+    def commit(self, make_record: Callable[[CommitRecord | None], CommitRecord]) -> CommitRecord:
+        """Make the next commit; once this returns it survives any crash.
+
+        Args:
+            make_record: Given the commit before, adds its objects and gives the next record.
+
+        Raises:
+            OSError: The disk refuses; the commit before stands, or this one where only its views
+                are not up to date, and the next call makes all agree again.
+        """
+        self.settle()
+        self._is_clean = False
+        before = self.record
+        record = make_record(before)
+        self._publish(record)
+        self.record = record
+        for pool_name in record.changed:
+            modules = record.pools[pool_name].modules
+            if not self.views.is_shown(pool_name, modules):
+                self.views.show(pool_name, modules)
+        for pool_name in before.pools if before else ():
+            if pool_name not in record.pools:
+                self.views.hide(pool_name)
+        self.views.finish()
+        self._forget_old(record, before)
+        self._is_clean = True
+        return record
+
+    def _publish(self, record: CommitRecord) -> None:
+        disk, layout = self._disk, self._layout
+        # First what the record names, then the record: it must never be there without them.
+        disk.sync_folder(layout.objects)
+        content = encode_record(record)
+        staged = layout.stage / layout.record(record.number).name
+        descriptor = disk.create(staged)
+        try:
+            disk.write(descriptor, memoryview(content), 0)
+            disk.shape(descriptor, size_bytes=len(content))
+            disk.sync(descriptor)
+        finally:
+            os.close(descriptor)
+        disk.rename(staged, layout.record(record.number))
+        disk.sync_folder(layout.commits)
+
+    def _forget_old(self, record: CommitRecord, before: CommitRecord | None) -> None:
+        """Keep what the newest two commits need: there has to be one to fall back to."""
+        kept = {record.number, *([before.number] if before else [])}
+        for number in record_numbers(self._layout):
+            if number not in kept:
+                self._disk.unlink(self._layout.record(number))
+        self.objects.keep_only(record.used_digests() | (before.used_digests() if before else set()))

@@ -1,0 +1,138 @@
+"""Views: ordinary folders of ordinary files, made of links to objects."""
+
+import errno
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+
+from pymodules_core.checkpoints.store.disk import Disk
+from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.names import CHECKPOINT_SUFFIX
+
+
+class Link(StrEnum):
+    """How a file of a view comes from its object."""
+
+    REFLINK = "reflink"
+    HARD_LINK = "hard link"
+    COPY = "copy"
+
+
+_CANNOT = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM}
+_CANNOT |= {errno.EMLINK, errno.EACCES, errno.ENOTSUP}
+_COPY_BYTES = 1 << 22
+
+
+class Views:
+    """Makes, swaps and removes the views of one store.
+
+    Args:
+        layout: Paths.
+        disk: Changes the file system.
+        only_copy: Never share blocks or inodes with the objects.
+
+    Attributes:
+        link: The best way that worked so far.
+    """
+
+    def __init__(self, layout: Layout, disk: Disk, *, only_copy: bool = False) -> None:
+        self._layout = layout
+        self._disk = disk
+        self.link = Link.COPY if only_copy else Link.REFLINK
+
+    def show(self, pool_name: str, modules: Mapping[str, str]) -> None:
+        """Make a pool's folder hold these modules, in one step where the platform has it.
+
+        What was there before stays in the stage until ``finish``.
+
+        Args:
+            pool_name: The pool.
+            modules: Module name to digest.
+        """
+        disk, target = self._disk, self._layout.view(pool_name)
+        fresh = self._layout.stage / pool_name
+        disk.make_folder(fresh)
+        for name, digest in modules.items():
+            self._link(self._layout.object(digest), fresh / f"{name}{CHECKPOINT_SUFFIX}")
+        disk.sync_folder(fresh)
+        if not target.exists():
+            disk.rename(fresh, target)
+        else:
+            try:
+                disk.exchange(fresh, target)
+            except OSError as error:
+                if error.errno not in _CANNOT:
+                    raise
+                # For a moment there is no such folder; recovery makes it again.
+                self.hide(pool_name)
+                disk.rename(fresh, target)
+
+    def hide(self, pool_name: str) -> None:
+        """Take a pool's folder away; it stays in the stage until ``finish``."""
+        old = self._layout.stage / f"{pool_name}.old"
+        self._disk.rename(self._layout.view(pool_name), old)
+
+    def finish(self) -> None:
+        """Make what people see durable, then remove what they saw before."""
+        self._disk.sync_folder(self._layout.path)
+        for folder in sorted(self._layout.stage.iterdir()):
+            self.discard(folder)
+
+    def discard(self, folder: Path) -> None:
+        """Remove a folder with what is in it."""
+        for path in sorted(folder.iterdir()):
+            if path.is_dir() and not path.is_symlink():
+                self.discard(path)
+            else:
+                self._disk.unlink(path)
+        self._disk.remove_folder(folder)
+
+    def is_shown(self, pool_name: str, modules: Mapping[str, str]) -> bool:
+        """Tell whether a pool's folder holds these modules, by names, sizes and times."""
+        try:
+            found = {entry.name: entry.stat() for entry in os.scandir(self._layout.view(pool_name))}
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        wanted = {f"{name}{CHECKPOINT_SUFFIX}": digest for name, digest in modules.items()}
+        if set(found) != set(wanted):
+            return False
+        for file_name, digest in wanted.items():
+            there, object_ = found[file_name], self._layout.object(digest).stat()
+            if (there.st_size, there.st_mtime_ns) != (object_.st_size, object_.st_mtime_ns):
+                return False
+        return True
+
+    def _link(self, source: Path, target: Path) -> None:
+        if self.link is Link.REFLINK:
+            try:
+                self._disk.clone(source, target)
+                self._disk.copy_times(source, target)
+                return
+            except OSError as error:
+                if error.errno not in _CANNOT:
+                    raise
+                self.link = Link.HARD_LINK
+        if self.link is Link.HARD_LINK:
+            try:
+                self._disk.link(source, target)
+                return
+            except OSError as error:
+                if error.errno not in _CANNOT:
+                    raise
+                self.link = Link.COPY
+        self._copy(source, target)
+
+    def _copy(self, source: Path, target: Path) -> None:
+        descriptor = self._disk.create(target)
+        try:
+            with source.open("rb") as file:
+                offset = 0
+                while piece := file.read(_COPY_BYTES):
+                    self._disk.write(descriptor, memoryview(piece), offset)
+                    offset += len(piece)
+            self._disk.shape(descriptor, size_bytes=offset)
+            self._disk.sync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._disk.copy_times(source, target)

@@ -1,0 +1,93 @@
+"""Runs saves one after the other, in a thread of its own or at once."""
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+# Training comes first where both want a core.
+_NICENESS = 10
+
+
+class Writer:
+    """Runs jobs in order; after one that failed the next do not run until it was told.
+
+    Args:
+        is_asynchronous: In a thread; else ``submit`` returns when the job is done.
+    """
+
+    def __init__(self, *, is_asynchronous: bool) -> None:
+        self._is_asynchronous = is_asynchronous
+        self._thread: ThreadPoolExecutor | None = None
+        self._pending: deque[Future[None]] = deque()
+        self._has_failed = False
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Run a job after those before it."""
+        if not self._is_asynchronous:
+            job()
+            return
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "pymodules-writer", _lower_priority)
+        self._pending.append(self._thread.submit(self._run, job))
+
+    def raise_failure(self) -> None:
+        """Tell what failed since the last time, without waiting.
+
+        Raises:
+            Exception: What the first failed job raised.
+        """
+        while self._pending and self._pending[0].done():
+            self._tell(self._pending.popleft())
+
+    def wait(self) -> None:
+        """Return when all jobs are done.
+
+        Raises:
+            Exception: What the first failed job raised.
+        """
+        while self._pending:
+            self._tell(self._pending.popleft())
+
+    def close(self) -> None:
+        """Wait, and end the thread; safe to call twice.
+
+        Raises:
+            Exception: What the first failed job raised.
+        """
+        try:
+            self.wait()
+        finally:
+            if self._thread is not None:
+                self._thread.shutdown()
+                self._thread = None
+
+    def _run(self, job: Callable[[], None]) -> None:
+        if self._has_failed:
+            return
+        try:
+            job()
+        except BaseException:
+            self._has_failed = True
+            raise
+
+    def _tell(self, done: Future[None]) -> None:
+        try:
+            done.result()
+        except BaseException:
+            # Those after it did nothing; what is submitted next runs again.
+            for rest in self._pending:
+                with contextlib.suppress(BaseException):
+                    rest.result()
+            self._pending.clear()
+            self._has_failed = False
+            raise
+
+
+def _lower_priority() -> None:
+    # On Linux this is the thread's own; elsewhere it would slow the whole process.
+    if hasattr(os, "sched_setscheduler"):
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
