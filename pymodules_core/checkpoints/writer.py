@@ -1,14 +1,9 @@
 """Runs saves one after the other, in a thread of its own or at once."""
 
 import contextlib
-import os
-import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-
-# Training comes first where both want a core.
-_NICENESS = 10
 
 
 class Writer:
@@ -30,7 +25,7 @@ class Writer:
             job()
             return
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "pymodules-writer", _lower_priority)
+            self._thread = ThreadPoolExecutor(1, "pymodules-writer")
         self._pending.append(self._thread.submit(self._run, job))
 
     def raise_failure(self) -> None:
@@ -84,10 +79,3 @@ class Writer:
             self._pending.clear()
             self._has_failed = False
             raise
-
-
-def _lower_priority() -> None:
-    # On Linux this is the thread's own; elsewhere it would slow the whole process.
-    if hasattr(os, "sched_setscheduler"):
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
