@@ -172,6 +172,10 @@ class UninitializedModuleError(CheckpointError):
     """A lazy module has parameters without a shape."""
 
 
+class FrozenModuleError(CheckpointError):
+    """A frozen module changed during a run."""
+
+
 class StoreLockedError(CheckpointError):
     """Another writer has the store."""
 

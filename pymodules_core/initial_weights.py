@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 
 from pymodules_core.checkpoints import LoadReport, apply_weights, match_weights, read_state_dict
+from pymodules_core.checkpoints.content import Content
 from pymodules_core.checkpoints.reading import PoolReader, StoredModule
 from pymodules_core.checkpoints.store.layout import STORE_NAME
 from pymodules_core.discovery.static_reader import find_settings_line
@@ -29,7 +30,7 @@ from pymodules_core.names import CHECKPOINT_SUFFIX, resolve_inside
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME, checkpoints_dir
 from pymodules_core.settings import WeightsFromCkp, WeightsFromExp
 from pymodules_core.settings.structure import KeyPath
-from pymodules_core.specs import FileOrigin
+from pymodules_core.specs import FileOrigin, WeightsOrigin
 
 logger = logging.getLogger("pymodules_core")
 
@@ -42,7 +43,7 @@ def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
     Everything is read and compared before the first weight is copied.
 
     Args:
-        pool: The pool; its ``pending_weights`` is empty afterwards.
+        pool: The pool; its ``pending_weights`` is empty afterwards, its ``weights_origins`` filled.
 
     Returns:
         A report for each module that had weights to load, sorted by name.
@@ -56,7 +57,7 @@ def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
         SettingsError: An experiment takes its weights from itself, directly or in a circle.
     """
     _refuse_circles(pool)
-    matched = []
+    matched, origins = [], {}
     for name in sorted(pool.pending_weights):
         entry = pool.entries[name]
         source = entry.settings.weights_source
@@ -74,6 +75,7 @@ def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
                 skip_mismatched=source.skip_mismatched,
             )
         matched.append((entry.module, state, report))
+        origins[name] = _origin(source, stored)
     try:
         apply_weights(matched)
     except CheckpointError as error:
@@ -83,7 +85,21 @@ def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
         level = logging.INFO if report.is_complete else logging.WARNING
         logger.log(level, "weights of %s, from %s", report, display_path(report.source))
     pool.pending_weights.clear()
+    pool.weights_origins.update(origins)
     return [report for _, _, report in matched]
+
+
+def _origin(source: WeightsFromCkp | WeightsFromExp, stored: StoredModule) -> WeightsOrigin:
+    digest = stored.digest or Content(stored.state).digest_now()
+    if isinstance(source, WeightsFromCkp):
+        return WeightsOrigin(digest=digest, ckp_name=source.ckp_name)
+    return WeightsOrigin(
+        digest=digest,
+        experiment=source.exp_name,
+        pool=source.ckp_pool_name,
+        module=source.module_name,
+        epoch=stored.epoch,
+    )
 
 
 def _read(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> StoredModule:

@@ -45,7 +45,7 @@ RESERVED_MODULE_NAMES = frozenset(
     register_load_state_dict_pre_hook register_module register_parameter
     register_state_dict_post_hook register_state_dict_pre_hook requires_grad_ seed
     set_extra_state set_submodule set_training settings share_memory shared_parameters
-    state_dict to to_empty train training type update values xpu zero_grad
+    state_dict to to_empty train training type update values weights_origins xpu zero_grad
     """.split()  # noqa: SIM905  one word a line would be sixty lines
 )
 

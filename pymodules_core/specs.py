@@ -75,6 +75,27 @@ class CodeOrigin:
         return self.description
 
 
+@attrs.frozen(kw_only=True)
+class WeightsOrigin:
+    """Where a module's initial weights were loaded from.
+
+    Attributes:
+        digest: Of the content of the file.
+        ckp_name: The file in ``module_ckps/`` of the data home; None for one of an experiment.
+        experiment: The experiment it belongs to.
+        pool: The checkpoint pool there.
+        module: The module there.
+        epoch: The epoch of the weights, None where that is not known.
+    """
+
+    digest: str
+    ckp_name: str | None = None
+    experiment: str | None = None
+    pool: str | None = None
+    module: str | None = None
+    epoch: int | None = None
+
+
 Origin: TypeAlias = FileOrigin | DistributionOrigin | CodeOrigin
 SettingsSource: TypeAlias = Mapping[str, Any] | Callable[[], Mapping[str, Any]]
 

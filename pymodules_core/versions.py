@@ -1,11 +1,26 @@
-"""Which version of this package runs."""
+"""Which versions of this package, and of what it stands on, are at work."""
+
+import platform
 
 import importlib_metadata
 
 
 def own_version() -> str:
     """Give this package's version; ``unknown`` where it runs from a folder, not installed."""
+    return _version("pymodules-core")
+
+
+def versions() -> dict[str, str]:
+    """Give the versions that a run depends on."""
+    return {
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "pymodules-core": own_version(),
+    }
+
+
+def _version(distribution: str) -> str:
     try:
-        return importlib_metadata.version("pymodules-core")
+        return importlib_metadata.version(distribution)
     except importlib_metadata.PackageNotFoundError:
         return "unknown"

@@ -35,7 +35,6 @@ def commit(store: Store, epoch: int, weights: dict[str, FileImage]):
         best=None,
         module_names=frozenset(["net", "head"]),
         keep_epochs=1,
-        provenance={},
         started=0.0,
     )
 

@@ -12,6 +12,7 @@ from pymodules_core.checkpoints.receipt import Receipt
 from pymodules_core.checkpoints.store.objects import Added
 from pymodules_core.checkpoints.store.records import CommitRecord, StoredBest, StoredPool
 from pymodules_core.names import LAST, epoch_pool, parse_epoch_pool
+from pymodules_core.specs import WeightsOrigin
 
 STATE = "training state"
 
@@ -28,8 +29,10 @@ class Commit:
         best: The best value, this commit's included.
         module_names: All modules of today's pool.
         keep_epochs: How many ``epoch_<n>`` stay.
-        provenance: Kept with it.
         started: When it was asked for, by ``time.perf_counter``.
+        frozen: Frozen modules to look at: name to state dict.
+        weights_origins: Module name to where its initial weights were loaded from.
+        provenance: Kept with it.
     """
 
     receipt: Receipt
@@ -39,8 +42,10 @@ class Commit:
     best: StoredBest | None
     module_names: frozenset[str]
     keep_epochs: int | Literal["all"]
-    provenance: Mapping[str, Any]
     started: float
+    frozen: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    weights_origins: Mapping[str, WeightsOrigin] = attrs.field(factory=dict)
+    provenance: Mapping[str, Any] = attrs.field(factory=dict)
 
 
 def next_record(
@@ -82,6 +87,10 @@ def next_record(
         objects={},
         state=state,
         best=commit.best,
+        weights_origins={
+            **(before.weights_origins if before else {}),
+            **commit.weights_origins,
+        },
         provenance=dict(commit.provenance),
     )
     known = dict(before.objects) if before else {}

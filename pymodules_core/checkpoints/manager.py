@@ -14,6 +14,7 @@ from pymodules_core.checkpoints.applying import apply_weights
 from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.checkpoints.commits import STATE, Commit, next_record
 from pymodules_core.checkpoints.files import disk_errors
+from pymodules_core.checkpoints.frozen_watch import FrozenWatch
 from pymodules_core.checkpoints.loading import LoadReport, match_weights
 from pymodules_core.checkpoints.reading import PoolReader
 from pymodules_core.checkpoints.receipt import Receipt
@@ -32,6 +33,7 @@ from pymodules_core.errors import (
 )
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.names import BEST, FRZN, INIT, LAST, check_pool_name, pool_sort_key
+from pymodules_core.versions import versions
 
 if TYPE_CHECKING:
     from typing import Self
@@ -56,7 +58,8 @@ class CheckpointManager:
         asynchronous: A commit waits only until the weights are copied; what fails afterwards is
             raised by the next call. Else it returns when everything is on disk.
         link: ``copy`` lets pools share nothing on disk; ``auto`` shares what the disk can.
-        provenance: Kept with every commit: JSON values that tell how the run came about.
+        provenance: Kept with every commit: JSON values that tell how the run came about. Origins
+            of modules and versions are kept in any case.
 
     Attributes:
         path: Folder of the pools.
@@ -81,7 +84,13 @@ class CheckpointManager:
         self._pool = pool
         self._keep_epochs = keep_epochs
         self._link = link
-        self._provenance = dict(provenance or {})
+        self._provenance = {
+            "modules": {name: origin.to_json() for name, origin in pool.origins.items()},
+            "versions": versions(),
+            **(provenance or {}),
+        }
+        self._frozen_watch: FrozenWatch | None = None
+        self._watched_epoch: int | None = None
         self._reader = PoolReader(self.path)
         self._staging = Staging()
         self._writer = Writer(is_asynchronous=asynchronous)
@@ -137,7 +146,9 @@ class CheckpointManager:
         self._save(self._store, receipt, {})
         # A folder that cannot be written to is told before the first step.
         self.wait()
-        self._staging.forget(self._members(FRZN))
+        frozen = self._members(FRZN)
+        self._staging.forget(frozen)
+        self._frozen_watch = FrozenWatch(self._states(frozen))
         return receipt
 
     def commit(
@@ -163,6 +174,8 @@ class CheckpointManager:
             CheckpointError: No pool, ``frzn`` or ``init`` is named, the monitored metric is
                 missing, ``start`` was not called, a module cannot be saved, or an earlier commit
                 could not be written.
+            FrozenModuleError: A frozen module has changed; looked at once an epoch, and told like
+                what an earlier commit raised.
         """
         if not pools:
             raise CheckpointError("commit() names no pool", fix='commit("last", epoch=epoch)')
@@ -265,10 +278,7 @@ class CheckpointManager:
         """Copy what changed, and leave the rest to the writer."""
         started = time.perf_counter()
         members = {pool_name: self._members(pool_name) for pool_name in receipt.pools}
-        states: dict[str, Mapping[str, Any]] = {
-            name: live_state_dict(self._pool[name], name=name)
-            for name in dict.fromkeys(chain.from_iterable(members.values()))
-        }
+        states = self._states(dict.fromkeys(chain.from_iterable(members.values())))
         if state is not None:
             states[STATE] = state
         with self._told():
@@ -283,15 +293,29 @@ class CheckpointManager:
                 best=self.best.stored(),
                 module_names=frozenset(self._pool),
                 keep_epochs=self._keep_epochs,
+                frozen=self._frozen_to_watch(receipt.epoch),
+                weights_origins=self._pool.weights_origins,
                 provenance=self._provenance,
                 started=started,
             )
             receipt.stall_ms = (time.perf_counter() - started) * 1000
             self._writer.submit(partial(self._write, store, commit))
 
+    def _states(self, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+        return {name: live_state_dict(self._pool[name], name=name) for name in names}
+
+    def _frozen_to_watch(self, epoch: int) -> dict[str, Mapping[str, Any]]:
+        """Give the frozen modules once an epoch: reading them costs memory traffic."""
+        if self._frozen_watch is None or epoch == self._watched_epoch:
+            return {}
+        self._watched_epoch = epoch
+        return self._states(self._members(FRZN))
+
     def _write(self, store: Store, commit: Commit) -> None:
         """Put a commit on disk; runs in the writer's thread."""
         receipt = commit.receipt
+        if self._frozen_watch is not None:
+            self._frozen_watch.check(commit.frozen)
 
         def make_record(before: CommitRecord | None) -> CommitRecord:
             added = {name: store.objects.add(image) for name, image in commit.images.items()}
@@ -314,6 +338,7 @@ class CheckpointManager:
             with disk_errors(self.path):
                 yield
         except BaseException:
+            self._watched_epoch = None
             if self._store is not None:
                 record = self._store.record
                 self.best.restore(record.best if record else None)

@@ -22,7 +22,7 @@ from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool.build import PoolBuilder
 from pymodules_core.names import check_module_name
 from pymodules_core.settings import ModuleSettings, structure_module_settings
-from pymodules_core.specs import CodeOrigin, Origin
+from pymodules_core.specs import CodeOrigin, Origin, WeightsOrigin
 
 if TYPE_CHECKING:
     from typing import Self
@@ -85,6 +85,7 @@ class ModulePool(Mapping[str, nn.Module]):
         self.pending_weights = {
             name for name, e in self._entries.items() if e.settings.weights_source is not None
         }
+        self.weights_origins: dict[str, WeightsOrigin] = {}
         # `pool.encoder` in every train step: a plain attribute costs a third of `__getattr__`.
         vars(self).update((name, entry.module) for name, entry in self._entries.items())
         self._refuse_half_frozen_tensors()

@@ -13,6 +13,7 @@ from pymodules_core.names import FRZN, LAST
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME
 from pymodules_core.training.data import Batches
 from pymodules_core.training.execution import Execution
+from pymodules_core.training.records import run_facts
 from pymodules_core.training.reporting import EpochSummary, SilentReporter
 from pymodules_core.training.session import Session
 
@@ -40,7 +41,8 @@ def check_experiment(experiment: Experiment, *, load_installed: bool = True) -> 
         yield from _describe_pool(session)
         reporter = _LastSummary()
         with session.checkpoints(Path(folder) / CHECKPOINTS_DIR_NAME) as checkpoints:
-            Execution(_on_one_batch(session), checkpoints, reporter).execute()
+            batch_session = _on_one_batch(session)
+            Execution(batch_session, checkpoints, reporter, run_facts(session)).execute()
             yield f"one train step on {session.device}: {_join(reporter.train_metrics)}"
             if reporter.eval_metrics:
                 yield f"one eval step: {_join(reporter.eval_metrics)}"

@@ -17,7 +17,7 @@ import attrs
 from pymodules_core.checkpoints import CheckpointManager, Receipt
 from pymodules_core.errors import ExistingRunError, PymodulesError
 from pymodules_core.names import BEST, LAST, epoch_pool
-from pymodules_core.training.records import RunRecord, RunState, run_facts
+from pymodules_core.training.records import RunRecord, RunState
 from pymodules_core.training.reporting import EpochSummary, Reporter
 from pymodules_core.training.session import Session
 from pymodules_core.training.stopping import Stopping
@@ -58,7 +58,11 @@ class Execution:
     """One pass through the order of a run; holds what changes while it goes on."""
 
     def __init__(
-        self, session: Session, checkpoints: CheckpointManager, reporter: Reporter
+        self,
+        session: Session,
+        checkpoints: CheckpointManager,
+        reporter: Reporter,
+        facts: Mapping[str, Any],
     ) -> None:
         self._session = session
         self._run = session.run
@@ -71,7 +75,7 @@ class Execution:
         self._untold: deque[Receipt] = deque()
         self._started = time.perf_counter()
         session.run.data_dir.mkdir(parents=True, exist_ok=True)
-        self._record = RunRecord(session.run.data_dir, run_facts(session))
+        self._record = RunRecord(session.run.data_dir, facts)
 
     def execute(self) -> RunResult:
         """Run from the first commit to the last, and say how it ended, whatever happens."""

@@ -23,7 +23,7 @@ from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME
 from pymodules_core.settings.structure import unstructure
 from pymodules_core.specs import FileOrigin, Origin
 from pymodules_core.training.session import Session
-from pymodules_core.versions import own_version
+from pymodules_core.versions import versions
 
 
 class RunState(StrEnum):
@@ -105,15 +105,20 @@ def run_facts(session: Session) -> dict[str, Any]:
             for record in plugins.records
             if record.state is PluginState.ACTIVE
         ],
-        "versions": {
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "pymodules-core": own_version(),
-        },
+        "versions": versions(),
         "threads": torch.get_num_threads(),
         "git_commit": git_commit(experiment.path),
         "process": os.getpid(),
         "host": platform.node(),
+    }
+
+
+def provenance_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose of a run's facts what every commit keeps."""
+    kept = ("experiment", "seed", "overrides", "plugins", "git_commit")
+    return {
+        "modules": {module["name"]: module["origin"] for module in facts["modules"]},
+        **{key: facts[key] for key in kept},
     }
 
 

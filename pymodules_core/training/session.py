@@ -148,7 +148,9 @@ class Session:
             events=events,
         )
 
-    def checkpoints(self, path: Path) -> CheckpointManager:
+    def checkpoints(
+        self, path: Path, *, provenance: Mapping[str, Any] | None = None
+    ) -> CheckpointManager:
         """Make the checkpoint manager that the experiment's settings describe."""
         settings = self.experiment.settings
         train, checkpoints = settings.train, settings.checkpoints
@@ -161,6 +163,7 @@ class Session:
             keep_epochs=checkpoints.keep_epochs,
             asynchronous=checkpoints.asynchronous,
             link=checkpoints.link,
+            provenance=provenance,
         )
 
     def monitored(self, checkpoints: CheckpointManager, metrics: Mapping[str, float]) -> float:

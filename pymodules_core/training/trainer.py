@@ -19,6 +19,7 @@ from pymodules_core.run_files import (
     refuse_existing_run,
 )
 from pymodules_core.training.execution import Execution, RunResult
+from pymodules_core.training.records import provenance_of, run_facts
 from pymodules_core.training.reporting import ConsoleReporter, Reporter
 from pymodules_core.training.session import Session
 
@@ -74,8 +75,10 @@ class Trainer:
         if moved:
             self._reporter.line(f"the old run is now in {display_path(moved)}")
         try:
-            with session.checkpoints(checkpoints_dir(self.experiment.path)) as checkpoints:
-                return Execution(session, checkpoints, self._reporter).execute()
+            facts = run_facts(session)
+            folder = checkpoints_dir(self.experiment.path)
+            with session.checkpoints(folder, provenance=provenance_of(facts)) as checkpoints:
+                return Execution(session, checkpoints, self._reporter, facts).execute()
         except ExistingRunError:
             raise
         except PymodulesError as error:

@@ -14,6 +14,7 @@ from blake3 import blake3
 from pymodules_core.checkpoints.store.layout import RECORD_SUFFIX, Layout
 from pymodules_core.errors import CheckpointFileError, InvalidNameError
 from pymodules_core.names import check_path_name, check_pool_name
+from pymodules_core.specs import WeightsOrigin
 
 FORMAT = 1
 
@@ -79,7 +80,8 @@ class CommitRecord:
         objects: Digest to what is known of it, of every object that a pool or the state needs.
         state: Digest of the training state, where there is one.
         best: The best value so far.
-        provenance: Origins, versions, and where loaded weights came from.
+        weights_origins: Module name to where its initial weights were loaded from.
+        provenance: Origins of modules, versions, and what else tells how the run came about.
     """
 
     number: int
@@ -92,6 +94,7 @@ class CommitRecord:
     objects: dict[str, StoredObject]
     state: str | None = None
     best: StoredBest | None = None
+    weights_origins: dict[str, WeightsOrigin] = attrs.field(factory=dict)
     provenance: dict[str, Any] = attrs.field(factory=dict)
 
     def used_digests(self) -> set[str]:

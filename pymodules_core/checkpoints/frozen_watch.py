@@ -1,0 +1,51 @@
+"""Notices a frozen module that changes: it is saved once, so the pools would not say so."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pymodules_core.checkpoints.content import Content, tensor_bytes
+from pymodules_core.checkpoints.fingerprints import fingerprint, memory_of
+from pymodules_core.checkpoints.state_dicts import tensors_in
+from pymodules_core.errors import FrozenModuleError, list_words
+
+_Fingerprints = dict[str, tuple[str, tuple[bytes, ...]]]
+
+
+class FrozenWatch:
+    """Compares frozen modules with what they were at the start of a run.
+
+    Args:
+        states: Module name to its state dict, as it is now.
+    """
+
+    def __init__(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        self._first = {name: _fingerprints(state) for name, state in states.items()}
+
+    def check(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Compare.
+
+        Raises:
+            FrozenModuleError: A module changed; the message names its tensors.
+        """
+        for name, state in states.items():
+            first, now = self._first[name], _fingerprints(state)
+            changed = [key for key in {**first, **now} if first.get(key) != now.get(key)]
+            if changed:
+                raise FrozenModuleError(
+                    f"module {name!r} is frozen and has changed since the run started: "
+                    + list_words(changed),
+                    key=name,
+                    found=changed,
+                    fix="find what writes to it (an optimizer, an EMA, a copy of weights), or set "
+                    '"frozen": False',
+                )
+
+
+def _fingerprints(state: Mapping[str, Any]) -> _Fingerprints:
+    return {
+        key: (
+            Content({key: value}).outline,
+            tuple(fingerprint(memory_of(tensor_bytes(tensor))) for tensor in tensors_in(value)),
+        )
+        for key, value in state.items()
+    }
