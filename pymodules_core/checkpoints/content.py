@@ -35,7 +35,8 @@ class Content:
 
     def digest_now(self) -> str:
         """Give the digest of this content, reading all tensors."""
-        return self.digest([blake3(memory_of(tensor_bytes(t))).digest() for t in self.tensors])
+        memories = [memory_of(tensor_bytes(tensor)) for tensor in self.tensors]
+        return self.digest([blake3(m, max_threads=blake3.AUTO).digest() for m in memories])
 
     def digest(self, tensor_digests: Sequence[bytes]) -> str:
         """Give the digest that names this content.

@@ -248,7 +248,7 @@ def _describe_head(head: bytes) -> tuple[str, str]:
     if head.startswith(b"\x80"):
         return "a bare pickle, or of a torch before 1.6", _SAVE_IN_SCRIPT
     if head[8:10] == b'{"':
-        return "a safetensors file", _SAVE_IN_SCRIPT
+        return "a safetensors file", "call it .safetensors"
     if _is_text(head):
         return "text", _GET_AGAIN
     return "no file of torch.save", _GET_AGAIN

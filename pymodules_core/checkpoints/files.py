@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import safetensors.torch
 import torch
 
 from pymodules_core.checkpoints.file_checks import (
@@ -21,12 +22,13 @@ from pymodules_core.checkpoints.file_checks import (
     refused_pickle,
     unreadable_content,
 )
-from pymodules_core.errors import CheckpointError, PymodulesError
+from pymodules_core.errors import CheckpointError, CheckpointFileError, PymodulesError
 from pymodules_core.names import CHECKPOINT_SUFFIX
 
 if TYPE_CHECKING:
     from collections import OrderedDict
 
+SAFETENSORS_SUFFIX = ".safetensors"
 TEMPORARY_PREFIX = ".writing-"
 
 
@@ -73,10 +75,10 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def read_state_dict(path: Path, *, most_bytes: int | None = None) -> "OrderedDict[str, Any]":
-    """Read a state dict from a ``.pt`` file, on the CPU.
+    """Read a state dict from a file, on the CPU.
 
     Args:
-        path: A file that ``torch.save`` wrote.
+        path: A file that ``torch.save`` wrote, or one that is called ``.safetensors``.
         most_bytes: Larger files are refused; by default those that exceed the free memory.
 
     Returns:
@@ -87,6 +89,8 @@ def read_state_dict(path: Path, *, most_bytes: int | None = None) -> "OrderedDic
         CheckpointFileError: It is damaged, no state dict, too large, or would run code.
     """
     check_is_file(path, most_bytes=most_bytes)
+    if path.suffix == SAFETENSORS_SUFFIX:
+        return check_state(path, _read_safetensors(path))
     check_archive(path)
     try:
         with path.open("rb") as file:
@@ -98,6 +102,18 @@ def read_state_dict(path: Path, *, most_bytes: int | None = None) -> "OrderedDic
     except Exception as error:
         raise unreadable_content(path, error) from error
     return check_state(path, state)
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    # From bytes: `load_file` maps the file, and what changes a mapped file kills the process.
+    try:
+        return safetensors.torch.load(path.read_bytes())
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointFileError(
+            f"is no whole safetensors file: {error}",
+            file=path,
+            fix="download or copy it again, or take another file",
+        ) from error
 
 
 def _free_bytes(path: Path) -> int:

@@ -36,4 +36,4 @@ def memory_of(content: torch.Tensor) -> memoryview:
     # As `on_cpu.numpy()`, but numpy need not be there.
     array = (ctypes.c_ubyte * on_cpu.numel()).from_address(on_cpu.data_ptr())
     array.owner = on_cpu  # type: ignore[attr-defined]  # lives as long as what looks at it
-    return memoryview(array)
+    return memoryview(array).cast("B")

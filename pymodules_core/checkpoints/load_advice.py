@@ -1,4 +1,4 @@
-"""What to do about weights that do not fit: recognises wrappers and nesting by the keys."""
+"""What to do about weights that do not fit: recognises prefixes and nesting by the keys."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -7,9 +7,6 @@ from pymodules_core.checkpoints.state_dicts import show_key
 
 if TYPE_CHECKING:
     from pymodules_core.checkpoints.loading import LoadReport
-
-# What DDP and torch.compile put before the keys of the module they wrap.
-_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 
 
 def suggest_fix(
@@ -37,13 +34,12 @@ def suggest_fix(
     return (
         _fix_for_nesting(report, state)
         or _fix_for_prefix(report)
-        or _fix_for_wrappers_within(report)
         or _name_settings(report, strict=strict, misshapen=misshapen)
     )
 
 
 def _fix_for_nesting(report: "LoadReport", state: Mapping[str, Any]) -> str | None:
-    """Recognise ``{"state_dict": ..., "epoch": ...}``, wrapped or not."""
+    """Recognise several modules in one file: ``{"generator": ..., "discriminator": ...}``."""
     for key in report.unexpected:
         inner = state.get(key)
         if isinstance(inner, Mapping) and any(
@@ -54,28 +50,13 @@ def _fix_for_nesting(report: "LoadReport", state: Mapping[str, Any]) -> str | No
 
 
 def _fix_for_prefix(report: "LoadReport") -> str | None:
-    """Recognise ``module.`` of DDP, ``_orig_mod.`` of ``torch.compile``, or any other prefix."""
+    """Recognise a module that was saved as a part of another."""
     unexpected = set(report.unexpected)
     first = report.missing[0] if report.missing else ""
     for key in report.unexpected if first else ():
         prefix = key.removesuffix(first)
         if prefix != key and all(prefix + missing in unexpected for missing in report.missing):
             return f"rename = {{{prefix!r}: ''}}"
-    return None
-
-
-def _fix_for_wrappers_within(report: "LoadReport") -> str | None:
-    """Recognise a child that was wrapped: ``encoder._orig_mod.weight``."""
-    missing = set(report.missing)
-    for wrapper in _WRAPPER_PREFIXES:
-        places = {
-            f"{before}{wrapper}": before
-            for key in report.unexpected
-            for before, found, after in [key.partition(wrapper)]
-            if found and before + after in missing
-        }
-        if places:
-            return f"rename = {places!r}"
     return None
 
 

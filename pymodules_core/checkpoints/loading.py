@@ -9,6 +9,7 @@ import attrs
 import torch
 from torch import nn
 
+from pymodules_core.checkpoints.foreign import find_weights, key_without_wrappers
 from pymodules_core.checkpoints.load_advice import suggest_fix
 from pymodules_core.checkpoints.state_dicts import refuse_lazy, show_key, unwrap
 from pymodules_core.checkpoints.value_checks import kind_fault, value_doubt
@@ -29,7 +30,9 @@ class LoadReport:
         missing: Keys of the module that the file lacks.
         unexpected: Keys of the file that the module lacks.
         mismatched: Keys whose shapes differ, with both shapes, the file's first.
-        renamed: Key in the file to key in the module, where ``rename`` changed it.
+        renamed: Key in the file to key in the module, where ``rename`` changed it, or where the
+            file is of a DDP or compiled module.
+        found_under: The key of the file that held the weights; None where they are the file.
         doubtful: Keys that are copied with values that are not finite, or that the module's dtype
             cannot hold, and what is wrong with each.
         coverage: Percent of the module's elements that are copied; 100 for one without any.
@@ -42,6 +45,7 @@ class LoadReport:
     unexpected: tuple[str, ...]
     mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
     renamed: Mapping[str, str]
+    found_under: str | None
     doubtful: Mapping[str, str]
     coverage: float
 
@@ -54,6 +58,7 @@ class LoadReport:
         parts = [f"{self.module_name}: {len(self.loaded)} tensors loaded, {self.coverage:.0f}%"]
         labels = ("missing", "unexpected", "mismatched", "renamed", "doubtful")
         parts += [f"{len(keys)} {label}" for label in labels if (keys := getattr(self, label))]
+        parts += [f"found under {self.found_under!r}"] if self.found_under else []
         return ", ".join(parts)
 
 
@@ -89,9 +94,14 @@ def match_weights(
         UninitializedModuleError: The module has lazy parameters without a shape.
     """
     refuse_lazy(module, name=module_name)
-    renamed_state, renamed = _rename(state, rename or {}, module_name, source)
     inner = unwrap(module)
     own = inner.state_dict()
+    found_under = None
+    if is_foreign:
+        state, found_under = find_weights(state, own, source=source)
+    renamed_state, renamed = _rename(state, rename or {}, module_name, source)
+    if is_foreign:
+        renamed_state = _without_wrappers(renamed_state, own, renamed)
     parameters = {key for key, _ in inner.named_parameters(remove_duplicate=False)}
     fitting: OrderedDict[str, Any] = OrderedDict()
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
@@ -118,6 +128,7 @@ def match_weights(
         unexpected=tuple(key for key in renamed_state if key not in own),
         mismatched=mismatched,
         renamed=renamed,
+        found_under=found_under,
         doubtful=doubtful,
         coverage=100 * sum(sizes.get(key, 0) for key in fitting) / total if total else 100.0,
     )
@@ -176,6 +187,22 @@ def _rename(
                 fix="write how keys of the file start, on the left of the rename",
             )
     return result, renamed
+
+
+def _without_wrappers(
+    state: Mapping[str, Any], own: Mapping[str, Any], renamed: dict[str, str]
+) -> dict[str, Any]:
+    """Take what DDP and torch.compile added off the keys, unless the module has them so."""
+    before = {new: old for old, new in renamed.items()}
+    result: dict[str, Any] = {}
+    for key, value in state.items():
+        new_key = key_without_wrappers(key, own)
+        if new_key in state and new_key != key:
+            new_key = key  # the file has that one, too
+        elif new_key != key:
+            renamed[before.get(key, key)] = new_key
+        result[new_key] = value
+    return result
 
 
 def _dotted_prefixes(keys: Iterable[str]) -> list[str]:

@@ -112,7 +112,11 @@ def test_a_missing_folder_is_told_as_such():
             "a bare pickle, or of a torch before 1.6",
             IN_SCRIPT,
         ),
-        (b'\x40\0\0\0\0\0\0\0{"weight":{"dtype":"F32"}}', "a safetensors file", IN_SCRIPT),
+        (
+            b'\x40\0\0\0\0\0\0\0{"weight":{"dtype":"F32"}}',
+            "a safetensors file",
+            "call it .safetensors",
+        ),
         (b"\x89PNG\r\n\x1a\n\xff\xd8", "no file of torch.save", GET_AGAIN),
     ],
     ids=[
