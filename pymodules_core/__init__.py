@@ -3,8 +3,9 @@
 The public names are loaded when first used, so that importing the package imports no torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pymodules_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pymodules_core.checkpoints import CheckpointManager
@@ -15,22 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointManager", "ModulePool", "ModuleSpec", "Trainer", "hookimpl", "hookspec"]
 
-_HOMES = {
-    "CheckpointManager": "pymodules_core.checkpoints",
-    "ModulePool": "pymodules_core.module_pool",
-    "ModuleSpec": "pymodules_core.specs",
-    "Trainer": "pymodules_core.training",
-    "hookimpl": "pymodules_core.hookspecs",
-    "hookspec": "pymodules_core.hookspecs",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "CheckpointManager": "pymodules_core.checkpoints",
+        "ModulePool": "pymodules_core.module_pool",
+        "ModuleSpec": "pymodules_core.specs",
+        "Trainer": "pymodules_core.training",
+        "hookimpl": "pymodules_core.hookspecs",
+        "hookspec": "pymodules_core.hookspecs",
+    },
+)
 
 
 def __dir__() -> list[str]:

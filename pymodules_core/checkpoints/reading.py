@@ -12,10 +12,10 @@ from pymodules_core.checkpoints.files import checkpoint_files, read_state_dict
 from pymodules_core.checkpoints.store.archives import seal_of_file
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import (
+    ATTEMPTS,
     CommitRecord,
     StoredObject,
-    read_record,
-    record_numbers,
+    readable_records,
 )
 from pymodules_core.errors import (
     CheckpointError,
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from collections import OrderedDict
 
 logger = logging.getLogger("pymodules_core")
-
-# A writer that commits as fast as it can may remove the record that is being read.
-_ATTEMPTS = 100
 
 
 @attrs.frozen(kw_only=True)
@@ -64,13 +61,13 @@ class PoolReader:
 
     def pools(self) -> list[str]:
         """Give the pools there are, in the order of a run."""
-        records = self._records()
+        records = readable_records(self._layout)
         names = records[0].pools if records else pool_names_in(self._layout.path)
         return sorted(names, key=pool_sort_key)
 
     def modules(self, pool_name: str) -> list[str]:
         """Give the names of the modules in a pool, sorted."""
-        records = self._records()
+        records = readable_records(self._layout)
         if records:
             return sorted(records[0].pools[pool_name].modules)
         return sorted(checkpoint_files(self._layout.view(pool_name)))
@@ -87,8 +84,8 @@ class PoolReader:
             CheckpointFileError: A file is damaged, and no commit before it has the pool whole.
         """
         wanted = None if modules is None else list(modules)
-        for _ in range(_ATTEMPTS):
-            records = self._records()
+        for _ in range(ATTEMPTS):
+            records = readable_records(self._layout)
             if not records:
                 return self._read_plain(pool_name, wanted)
             check_pool_name(pool_name, existing=sorted(records[0].pools, key=pool_sort_key))
@@ -101,24 +98,6 @@ class PoolReader:
         raise CheckpointFileError(
             "changes faster than it can be read", file=self._layout.path, fix="try again"
         )
-
-    def _records(self) -> list[CommitRecord]:
-        """Give the whole records, newest first."""
-        for _ in range(_ATTEMPTS):
-            found = []
-            try:
-                for number in record_numbers(self._layout):
-                    path = self._layout.record(number)
-                    try:
-                        found.append(read_record(path))
-                    except CheckpointFileError as error:
-                        if error.found is not None:
-                            raise
-                        logger.warning("%s", error)
-            except FileNotFoundError:
-                continue
-            return found
-        return []
 
     def _read_newest(
         self, records: list[CommitRecord], pool_name: str, wanted: list[str] | None

@@ -10,7 +10,7 @@ from typing import Protocol
 import attrs
 
 from pymodules_core.checkpoints.store.archives import seal_of_file
-from pymodules_core.checkpoints.store.disk import Disk
+from pymodules_core.checkpoints.store.disk import Disk, copy_file
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import StoredObject
 from pymodules_core.errors import display_path
@@ -82,11 +82,13 @@ class Objects:
     Args:
         layout: Paths.
         disk: Changes the file system.
+        is_thorough: Read every byte of an object before it is held for whole.
     """
 
-    def __init__(self, layout: Layout, disk: Disk) -> None:
+    def __init__(self, layout: Layout, disk: Disk, *, is_thorough: bool = False) -> None:
         self._layout = layout
         self._disk = disk
+        self._is_thorough = is_thorough
         self._known: dict[str, StoredObject] = {}
         self._io: ThreadPoolExecutor | None = None
 
@@ -128,13 +130,17 @@ class Objects:
         return Added(sealed.digest, stored, source.size_bytes)
 
     def is_whole(self, digest: str, stored: StoredObject) -> bool:
-        """Tell whether an object is as it was written; its bytes are read only if in doubt."""
+        """Tell whether an object is as it was written.
+
+        Its bytes are read where its time says that it changed, or where all are.
+        """
         path = self._layout.object(digest)
         try:
             status = path.stat()
             if status.st_size != stored.size_bytes:
                 return False
-            return status.st_mtime_ns == stored.mtime_ns or seal_of_file(path) == stored.seal
+            is_untouched = status.st_mtime_ns == stored.mtime_ns and not self._is_thorough
+            return is_untouched or seal_of_file(path) == stored.seal
         except (OSError, ValueError):
             return False
 
@@ -152,6 +158,27 @@ class Objects:
             display_path(target),
         )
         return target
+
+    def restore(self, digest: str, stored: StoredObject, copies: Iterable[Path]) -> bool:
+        """Make a lost object anew from a copy that is whole, such as a file of a view."""
+        for copy in copies:
+            try:
+                if copy.stat().st_size != stored.size_bytes or seal_of_file(copy) != stored.seal:
+                    continue
+            except (OSError, ValueError):
+                continue
+            staged = self._layout.stage / f"object{CHECKPOINT_SUFFIX}"
+            copy_file(self._disk, copy, staged)
+            self._disk.rename(staged, self._layout.object(digest))
+            self._disk.sync_folder(self._layout.objects)
+            os.utime(self._layout.object(digest), ns=(stored.mtime_ns, stored.mtime_ns))
+            logger.warning(
+                "%s was lost or damaged; made anew from %s",
+                display_path(self._layout.object(digest)),
+                display_path(copy),
+            )
+            return True
+        return False
 
     def keep_only(self, digests: Iterable[str]) -> None:
         """Remove every object but these."""

@@ -1,6 +1,7 @@
 """Commit records: one says which objects every pool is made of, and once it exists they are it."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,6 +18,11 @@ from pymodules_core.names import check_path_name, check_pool_name
 from pymodules_core.specs import WeightsOrigin
 
 FORMAT = 1
+
+# A writer that commits as fast as it can may remove the record that is being read.
+ATTEMPTS = 100
+
+logger = logging.getLogger("pymodules_core")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -159,6 +165,28 @@ def record_numbers(layout: Layout) -> list[int]:
         return []
     stems = [name.removesuffix(RECORD_SUFFIX) for name in names if name.endswith(RECORD_SUFFIX)]
     return sorted((int(stem) for stem in stems if stem.isdigit()), reverse=True)
+
+
+def readable_records(layout: Layout) -> list[CommitRecord]:
+    """Give the whole commits on disk, newest first; a writer may be at work meanwhile.
+
+    Raises:
+        CheckpointFileError: One is of a newer format.
+    """
+    for _ in range(ATTEMPTS):
+        found = []
+        try:
+            for number in record_numbers(layout):
+                try:
+                    found.append(read_record(layout.record(number)))
+                except CheckpointFileError as error:
+                    if error.found is not None:
+                        raise
+                    logger.warning("%s", error)
+        except FileNotFoundError:
+            continue
+        return found
+    return []
 
 
 def _dump(content: Mapping[str, Any]) -> bytes:

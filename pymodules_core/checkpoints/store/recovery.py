@@ -11,7 +11,7 @@ from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.records import CommitRecord, read_record, record_numbers
 from pymodules_core.checkpoints.store.views import Views
 from pymodules_core.errors import CheckpointFileError, display_path
-from pymodules_core.names import FRZN, LAST
+from pymodules_core.names import CHECKPOINT_SUFFIX, FRZN, LAST
 
 logger = logging.getLogger("pymodules_core")
 
@@ -36,15 +36,24 @@ def recover(layout: Layout, disk: Disk, objects: Objects, views: Views) -> Commi
             views.discard(path)
         else:
             disk.unlink(path)
+    had_records = bool(record_numbers(layout))
     record = _find_whole(layout, objects)
     if record is None:
-        objects.keep_only(())
+        # Records that were lost may be all that said which objects matter.
+        if not had_records:
+            objects.keep_only(())
         return None
     is_shown = True
     older = _readable(layout, below=record.number)
     objects.know(record.objects)
+    copies = _copies(layout, record)
+    lost = {
+        digest
+        for digest in record.used_digests()
+        if not _make_whole(digest, record, copies, layout, objects)
+    }
     for pool_name, pool in record.pools.items():
-        modules = _whole_modules(pool_name, pool.modules, record, objects)
+        modules = _without_lost(pool_name, pool.modules, lost)
         if not views.is_shown(pool_name, modules):
             is_shown = False
             _rescue_foreign_files(layout, pool_name, [record, *older], objects)
@@ -73,12 +82,14 @@ def _find_whole(layout: Layout, objects: Objects) -> CommitRecord | None:
         needed = {digest for name in (LAST, FRZN) for digest in _modules(record, name).values()}
         if record.state is not None:
             needed.add(record.state)
-        damaged = [d for d in sorted(needed) if not objects.is_whole(d, record.objects[d])]
+        copies = _copies(layout, record)
+        damaged = [
+            digest
+            for digest in sorted(needed)
+            if not _make_whole(digest, record, copies, layout, objects)
+        ]
         if not damaged:
             return record
-        for digest in damaged:
-            if layout.object(digest).exists():
-                objects.quarantine(layout.object(digest))
         logger.warning(
             "commit %d of %s (epoch %d) is not whole; going back to the one before",
             number,
@@ -87,6 +98,32 @@ def _find_whole(layout: Layout, objects: Objects) -> CommitRecord | None:
         )
         objects.quarantine(path)
     return None
+
+
+def _make_whole(
+    digest: str,
+    record: CommitRecord,
+    copies: Mapping[str, list[Path]],
+    layout: Layout,
+    objects: Objects,
+) -> bool:
+    """Put a damaged object aside, and make it anew where a view has a copy that is whole."""
+    stored = record.objects[digest]
+    if objects.is_whole(digest, stored):
+        return True
+    if layout.object(digest).exists():
+        objects.quarantine(layout.object(digest))
+    return objects.restore(digest, stored, copies.get(digest, ()))
+
+
+def _copies(layout: Layout, record: CommitRecord) -> dict[str, list[Path]]:
+    """Give the files of views by the digest that they should have."""
+    found: dict[str, list[Path]] = {}
+    for pool_name, pool in record.pools.items():
+        for name, digest in pool.modules.items():
+            file = layout.view(pool_name) / f"{name}{CHECKPOINT_SUFFIX}"
+            found.setdefault(digest, []).append(file)
+    return found
 
 
 def _readable(layout: Layout, *, below: int) -> list[CommitRecord]:
@@ -104,17 +141,12 @@ def _modules(record: CommitRecord, pool_name: str) -> Mapping[str, str]:
     return record.pools[pool_name].modules if pool_name in record.pools else {}
 
 
-def _whole_modules(
-    pool_name: str, modules: Mapping[str, str], record: CommitRecord, objects: Objects
-) -> dict[str, str]:
-    """Leave out what is damaged, and say so: it must not be shown as if it were not."""
-    whole = {}
+def _without_lost(pool_name: str, modules: Mapping[str, str], lost: set[str]) -> dict[str, str]:
+    """Leave out what is lost, and say so: it must not be shown as if it were there."""
     for name, digest in modules.items():
-        if objects.is_whole(digest, record.objects[digest]):
-            whole[name] = digest
-        else:
+        if digest in lost:
             logger.warning("pool %s has lost module %s: its object is damaged", pool_name, name)
-    return whole
+    return {name: digest for name, digest in modules.items() if digest not in lost}
 
 
 def _rescue_foreign_files(

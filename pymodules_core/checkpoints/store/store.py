@@ -27,6 +27,7 @@ class Store:
         layout: Paths; the folder of the pools exists.
         disk: Changes the file system.
         link: ``copy`` never shares anything between objects and views.
+        is_thorough: Read every byte of what is there before it is held for whole.
 
     Attributes:
         record: The newest commit, None before the first.
@@ -39,7 +40,12 @@ class Store:
     """
 
     def __init__(
-        self, layout: Layout, *, disk: Disk | None = None, link: Literal["auto", "copy"] = "auto"
+        self,
+        layout: Layout,
+        *,
+        disk: Disk | None = None,
+        link: Literal["auto", "copy"] = "auto",
+        is_thorough: bool = False,
     ) -> None:
         self._layout = layout
         self._disk = disk or Disk()
@@ -48,7 +54,7 @@ class Store:
                 self._disk.make_folder(folder)
         self._lock = StoreLock(layout)
         self._lock.acquire()
-        self.objects = Objects(layout, self._disk)
+        self.objects = Objects(layout, self._disk, is_thorough=is_thorough)
         self.views = Views(layout, self._disk, only_copy=link == "copy")
         self.record: CommitRecord | None = None
         self._is_clean = False
@@ -69,11 +75,17 @@ class Store:
             self.record = recover(self._layout, self._disk, self.objects, self.views)
             self._is_clean = True
 
-    def commit(self, make_record: Callable[[CommitRecord | None], CommitRecord]) -> CommitRecord:
+    def commit(
+        self,
+        make_record: Callable[[CommitRecord | None], CommitRecord],
+        *,
+        keep_before: bool = True,
+    ) -> CommitRecord:
         """Make the next commit; once this returns it survives any crash.
 
         Args:
             make_record: Given the commit before, adds its objects and gives the next record.
+            keep_before: The commit before stays, to fall back to.
 
         Raises:
             OSError: The disk refuses; the commit before stands, or this one where only its views
@@ -93,7 +105,7 @@ class Store:
             if pool_name not in record.pools:
                 self.views.hide(pool_name)
         self.views.finish()
-        self._forget_old(record, before)
+        self._forget_old(record, before if keep_before else None)
         self._is_clean = True
         return record
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
-from pymodules_core.checkpoints.store.disk import Disk
+from pymodules_core.checkpoints.store.disk import Disk, copy_file
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.names import CHECKPOINT_SUFFIX
 
@@ -21,7 +21,6 @@ class Link(StrEnum):
 
 _CANNOT = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM}
 _CANNOT |= {errno.EMLINK, errno.EACCES, errno.ENOTSUP}
-_COPY_BYTES = 1 << 22
 
 
 class Views:
@@ -121,18 +120,5 @@ class Views:
                 if error.errno not in _CANNOT:
                     raise
                 self.link = Link.COPY
-        self._copy(source, target)
-
-    def _copy(self, source: Path, target: Path) -> None:
-        descriptor = self._disk.create(target)
-        try:
-            with source.open("rb") as file:
-                offset = 0
-                while piece := file.read(_COPY_BYTES):
-                    self._disk.write(descriptor, memoryview(piece), offset)
-                    offset += len(piece)
-            self._disk.shape(descriptor, size_bytes=offset)
-            self._disk.sync(descriptor)
-        finally:
-            os.close(descriptor)
+        copy_file(self._disk, source, target)
         self._disk.copy_times(source, target)
