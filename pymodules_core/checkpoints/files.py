@@ -6,15 +6,13 @@ failure says what the file is instead.
 
 import os
 import pickle
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
 
+from pymodules_core.checkpoints.disk_errors import free_bytes
 from pymodules_core.checkpoints.file_checks import (
     check_archive,
     check_is_file,
@@ -22,7 +20,7 @@ from pymodules_core.checkpoints.file_checks import (
     refused_pickle,
     unreadable_content,
 )
-from pymodules_core.errors import CheckpointError, CheckpointFileError, PymodulesError
+from pymodules_core.errors import CheckpointError, CheckpointFileError
 from pymodules_core.names import CHECKPOINT_SUFFIX
 
 if TYPE_CHECKING:
@@ -30,25 +28,6 @@ if TYPE_CHECKING:
 
 SAFETENSORS_SUFFIX = ".safetensors"
 TEMPORARY_PREFIX = ".writing-"
-
-
-@contextmanager
-def disk_errors(path: Path, *, needed_bytes: int | None = None) -> Iterator[None]:
-    """Turn what the system says into a ``CheckpointError`` about ``path``."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, PymodulesError):
-            raise
-        needs = ""
-        if needed_bytes is not None:
-            free = _free_bytes(path)
-            needs = f"; it needs up to {needed_bytes:,} bytes and {free:,} are free"
-        raise CheckpointError(
-            f"cannot be written: {error.strerror or error}{needs}",
-            file=path,
-            fix="make room or make the folder writable; checkpoints saved before are intact",
-        ) from error
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -68,7 +47,7 @@ def write_file(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise CheckpointError(
             f"cannot be written: {error.strerror or error}; it needs "
-            f"{len(content):,} bytes and {_free_bytes(path):,} are free",
+            f"{len(content):,} bytes and {free_bytes(path):,} are free",
             file=path,
             fix="make room or make the folder writable; checkpoints saved before are intact",
         ) from error
@@ -114,13 +93,6 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
             file=path,
             fix="download or copy it again, or take another file",
         ) from error
-
-
-def _free_bytes(path: Path) -> int:
-    folder = path.parent
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def checkpoint_files(folder: Path) -> dict[str, Path]:

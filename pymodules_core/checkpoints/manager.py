@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pymodules_core.checkpoints.applying import apply_weights
 from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.checkpoints.commits import STATE, Commit, next_record
-from pymodules_core.checkpoints.files import disk_errors
+from pymodules_core.checkpoints.disk_errors import disk_errors
 from pymodules_core.checkpoints.frozen_watch import FrozenWatch
 from pymodules_core.checkpoints.loading import LoadReport, match_weights
 from pymodules_core.checkpoints.reading import PoolReader

@@ -3,74 +3,29 @@
 Help comes from a table, so that ``pymodules --help`` imports no command.
 """
 
-import importlib
 import logging
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
+from pymodules_core.cli.lazy_group import LazyCommand, LazyGroup
 from pymodules_core.errors import PymodulesError, display_path
 
 INTERRUPTED_EXIT_CODE = 130
 
 
-class _Command(NamedTuple):
-    """Where a command lives and what help says of it."""
-
-    module: str
-    summary: str
-
-
 _COMMANDS = {
-    "new": _Command("new", "Write a new experiment from a template."),
-    "list": _Command("list_modules", "Show the modules of an experiment, executing none."),
-    "plugins": _Command("plugins", "Show installed plugins, what they do, and what failed."),
-    "check": _Command("check", "Try everything a run needs, and write nothing."),
-    "train": _Command("train", "Train an experiment."),
-    "status": _Command("status", "Show how far the runs of a data home are."),
+    "new": LazyCommand("new", "Write a new experiment from a template."),
+    "list": LazyCommand("list_modules", "Show the modules of an experiment, executing none."),
+    "plugins": LazyCommand("plugins", "Show installed plugins, what they do, and what failed."),
+    "check": LazyCommand("check", "Try everything a run needs, and write nothing."),
+    "train": LazyCommand("train", "Train an experiment."),
+    "status": LazyCommand("status", "Show how far the runs of a data home are."),
+    "ckpt": LazyCommand("ckpt", "Look at checkpoint pools, compare, export, mend and drop them."),
 }
-
-
-class LazyGroup(click.Group):
-    """A group that imports a command when it is called, not before."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Give the commands in the order a newcomer needs them."""
-        del ctx
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
-        del ctx
-        if cmd_name not in _COMMANDS:
-            return None
-        module = importlib.import_module(f"pymodules_core.cli.{_COMMANDS[cmd_name].module}")
-        command: click.Command = module.command
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Name the closest command for one that does not exist."""
-        from pymodules_core.errors import closest_match
-
-        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            near = closest_match(args[0], _COMMANDS)
-            hint = f" Did you mean {near!r}?" if near else ""
-            raise click.UsageError(
-                f"no command {args[0]!r}; there are: {', '.join(_COMMANDS)}.{hint}", ctx
-            )
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands from the table."""
-        del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, command.summary) for name, command in _COMMANDS.items()])
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
@@ -82,7 +37,12 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.exit()
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    package="pymodules_core.cli",
+    table=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--version",
     is_flag=True,

@@ -64,6 +64,8 @@ def test_a_frozen_module_that_changes_is_named_with_its_tensors(
     checkpoints.start()
     pool.net.weight.data.fill_(1.0)
     checkpoints.commit("last", epoch=1)
+    # The watch reads live tensors: it could see half of the change, and name half of it.
+    checkpoints.wait()
     change(pool)
 
     with pytest.raises(FrozenModuleError) as caught:  # noqa: PT012  told now or at the next call

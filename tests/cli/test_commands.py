@@ -17,11 +17,11 @@ def test_help_names_every_command(capsys):
 
     output = capsys.readouterr().out
     assert code == 0
-    for name in ("new", "list", "plugins", "check", "train", "status"):
+    for name in ("new", "list", "plugins", "check", "train", "status", "ckpt"):
         assert f"\n  {name} " in output
 
 
-@pytest.mark.parametrize("name", ["new", "list", "plugins", "check", "train", "status"])
+@pytest.mark.parametrize("name", ["new", "list", "plugins", "check", "train", "status", "ckpt"])
 def test_every_command_has_help(capsys, name):
     code = run([name, "--help"])
 

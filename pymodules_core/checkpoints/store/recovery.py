@@ -56,7 +56,7 @@ def recover(layout: Layout, disk: Disk, objects: Objects, views: Views) -> Commi
         modules = _without_lost(pool_name, pool.modules, lost)
         if not views.is_shown(pool_name, modules):
             is_shown = False
-            _rescue_foreign_files(layout, pool_name, [record, *older], objects)
+            rescue_edits(layout, pool_name, [record, *older], objects)
             views.show(pool_name, modules)
     for pool_name in {name for old in older for name in old.pools} - set(record.pools):
         if layout.view(pool_name).exists():
@@ -149,10 +149,17 @@ def _without_lost(pool_name: str, modules: Mapping[str, str], lost: set[str]) ->
     return {name: digest for name, digest in modules.items() if digest not in lost}
 
 
-def _rescue_foreign_files(
+def rescue_edits(
     layout: Layout, pool_name: str, records: Iterable[CommitRecord], objects: Objects
 ) -> None:
-    """Put aside what a person wrote into a view, before it is made anew."""
+    """Put aside what a person wrote into a view, before it is made anew.
+
+    Args:
+        layout: Paths.
+        pool_name: The pool.
+        records: Whose objects are known; a file like one of them is nobody's edit.
+        objects: Objects of the store.
+    """
     view = layout.view(pool_name)
     if not view.is_dir():
         return

@@ -14,7 +14,7 @@ from pymodules_core.checkpoints.store.records import (
     encode_record,
     record_numbers,
 )
-from pymodules_core.checkpoints.store.recovery import recover
+from pymodules_core.checkpoints.store.recovery import recover, rescue_edits
 from pymodules_core.checkpoints.store.views import Views
 
 logger = logging.getLogger("pymodules_core")
@@ -100,9 +100,11 @@ class Store:
         for pool_name in record.changed:
             modules = record.pools[pool_name].modules
             if not self.views.is_shown(pool_name, modules):
+                self._rescue_edits(pool_name, before, record)
                 self.views.show(pool_name, modules)
         for pool_name in before.pools if before else ():
-            if pool_name not in record.pools:
+            if pool_name not in record.pools and self._layout.view(pool_name).exists():
+                self._rescue_edits(pool_name, before, record)
                 self.views.hide(pool_name)
         self.views.finish()
         self._forget_old(record, before if keep_before else None)
@@ -124,6 +126,15 @@ class Store:
             os.close(descriptor)
         disk.rename(staged, layout.record(record.number))
         disk.sync_folder(layout.commits)
+
+    def _rescue_edits(
+        self, pool_name: str, before: CommitRecord | None, record: CommitRecord
+    ) -> None:
+        """Look at the files of a view only where it is not what the commit before left there."""
+        pool = before.pools.get(pool_name) if before else None
+        if before is None or pool is None or not self.views.is_shown(pool_name, pool.modules):
+            records = [record, before] if before else [record]
+            rescue_edits(self._layout, pool_name, records, self.objects)
 
     def _forget_old(self, record: CommitRecord, before: CommitRecord | None) -> None:
         """Keep what the newest two commits need: there has to be one to fall back to."""

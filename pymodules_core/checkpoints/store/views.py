@@ -89,18 +89,16 @@ class Views:
 
     def is_shown(self, pool_name: str, modules: Mapping[str, str]) -> bool:
         """Tell whether a pool's folder holds these modules, by names, sizes and times."""
+        wanted = {f"{name}{CHECKPOINT_SUFFIX}": digest for name, digest in modules.items()}
         try:
             found = {entry.name: entry.stat() for entry in os.scandir(self._layout.view(pool_name))}
+            objects = {name: self._layout.object(digest).stat() for name, digest in wanted.items()}
         except (FileNotFoundError, NotADirectoryError):
             return False
-        wanted = {f"{name}{CHECKPOINT_SUFFIX}": digest for name, digest in modules.items()}
-        if set(found) != set(wanted):
-            return False
-        for file_name, digest in wanted.items():
-            there, object_ = found[file_name], self._layout.object(digest).stat()
-            if (there.st_size, there.st_mtime_ns) != (object_.st_size, object_.st_mtime_ns):
-                return False
-        return True
+        return found.keys() == objects.keys() and all(
+            (found[name].st_size, found[name].st_mtime_ns) == (one.st_size, one.st_mtime_ns)
+            for name, one in objects.items()
+        )
 
     def _link(self, source: Path, target: Path) -> None:
         if self.link is Link.REFLINK:

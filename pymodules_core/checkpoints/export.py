@@ -1,0 +1,85 @@
+"""Writes modules of a pool for other programs: safetensors or plain ``.pt``, apart or merged."""
+
+import io
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+
+from pymodules_core.checkpoints.files import SAFETENSORS_SUFFIX, write_file
+from pymodules_core.checkpoints.reading import StoredModule
+from pymodules_core.errors import CheckpointError, list_words
+from pymodules_core.names import CHECKPOINT_SUFFIX
+
+logger = logging.getLogger("pymodules_core")
+
+ExportFormat = Literal["safetensors", "pt"]
+_SUFFIXES: dict[ExportFormat, str] = {"safetensors": SAFETENSORS_SUFFIX, "pt": CHECKPOINT_SUFFIX}
+
+
+def export_modules(
+    modules: Mapping[str, StoredModule],
+    target: Path,
+    *,
+    format_: ExportFormat,
+    is_merged: bool,
+    replace: bool = False,
+) -> list[Path]:
+    """Write modules.
+
+    Args:
+        modules: Module name to what was read of it.
+        target: The folder to write to, or the file where all go into one.
+        format_: Of the files.
+        is_merged: One file, whose keys are ``<module_name>.<key>``.
+        replace: Whether files that are there may be replaced.
+
+    Returns:
+        The files.
+
+    Raises:
+        CheckpointError: A file is there already, or cannot be written.
+    """
+    if is_merged:
+        merged = {
+            f"{m}.{key}": v for m, stored in modules.items() for key, v in stored.state.items()
+        }
+        contents: dict[Path, Mapping[str, Any]] = {target: merged}
+    else:
+        suffix = _SUFFIXES[format_]
+        contents = {target / f"{name}{suffix}": stored.state for name, stored in modules.items()}
+    there = [path for path in contents if path.exists()]
+    if there and not replace:
+        raise CheckpointError(
+            "is there already", file=there[0], fix="name another place, or add --replace"
+        )
+    for path, state in contents.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot be made a folder: {error.strerror}",
+                file=path.parent,
+                fix="name another place",
+            ) from error
+        write_file(path, _encode(state, path, format_))
+    return list(contents)
+
+
+def _encode(state: Mapping[str, Any], path: Path, format_: ExportFormat) -> bytes:
+    if format_ == "pt":
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        return buffer.getvalue()
+    tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    left_out = [key for key in state if key not in tensors]
+    if left_out:
+        logger.warning(
+            "%s: left out what safetensors cannot hold: %s", path.name, list_words(left_out)
+        )
+    # It refuses tensors that share memory: ties become copies.
+    plain = {key: value.clone().contiguous() for key, value in tensors.items()}
+    return safetensors.torch.save(plain, metadata={"format": "pt"})

@@ -1,0 +1,156 @@
+"""Makes a store whole again, from whatever is whole of it."""
+
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+
+from pymodules_core.checkpoints.disk_errors import disk_errors
+from pymodules_core.checkpoints.files import checkpoint_files, read_state_dict
+from pymodules_core.checkpoints.image import FileImage
+from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.records import CommitRecord, StoredPool, readable_records
+from pymodules_core.checkpoints.store.store import Store
+from pymodules_core.errors import CheckpointError, CheckpointFileError
+from pymodules_core.names import parse_epoch_pool, pool_names_in
+
+logger = logging.getLogger("pymodules_core")
+
+
+@attrs.frozen
+class Repair:
+    """What is there after a repair.
+
+    Attributes:
+        commit: Number of the newest commit; None where nothing whole was found.
+        pools: How many pools it has.
+        lost: ``pool/module`` of what was not whole anywhere.
+    """
+
+    commit: int | None
+    pools: int
+    lost: list[str]
+
+
+def repair(path: Path) -> Repair:
+    """Read everything, put aside what is damaged, and commit what is whole.
+
+    Objects are made anew from files of views, a damaged pool is taken from the commit before; where
+    no commit can be read, files of views are taken as they are.
+
+    Args:
+        path: The folder of the pools.
+
+    Raises:
+        StoreLockedError: A run is writing.
+        CheckpointError: There is no store, or the disk refuses.
+    """
+    layout = Layout(path)
+    if not layout.store.is_dir():
+        raise CheckpointError(
+            "holds no store, so nothing tells what its files should be",
+            file=path,
+            fix="pymodules ckpt verify reads plain files",
+        )
+    with disk_errors(path):
+        store = Store(layout, is_thorough=True)
+        try:
+            lost = _mend(store, layout) if store.record else _adopt(store, layout)
+            record = store.record
+        finally:
+            store.close()
+    return Repair(record.number, len(record.pools), lost) if record else Repair(None, 0, lost)
+
+
+def _mend(store: Store, layout: Layout) -> list[str]:
+    """Commit pools without what is lost; give what is."""
+    records = readable_records(layout)
+    newest = records[0]
+    pools, lost = {}, list[str]()
+    for name, pool in newest.pools.items():
+        gone = _lost_modules(pool, newest, store)
+        older = gone and _whole_before(name, records[1:], store)
+        if older:
+            logger.warning("pool %s is damaged; taken from epoch %d", name, older.epoch)
+            pools[name] = older
+            continue
+        lost += [f"{name}/{module}" for module in gone]
+        pools[name] = attrs.evolve(
+            pool, modules={m: digest for m, digest in pool.modules.items() if m not in gone}
+        )
+    if pools != newest.pools:
+        pools = {
+            name: pool
+            for name, pool in pools.items()
+            if pool.modules or not newest.pools[name].modules
+        }
+        known = {d: stored for one in reversed(records) for d, stored in one.objects.items()}
+        record = attrs.evolve(
+            newest,
+            number=newest.number + 1,
+            parent=newest.number,
+            time=datetime.now(UTC),
+            changed=[name for name in pools if pools[name] != newest.pools[name]],
+            pools=pools,
+        )
+        objects = {digest: known[digest] for digest in sorted(record.used_digests())}
+        # The commit before names what is lost.
+        store.commit(lambda _: attrs.evolve(record, objects=objects), keep_before=False)
+    return lost
+
+
+def _whole_before(name: str, records: Iterable[CommitRecord], store: Store) -> StoredPool | None:
+    for record in records:
+        pool = record.pools.get(name)
+        if pool is not None and not _lost_modules(pool, record, store):
+            return pool
+    return None
+
+
+def _lost_modules(pool: StoredPool, record: CommitRecord, store: Store) -> list[str]:
+    return [
+        module
+        for module, digest in pool.modules.items()
+        if not store.objects.is_whole(digest, record.objects[digest])
+    ]
+
+
+def _adopt(store: Store, layout: Layout) -> list[str]:
+    """Make the files of views a commit; give what cannot be read of them."""
+    pools, objects, lost = {}, {}, list[str]()
+    names = pool_names_in(layout.path)
+    newest_epoch = max((parse_epoch_pool(name) or 0 for name in names), default=0)
+    for pool_name in names:
+        modules = {}
+        for module_name, file in checkpoint_files(layout.view(pool_name)).items():
+            try:
+                image = FileImage(read_state_dict(file))
+            except CheckpointFileError as error:
+                logger.warning("%s", error)
+                store.objects.quarantine(file)
+                lost.append(f"{pool_name}/{module_name}")
+                continue
+            added = store.objects.add(image)
+            modules[module_name] = added.digest
+            objects[added.digest] = added.stored
+        epoch = parse_epoch_pool(pool_name) or newest_epoch
+        if modules:
+            pools[pool_name] = StoredPool(modules=modules, epoch=epoch, step=0, commit=1)
+        elif not any(layout.view(pool_name).iterdir()):
+            layout.view(pool_name).rmdir()
+    if pools:
+        record = CommitRecord(
+            number=1,
+            parent=None,
+            time=datetime.now(UTC),
+            epoch=newest_epoch,
+            step=0,
+            changed=list(pools),
+            pools=pools,
+            objects=objects,
+            provenance={"adopted": "the files of views, since no commit could be read"},
+        )
+        store.commit(lambda _: record)
+    return lost

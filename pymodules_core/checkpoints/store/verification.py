@@ -1,0 +1,130 @@
+"""Reads every byte of a store, and says what is not as it was written and whom that touches."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from pymodules_core.checkpoints.store.archives import seal_of_file
+from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.records import (
+    ATTEMPTS,
+    CommitRecord,
+    StoredObject,
+    read_record,
+    record_numbers,
+)
+from pymodules_core.errors import CheckpointFileError
+from pymodules_core.names import CHECKPOINT_SUFFIX
+
+
+@attrs.frozen
+class Damage:
+    """One file that is not as it was written.
+
+    Attributes:
+        path: The file.
+        reason: What is wrong with it.
+        used_by: What it is a part of: ``last/encoder``, ``training state``.
+    """
+
+    path: Path
+    reason: str
+    used_by: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class Verification:
+    """What was read.
+
+    Attributes:
+        objects: How many objects.
+        views: How many files of views.
+        damages: What is wrong; empty where all is whole.
+    """
+
+    objects: int
+    views: int
+    damages: list[Damage]
+
+
+def verify_store(layout: Layout) -> Verification:
+    """Read all records, objects and views; a writer may be at work meanwhile.
+
+    Raises:
+        CheckpointFileError: A record is of a newer format.
+    """
+    for _ in range(ATTEMPTS):
+        numbers = record_numbers(layout)
+        result = _verify(layout, numbers)
+        if not result.damages or record_numbers(layout) == numbers:
+            break
+    return result
+
+
+def _verify(layout: Layout, numbers: list[int]) -> Verification:
+    damages, records = [], []
+    for number in numbers:
+        try:
+            records.append(read_record(layout.record(number)))
+        except FileNotFoundError:
+            continue
+        except CheckpointFileError as error:
+            if error.found is not None:
+                raise
+            damages.append(Damage(layout.record(number), error.what))
+    objects = {d: stored for record in records for d, stored in record.objects.items()}
+    used_by = _users(records[0]) if records else {}
+    for digest, stored in sorted(objects.items()):
+        if reason := _fault(layout.object(digest), stored):
+            users = used_by.get(digest, ("the commit before",))
+            damages.append(Damage(layout.object(digest), reason, users))
+    views = list(_views(layout, records[0])) if records else []
+    damages += [damage for damage in views if damage is not None]
+    return Verification(objects=len(objects), views=len(views), damages=damages)
+
+
+def _users(record: CommitRecord) -> dict[str, tuple[str, ...]]:
+    users: dict[str, list[str]] = defaultdict(list)
+    for pool_name, pool in record.pools.items():
+        for module_name, digest in pool.modules.items():
+            users[digest].append(f"{pool_name}/{module_name}")
+    if record.state is not None:
+        users[record.state].append("training state")
+    return {digest: tuple(names) for digest, names in users.items()}
+
+
+def _views(layout: Layout, record: CommitRecord) -> Iterator[Damage | None]:
+    """Give one item for each file of each view, None where it is whole."""
+    for pool_name, pool in record.pools.items():
+        view = layout.view(pool_name)
+        wanted = {f"{name}{CHECKPOINT_SUFFIX}": digest for name, digest in pool.modules.items()}
+        for file_name, digest in sorted(wanted.items()):
+            yield _view_fault(view / file_name, layout.object(digest), record.objects[digest])
+        there = {path.name for path in view.iterdir()} if view.is_dir() else set()
+        for file_name in sorted(there - set(wanted)):
+            yield Damage(view / file_name, "is not of this pool: somebody put it there")
+
+
+def _view_fault(path: Path, object_: Path, stored: StoredObject) -> Damage | None:
+    try:
+        if path.samefile(object_):  # told with the object
+            return None
+    except OSError:
+        pass
+    reason = _fault(path, stored)
+    return Damage(path, reason.replace("damaged", "damaged or edited")) if reason else None
+
+
+def _fault(path: Path, stored: StoredObject) -> str | None:
+    try:
+        if path.stat().st_size == stored.size_bytes and seal_of_file(path) == stored.seal:
+            return None
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except ValueError:
+        pass
+    return "is damaged: its bytes are not those that were saved"

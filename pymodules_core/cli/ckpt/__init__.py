@@ -1,0 +1,24 @@
+"""``pymodules ckpt``: everything that looks at checkpoint pools or changes them outside a run."""
+
+import click
+
+from pymodules_core.cli.lazy_group import LazyCommand, LazyGroup
+
+_COMMANDS = {
+    "ls": LazyCommand("ls", "List pools: epoch, metrics, modules, sizes."),
+    "show": LazyCommand("show", "Show the tensors of a pool's modules."),
+    "diff": LazyCommand("diff", "Compare two pools, module by module and tensor by tensor."),
+    "lineage": LazyCommand("lineage", "Draw where weights came from, across experiments."),
+    "export": LazyCommand("export", "Write modules as safetensors or as one merged file."),
+    "verify": LazyCommand("verify", "Read every byte and say what is damaged."),
+    "repair": LazyCommand("repair", "Make whole again what can be; what is damaged is put aside."),
+    "prune": LazyCommand("prune", "Drop pools of epochs."),
+}
+
+
+@click.group("ckpt", cls=LazyGroup, package=__name__, table=_COMMANDS)
+def command() -> None:
+    """Look at checkpoint pools, compare, export, mend and drop them.
+
+    EXP is an experiment, or any folder that a CheckpointManager wrote.
+    """

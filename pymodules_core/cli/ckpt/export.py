@@ -1,0 +1,63 @@
+"""``pymodules ckpt export``: modules for other programs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pymodules_core.cli.options import data_home_option, debug_option, experiment_argument
+
+if TYPE_CHECKING:
+    from pymodules_core.checkpoints.export import ExportFormat
+
+
+@click.command("export")
+@experiment_argument
+@click.argument("pool")
+@click.argument("modules", nargs=-1)
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to write to; the file with --merged.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["safetensors", "pt"]),
+    help="Of the files; by default what --to ends with, else safetensors.",
+)
+@click.option("--merged", is_flag=True, help="Write one file with keys <module_name>.<key>.")
+@click.option("--replace", is_flag=True, help="Replace files that are there.")
+@data_home_option
+@debug_option
+def command(
+    exp: str,
+    pool: str,
+    modules: tuple[str, ...],
+    target: Path,
+    format_: "ExportFormat | None",
+    merged: bool,
+    replace: bool,
+    data_home: Path | None,
+) -> None:
+    """Write the modules of POOL, or MODULES of it, for programs that do not know this package."""
+    from pymodules_core.cli.ckpt.target import open_target
+
+    source = open_target(exp, data_home)
+
+    from pymodules_core.checkpoints.export import export_modules
+    from pymodules_core.checkpoints.reading import PoolReader
+    from pymodules_core.cli.output import format_size
+    from pymodules_core.errors import display_path
+
+    files = export_modules(
+        PoolReader(source.path).read(pool, modules or None),
+        target,
+        format_=format_ or ("pt" if target.suffix == ".pt" else "safetensors"),
+        is_merged=merged,
+        replace=replace,
+    )
+    for file in files:
+        click.echo(f"{display_path(file)}  {format_size(file.stat().st_size)}")

@@ -1,0 +1,34 @@
+"""``pymodules ckpt repair``: makes a store whole again."""
+
+from pathlib import Path
+
+import click
+
+from pymodules_core.cli.options import data_home_option, debug_option, experiment_argument
+
+
+@click.command("repair")
+@experiment_argument
+@data_home_option
+@debug_option
+def command(exp: str, data_home: Path | None) -> int:
+    """Make the checkpoints of EXP whole again, from what is whole of them.
+
+    Damaged files go to .store/quarantine, objects are made anew from files of views and views from
+    objects. Where no commit can be read any more, one is made of the files of the views. Exits with
+    1 where something is lost.
+    """
+    from pymodules_core.cli.ckpt.target import open_target
+
+    target = open_target(exp, data_home)
+
+    from pymodules_core.checkpoints.repair import repair
+
+    result = repair(target.path)
+    if result.commit is None:
+        click.echo(f"{target.name}: nothing that is whole was found", err=True)
+        return 1
+    click.echo(f"{target.name}: commit {result.commit}, {result.pools} pools, is whole")
+    for place in result.lost:
+        click.echo(f"lost: {place}", err=True)
+    return 1 if result.lost else 0

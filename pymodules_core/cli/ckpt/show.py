@@ -1,0 +1,100 @@
+"""``pymodules ckpt show``: the tensors of a pool's modules."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pymodules_core.cli.options import (
+    data_home_option,
+    debug_option,
+    experiment_argument,
+    json_option,
+)
+
+if TYPE_CHECKING:
+    from pymodules_core.checkpoints.reading import StoredModule
+    from pymodules_core.checkpoints.statistics import TensorStatistics
+
+
+@click.command("show")
+@experiment_argument
+@click.argument("pool")
+@click.argument("modules", nargs=-1)
+@json_option
+@data_home_option
+@debug_option
+def command(
+    exp: str, pool: str, modules: tuple[str, ...], as_json: bool, data_home: Path | None
+) -> None:
+    """Show key, shape, dtype, size, mean, standard deviation and range of what POOL holds.
+
+    MODULES chooses some of its modules. What is not finite is left out of the numbers and counted.
+    """
+    from pymodules_core.cli.ckpt.target import open_target
+
+    target = open_target(exp, data_home)
+
+    from pymodules_core.checkpoints.reading import PoolReader
+    from pymodules_core.cli.output import print_json
+
+    found = PoolReader(target.path).read(pool, modules or None)
+    if as_json:
+        print_json([_as_json(name, stored) for name, stored in found.items()])
+        return
+    for number, (name, stored) in enumerate(found.items()):
+        if number:
+            click.echo()
+        _print_module(name, stored)
+
+
+def _print_module(name: str, stored: "StoredModule") -> None:
+    from pymodules_core.checkpoints.statistics import tensor_statistics
+    from pymodules_core.cli.output import format_size, print_table
+    from pymodules_core.errors import display_path
+
+    tensors = tensor_statistics(stored.state)
+    elements = sum(one.elements for one in tensors)
+    size = format_size(sum(one.size_bytes for one in tensors))
+    epoch = "" if stored.epoch is None else f", epoch {stored.epoch}"
+    digest = f", digest {stored.digest[:12]}" if stored.digest else ""
+    click.echo(f"{name}: {len(tensors)} tensors, {elements:,} elements, {size}{epoch}{digest}")
+    click.echo(display_path(stored.file))
+    if tensors:
+        print_table(
+            ("KEY", "SHAPE", "DTYPE", "SIZE", "MEAN", "STD", "MIN", "MAX"),
+            [_cells(one) for one in tensors],
+        )
+    for key, value in stored.state.items():
+        if key not in {one.key for one in tensors}:
+            click.echo(f"{key}: {type(value).__name__}, no tensor")
+    for one in tensors:
+        if one.not_finite:
+            click.echo(f"{one.key}: {one.not_finite:,} of {one.elements:,} are NaN or infinite")
+
+
+def _cells(one: "TensorStatistics") -> tuple[str, ...]:
+    from pymodules_core.cli.output import format_size
+
+    numbers = (one.mean, one.std, one.least, one.most)
+    return (
+        one.key,
+        "x".join(map(str, one.shape)) or "scalar",
+        one.dtype,
+        format_size(one.size_bytes),
+        *("-" if number is None else f"{number:.4g}" for number in numbers),
+    )
+
+
+def _as_json(name: str, stored: "StoredModule") -> dict[str, Any]:
+    import attrs
+
+    from pymodules_core.checkpoints.statistics import tensor_statistics
+
+    return {
+        "module": name,
+        "file": str(stored.file),
+        "digest": stored.digest,
+        "epoch": stored.epoch,
+        "tensors": [attrs.asdict(one) for one in tensor_statistics(stored.state)],
+    }

@@ -1,0 +1,74 @@
+"""``pymodules ckpt verify``: reads every byte."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pymodules_core.cli.options import data_home_option, debug_option
+
+if TYPE_CHECKING:
+    from pymodules_core.cli.ckpt.target import Target
+
+_FILE_SUFFIXES = {".pt", ".pth", ".safetensors"}
+
+
+@click.command("verify")
+@click.argument("targets", metavar="EXP_OR_FILE...", nargs=-1, required=True)
+@data_home_option
+@debug_option
+def command(targets: tuple[str, ...], data_home: Path | None) -> int:
+    """Read all checkpoints of experiments, or single .pt and .safetensors files.
+
+    Exits with 1 where anything is damaged; pymodules ckpt repair mends what can be.
+    """
+    from pymodules_core.cli.ckpt.target import open_target
+
+    is_whole = True
+    for text in targets:
+        file = Path(text).expanduser()
+        if file.suffix in _FILE_SUFFIXES:
+            is_whole &= _verify_file(file)
+        else:
+            is_whole &= _verify_pools(open_target(text, data_home))
+    return 0 if is_whole else 1
+
+
+def _verify_pools(target: "Target") -> bool:
+    from pymodules_core.checkpoints.store.layout import Layout
+    from pymodules_core.checkpoints.store.records import record_numbers
+    from pymodules_core.checkpoints.store.verification import verify_store
+    from pymodules_core.errors import display_path
+    from pymodules_core.names import pool_names_in
+
+    layout = Layout(target.path)
+    if not record_numbers(layout) and not layout.store.is_dir():
+        files = [f for name in pool_names_in(target.path) for f in (target.path / name).glob("*")]
+        results = [_verify_file(file) for file in sorted(files)]
+        return all(results)
+    found = verify_store(layout)
+    for damage in found.damages:
+        users = f"; it is part of {', '.join(damage.used_by)}" if damage.used_by else ""
+        click.echo(f"damaged: {display_path(damage.path)}: {damage.reason}{users}", err=True)
+    if found.damages:
+        click.echo(
+            f"error: {target.name}: {len(found.damages)} of {found.objects} objects and "
+            f"{found.views} files are damaged\n  fix: pymodules ckpt repair {target.name}",
+            err=True,
+        )
+        return False
+    click.echo(f"{target.name}: {found.objects} objects and {found.views} files are whole")
+    return True
+
+
+def _verify_file(file: Path) -> bool:
+    from pymodules_core.checkpoints import read_state_dict
+    from pymodules_core.errors import CheckpointFileError, display_path
+
+    try:
+        state = read_state_dict(file)
+    except CheckpointFileError as error:
+        click.echo(f"error: {error}", err=True)
+        return False
+    click.echo(f"{display_path(file)}: whole, {len(state)} keys")
+    return True

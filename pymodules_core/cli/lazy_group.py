@@ -1,0 +1,66 @@
+"""A group of commands that imports a command when it is called, not before."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import click
+
+
+class LazyCommand(NamedTuple):
+    """Where a command lives and what help says of it."""
+
+    module: str
+    summary: str
+
+
+class LazyGroup(click.Group):
+    """A group whose help comes from a table.
+
+    Args:
+        args: What ``click.Group`` takes.
+        package: The package of the commands' modules; each defines ``command``.
+        table: Command name to its entry, in the order a newcomer needs them.
+        more: What ``click.Group`` takes.
+    """
+
+    def __init__(
+        self, *args: Any, package: str, table: Mapping[str, LazyCommand], **more: Any
+    ) -> None:
+        super().__init__(*args, **more)
+        self._package = package
+        self._table = table
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Give the commands in the order a newcomer needs them."""
+        del ctx
+        return list(self._table)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        del ctx
+        if cmd_name not in self._table:
+            return None
+        module = importlib.import_module(f"{self._package}.{self._table[cmd_name].module}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the closest command for one that does not exist."""
+        from pymodules_core.errors import closest_match
+
+        if args and args[0] not in self._table and not args[0].startswith("-"):
+            near = closest_match(args[0], self._table)
+            hint = f" Did you mean {near!r}?" if near else ""
+            raise click.UsageError(
+                f"no command {args[0]!r}; there are: {', '.join(self._table)}.{hint}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.summary) for name, command in self._table.items()])
