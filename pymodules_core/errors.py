@@ -24,6 +24,7 @@ the same facts are attributes. Exit codes of the command line hang on the class.
     │   ├── CheckpointFileError               damaged, foreign or unsafe
     │   ├── WeightMismatchError               keys or shapes differ
     │   ├── UninitializedModuleError          lazy parameters at save
+    │   ├── FrozenModuleError                 a frozen module changed during a run
     │   └── StoreLockedError                  another process writes to it
     └── TrainingError (RuntimeError)          the run failed (exit code 1)
         ├── NonFiniteLossError (FloatingPointError)

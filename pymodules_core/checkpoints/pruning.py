@@ -59,7 +59,12 @@ def plan_pruning(
                 fix="name pools of epochs: " + list_words(n for n in there if parse_epoch_pool(n)),
             )
         if name not in record.pools:
-            raise CheckpointNotFoundError(f"there is no pool {name!r}: {list_words(there)}")
+            raise CheckpointNotFoundError(
+                f"there is no pool {name!r}; there are: {list_words(there)}",
+                file=path,
+                found=name,
+                fix="pymodules ckpt ls shows what is there",
+            )
         wanted.add(name)
     if keep_epochs is not None:
         epochs = sorted(epoch for name in there if (epoch := parse_epoch_pool(name)))

@@ -392,7 +392,9 @@ def test_prune_keeps_the_newest_and_says_what_goes(runs, capsys):
         ),
         (
             ("epoch_7",),
-            "error: there is no pool 'epoch_7': frzn, init, last, best, epoch_1, epoch_2\n",
+            f"error: {CKPS}: there is no pool 'epoch_7'; there are: "
+            "frzn, init, last, best, epoch_1, epoch_2\n"
+            "  fix: pymodules ckpt ls shows what is there\n",
         ),
     ],
 )
