@@ -70,7 +70,10 @@ class Content:
 def tensor_bytes(tensor: torch.Tensor) -> torch.Tensor:
     """Give the bytes of a tensor in order, as ``(bytes,)`` uint8; a copy only if it has gaps."""
     plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
-    return plain.view(-1).view(torch.uint8) if plain.numel() else torch.empty(0, dtype=torch.uint8)
+    if not plain.numel():
+        return torch.empty(0, dtype=torch.uint8)
+    # Not `view(-1)`: a single element counts as contiguous with any stride, and keeps it.
+    return plain.as_strided((plain.numel(),), (1,)).view(torch.uint8)
 
 
 def identity_of(tensor: torch.Tensor) -> object:
