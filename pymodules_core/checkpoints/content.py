@@ -1,13 +1,13 @@
 """What a state dict says, however a file says it: distinct tensors, and a digest of everything."""
 
+import ctypes
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from blake3 import blake3
 
-from pymodules_core.checkpoints.fingerprints import memory_of
 from pymodules_core.checkpoints.state_dicts import tensors_in
 
 
@@ -22,58 +22,91 @@ class Content:
 
     Attributes:
         tensors: The distinct tensors, in the order in which ``torch.save`` meets them.
-        outline: All the rest as text: equal outlines differ at most in the values of tensors.
+        outline: All the rest: contents of equal outlines differ at most in the values of tensors.
+        order: Which of ``tensors`` the outline calls 0, 1, 2, …
     """
 
     def __init__(self, state: Mapping[str, Any]) -> None:
-        distinct = {identity_of(tensor): tensor for tensor in tensors_in(state)}
-        self.tensors = list(distinct.values())
-        self._positions = {identity: position for position, identity in enumerate(distinct)}
-        self._numbers: dict[object, int] = {}
-        encoded = [self._encode(state), self._encode(getattr(state, "_metadata", None))]
-        self.outline = json.dumps(encoded, separators=(",", ":"))
+        self.tensors: list[torch.Tensor] = []
+        positions: dict[object, int] = {}
+        self._positions: dict[int, int] = {}
+        for tensor in tensors_in(state):
+            position = positions.setdefault(identity_of(tensor), len(positions))
+            if position == len(self.tensors):
+                self.tensors.append(tensor)
+            self._positions[id(tensor)] = position
+        # Position of a tensor to its number in the outline, where keys come sorted.
+        self._numbers: dict[int, int] = {}
+        self.outline = [self._encode(state), self._encode(getattr(state, "_metadata", None))]
+        self.order = list(self._numbers)
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether all tensors are, so that their memory can be read where it is."""
+        return all(tensor.device.type == "cpu" for tensor in self.tensors)
 
     def digest_now(self) -> str:
         """Give the digest of this content, reading all tensors."""
-        memories = [memory_of(tensor_bytes(tensor)) for tensor in self.tensors]
-        return self.digest([blake3(m, max_threads=blake3.AUTO).digest() for m in memories])
-
-    def digest(self, tensor_digests: Sequence[bytes]) -> str:
-        """Give the digest that names this content.
-
-        Args:
-            tensor_digests: Of the bytes of each of ``tensors``.
-        """
-        hasher = blake3(self.outline.encode())
-        for identity in self._numbers:
-            hasher.update(tensor_digests[self._positions[identity]])
-        return hasher.hexdigest()
+        memories = (memory_of(self.tensors[position]) for position in self.order)
+        return digest_of(
+            self.outline, [blake3(m, max_threads=blake3.AUTO).digest() for m in memories]
+        )
 
     def _encode(self, value: Any) -> list[Any]:
         if isinstance(value, torch.Tensor):
-            number = self._numbers.setdefault(identity_of(value), len(self._numbers))
+            number = self._numbers.setdefault(self._positions[id(value)], len(self._numbers))
             return ["tensor", str(value.dtype), list(value.shape), number]
         if isinstance(value, Mapping):
             # Sorted before values are met, so that the numbers of tensors do not hang on the order.
-            keys = sorted((json.dumps(self._encode(key)), key) for key in value)
+            keys = sorted((_encode_key(key), key) for key in value)
             return ["dict", [[text, self._encode(value[key])] for text, key in keys]]
         if isinstance(value, list | tuple):
             kind = "list" if isinstance(value, list) else "tuple"
             return [kind, [self._encode(item) for item in value]]
-        if isinstance(value, float):
-            return ["float", value.hex()]
-        if isinstance(value, bytes):
-            return ["bytes", value.hex()]
-        return [type(value).__name__, value]
+        return _encode_primitive(value)
 
 
-def tensor_bytes(tensor: torch.Tensor) -> torch.Tensor:
-    """Give the bytes of a tensor in order, as ``(bytes,)`` uint8; a copy only if it has gaps."""
-    plain = tensor.detach().resolve_conj().resolve_neg().contiguous()
+def digest_of(outline: list[Any], tensor_digests: Iterable[bytes]) -> str:
+    """Give the digest that names a content.
+
+    Args:
+        outline: Its outline.
+        tensor_digests: Of the bytes of each tensor, in the order of the outline.
+    """
+    hasher = blake3(json.dumps(outline, separators=(",", ":")).encode())
+    for digest in tensor_digests:
+        hasher.update(digest)
+    return hasher.hexdigest()
+
+
+def _encode_primitive(value: Any) -> list[Any]:
+    if isinstance(value, float):
+        return ["float", value.hex()]
+    if isinstance(value, bytes):
+        return ["bytes", value.hex()]
+    return [type(value).__name__, value]
+
+
+def _encode_key(key: Any) -> str:
+    # Most keys are text, and many: the same as below, in a tenth of the time.
+    if isinstance(key, str) and key.isascii() and key.isprintable() and not {'"', "\\"} & {*key}:
+        return f'["str", "{key}"]'
+    return json.dumps(_encode_primitive(key))
+
+
+def memory_of(tensor: torch.Tensor) -> memoryview:
+    """Give the bytes of a tensor in order; of a copy where it has gaps or is on a device."""
+    plain = tensor.detach()
+    if plain.is_conj() or plain.is_neg():
+        plain = plain.resolve_conj().resolve_neg()
+    plain = plain.contiguous().cpu()
     if not plain.numel():
-        return torch.empty(0, dtype=torch.uint8)
-    # Not `view(-1)`: a single element counts as contiguous with any stride, and keeps it.
-    return plain.as_strided((plain.numel(),), (1,)).view(torch.uint8)
+        return memoryview(b"")
+    # As its `numpy()`, but numpy need not be there and knows fewer dtypes. A single element counts
+    # as contiguous with any stride: only where it begins matters.
+    array = (ctypes.c_ubyte * (plain.numel() * plain.element_size())).from_address(plain.data_ptr())
+    array.owner = plain  # type: ignore[attr-defined]  # lives as long as what looks at it
+    return memoryview(array).cast("B")
 
 
 def identity_of(tensor: torch.Tensor) -> object:

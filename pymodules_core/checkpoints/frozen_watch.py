@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pymodules_core.checkpoints.content import Content, tensor_bytes
-from pymodules_core.checkpoints.fingerprints import fingerprint, memory_of
+from pymodules_core.checkpoints.content import Content, memory_of
 from pymodules_core.checkpoints.state_dicts import tensors_in
+from pymodules_core.checkpoints.store.seals import fingerprint
 from pymodules_core.errors import FrozenModuleError, list_words
 
-_Fingerprints = dict[str, tuple[str, tuple[bytes, ...]]]
+_Fingerprints = dict[str, tuple[list[Any], tuple[bytes, ...]]]
 
 
 class FrozenWatch:
@@ -45,7 +45,7 @@ def _fingerprints(state: Mapping[str, Any]) -> _Fingerprints:
     return {
         key: (
             Content({key: value}).outline,
-            tuple(fingerprint(memory_of(tensor_bytes(tensor))) for tensor in tensors_in(value)),
+            tuple(fingerprint(memory_of(tensor)) for tensor in tensors_in(value)),
         )
         for key, value in state.items()
     }

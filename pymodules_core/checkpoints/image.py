@@ -5,10 +5,8 @@ them. The image keeps that frame, so a save is one copy into the holes, one pass
 digests, and one write. Its pages are reused from save to save: fresh ones cost ten times the copy.
 """
 
-import mmap
 import struct
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, cast
 
 import attrs
@@ -16,12 +14,11 @@ import torch
 from blake3 import blake3
 from torch.serialization import skip_data
 
-from pymodules_core.checkpoints.content import Content, identity_of, tensor_bytes
-from pymodules_core.checkpoints.fingerprints import fingerprint, memory_of, pieces_in
-from pymodules_core.checkpoints.store.archives import Hole, crc32, find_holes, seal_of
+from pymodules_core.checkpoints.content import Content, digest_of, identity_of, memory_of
+from pymodules_core.checkpoints.pages import Pages, start_copies
+from pymodules_core.checkpoints.store.archives import Hole, MemoryFile, crc32, find_holes
+from pymodules_core.checkpoints.store.seals import fingerprint, gaps_between, pieces_in, seal_of
 
-# Less is compared faster than threads are started.
-_WORTH_THREADS_BYTES = 1 << 25
 _CRC = struct.Struct("<I")
 
 
@@ -38,71 +35,78 @@ class FileImage:
 
     Args:
         state: What ``Content`` takes.
+        pages: Memory that nobody needs any more; taken where it has the size.
 
     Attributes:
+        memory: What it is laid out in.
+        pages: The bytes of the file, filled up to whole pages.
         size_bytes: Length of the file.
         sealed: Its digest and seal; None since the last ``fill``.
-        was_written: Some content of it was written to disk.
+        is_likely_stored: Whether it is worth to look for an object of this content before one is
+            written: on a new image, since most runs start from what is there, and on one that was
+            filled from a device, where nothing was compared.
     """
 
-    def __init__(self, state: Mapping[str, Any]) -> None:
+    def __init__(self, state: Mapping[str, Any], *, pages: Pages | None = None) -> None:
         content = Content(state)
-        self._outline = content.outline
-        self._digest_of = content.digest
+        self._outline, self._order = content.outline, content.order
         frame = _Frame()
         with skip_data():
             torch.save(_hollow(state, {}), cast("IO[bytes]", frame))
         self.size_bytes = frame.size_bytes
-        # Whole pages: direct I/O writes nothing less.
-        page_count = -(-frame.size_bytes // mmap.PAGESIZE)
-        self._pages = mmap.mmap(-1, page_count * mmap.PAGESIZE)
+        is_fit = pages is not None and pages.has_room_for(frame.size_bytes)
+        self.memory = pages if pages is not None and is_fit else Pages(frame.size_bytes)
+        self.pages = self.memory.view(frame.size_bytes)
         for offset, piece in frame.pieces:
-            self._pages[offset : offset + len(piece)] = piece
-        self._holes = find_holes(self._pages)
+            self.pages[offset : offset + len(piece)] = piece
+        self._holes = find_holes(cast("IO[bytes]", MemoryFile(self.pages[: self.size_bytes])))
         by_number = {hole.number: hole for hole in self._holes}
         self._starts = [by_number[number].start for number in range(len(content.tensors))]
-        self._targets = [self._target(by_number[n]) for n in range(len(content.tensors))]
+        self._targets = [
+            self.memory.tensor_at(start, tensor)
+            for start, tensor in zip(self._starts, content.tensors, strict=True)
+        ]
         self._fingerprints: dict[int, bytes] = {}
+        self._landing: list[torch.cuda.Event] = []
         self.sealed: Sealed | None = None
-        self.was_written = False
         self.fill(content)
-
-    @property
-    def pages(self) -> memoryview:
-        """The bytes of the file, filled up to whole pages."""
-        return memoryview(self._pages)
+        self.is_likely_stored = True
 
     def fits(self, content: Content) -> bool:
         """Tell whether ``content`` differs from the image in the values of its tensors alone."""
-        return self._outline == content.outline
+        return self._outline == content.outline and self._order == content.order
 
-    def holds(self, content: Content) -> bool:
-        """Tell whether the image holds exactly these values; ``content`` has to fit."""
-        pieces = [
-            (start + offset, piece)
-            for start, tensor in zip(self._starts, content.tensors, strict=True)
-            for offset, piece in pieces_in(memory_of(tensor_bytes(tensor)))
-        ]
-        if not pieces or not self._holds_piece(pieces[0]):
-            return not pieces
-        count = torch.get_num_threads() if self.size_bytes >= _WORTH_THREADS_BYTES else 1
-        own, *others = [pieces[1 + first :: count] for first in range(count)]
-        if not others:
-            return self._holds_pieces(own)
-        with ThreadPoolExecutor(len(others)) as threads:
-            rest = threads.map(self._holds_pieces, others)
-            return self._holds_pieces(own) and all(rest)
+    def places(self, content: Content) -> Iterator["Place"]:
+        """Give the memory of ``content``, which has to fit and be on the CPU, piece by piece."""
+        for start, tensor in zip(self._starts, content.tensors, strict=True):
+            for offset, piece in pieces_in(memory_of(tensor)):
+                yield Place(self, start + offset, piece)
+
+    def holds(self, start: int, piece: memoryview) -> bool:
+        """Tell whether a piece that ``places`` gave is what the image has there."""
+        known = self._fingerprints.get(start)
+        if known is None:  # not sealed yet
+            known = fingerprint(self.pages[start : start + len(piece)])
+            self._fingerprints[start] = known
+        return fingerprint(piece) == known
 
     def fill(self, content: Content) -> None:
-        """Copy the tensors of ``content``, which has to fit, into the image."""
+        """Copy the tensors of ``content``, which has to fit, into the image.
+
+        Tensors on CUDA devices may land later; ``seal`` waits for them.
+        """
         self.sealed = None
         self._fingerprints.clear()
-        if not self._targets:  # torch refuses to copy nothing
-            return
+        self.is_likely_stored = not content.is_on_cpu
+        pairs = list(zip(self._targets, content.tensors, strict=True))
+        on_cuda = [pair for pair in pairs if pair[1].is_cuda]
+        others = [pair for pair in pairs if not pair[1].is_cuda]
         with torch.no_grad():
-            torch._foreach_copy_(
-                self._targets, [tensor_bytes(tensor) for tensor in content.tensors]
-            )
+            if on_cuda:
+                self.memory.pin()
+                self._landing = start_copies(*zip(*on_cuda, strict=True))
+            if others:  # torch refuses to copy nothing
+                torch._foreach_copy_([pair[0] for pair in others], [pair[1] for pair in others])
 
     def seal(self, on_final: Callable[[int], None] = lambda _: None) -> Sealed:
         """Put the checksums in place and give digest and seal.
@@ -110,45 +114,42 @@ class FileImage:
         Args:
             on_final: Called with an offset below which every byte of the file is final.
         """
+        while self._landing:
+            self._landing.pop().synchronize()
         if self.sealed is None:
-            pages = self.pages
-            digests = {hole.number: self._seal_hole(hole, pages, on_final) for hole in self._holes}
-            content = pages[: self.size_bytes]
-            seal = seal_of(content, self._holes, [digests[hole.number] for hole in self._holes])
-            digest = self._digest_of([digests[number] for number in range(len(digests))])
+            digests = {hole.number: self._seal_hole(hole, on_final) for hole in self._holes}
+            gaps = gaps_between(self._holes, self.size_bytes)
+            seal = seal_of((self.pages[slice(*gap)] for gap in gaps), self._fingerprints)
+            digest = digest_of(self._outline, [digests[number] for number in self._order])
             self.sealed = Sealed(digest, seal)
-        on_final(len(self._pages))
+        on_final(len(self.pages))
         return self.sealed
 
-    def _seal_hole(self, hole: Hole, pages: memoryview, on_final: Callable[[int], None]) -> bytes:
+    def _seal_hole(self, hole: Hole, on_final: Callable[[int], None]) -> bytes:
         hasher = blake3()
         crc = 0
-        for offset, piece in pieces_in(pages[hole.start : hole.stop]):
+        for offset, piece in pieces_in(self.pages[hole.start : hole.stop]):
             # While it is in the processor's cache.
             hasher.update(piece)
             crc = crc32(piece, crc)
             self._fingerprints[hole.start + offset] = fingerprint(piece)
             on_final(hole.start + offset + len(piece))
         for place in hole.crc_places:
-            _CRC.pack_into(self._pages, place, crc)
+            _CRC.pack_into(self.pages, place, crc)
         return hasher.digest()
 
-    def _holds_pieces(self, places: Iterable[tuple[int, memoryview]]) -> bool:
-        return all(map(self._holds_piece, places))
 
-    def _holds_piece(self, place: tuple[int, memoryview]) -> bool:
-        start, piece = place
-        known = self._fingerprints.get(start)
-        if known is None:  # not sealed yet
-            known = fingerprint(self.pages[start : start + len(piece)])
-            self._fingerprints[start] = known
-        return fingerprint(piece) == known
+@attrs.frozen
+class Place:
+    """A piece of a tensor, and where an image has it."""
 
-    def _target(self, hole: Hole) -> torch.Tensor:
-        count = hole.stop - hole.start
-        if not count:
-            return torch.empty(0, dtype=torch.uint8)
-        return torch.frombuffer(self._pages, dtype=torch.uint8, offset=hole.start, count=count)
+    image: FileImage
+    start: int
+    piece: memoryview
+
+    def is_unchanged(self) -> bool:
+        """Tell whether the image has the same there."""
+        return self.image.holds(self.start, self.piece)
 
 
 class _Frame:

@@ -261,6 +261,7 @@ class CheckpointManager:
             with self._told():
                 self._writer.close()
         finally:
+            self._staging.close()
             if self._store is not None:
                 self._store.close()
 
@@ -318,7 +319,7 @@ class CheckpointManager:
             self._frozen_watch.check(commit.frozen)
 
         def make_record(before: CommitRecord | None) -> CommitRecord:
-            added = {name: store.objects.add(image) for name, image in commit.images.items()}
+            added = store.objects.add_all(commit.images)
             receipt.bytes_written = sum(one.bytes_written for one in added.values())
             receipt.bytes_shared = sum(
                 one.stored.size_bytes for one in added.values() if not one.bytes_written

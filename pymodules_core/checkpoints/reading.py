@@ -9,7 +9,6 @@ import attrs
 import torch
 
 from pymodules_core.checkpoints.files import checkpoint_files, read_state_dict
-from pymodules_core.checkpoints.store.archives import seal_of_file
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import (
     ATTEMPTS,
@@ -17,6 +16,7 @@ from pymodules_core.checkpoints.store.records import (
     StoredObject,
     readable_records,
 )
+from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.errors import (
     CheckpointError,
     CheckpointFileError,

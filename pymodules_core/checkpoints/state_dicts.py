@@ -40,9 +40,16 @@ def refuse_lazy(module: nn.Module, *, name: str) -> None:
         UninitializedModuleError: A lazy parameter has no shape yet.
     """
     inner = unwrap(module)
-    tensors: chain[tuple[str, Any]] = chain(inner.named_parameters(), inner.named_buffers())
-    lazy = [key for key, value in tensors if is_lazy(value)]
-    if lazy:
+    own = (
+        tensor
+        for child in inner.modules()
+        for tensor in chain(child._parameters.values(), child._buffers.values())
+        if tensor is not None
+    )
+    # Names only where there is one: they are as expensive as the state dict itself.
+    if any(map(is_lazy, own)):
+        tensors: chain[tuple[str, Any]] = chain(inner.named_parameters(), inner.named_buffers())
+        lazy = [key for key, value in tensors if is_lazy(value)]
         raise UninitializedModuleError(
             f"module {name!r} has lazy parameters without a shape: {list_words(lazy)}",
             key=name,

@@ -9,10 +9,10 @@ import pytest
 from store_cases import commit, copy_store, images
 
 from pymodules_core.checkpoints.reading import PoolReader
-from pymodules_core.checkpoints.store.archives import seal_of_file
 from pymodules_core.checkpoints.store.disk import Disk
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.objects import Objects
+from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.names import BEST, LAST
 

@@ -13,9 +13,9 @@ from store_cases import commit, copy_store, images
 
 from pymodules_core.checkpoints.image import FileImage
 from pymodules_core.checkpoints.reading import PoolReader
-from pymodules_core.checkpoints.store.archives import seal_of_file
 from pymodules_core.checkpoints.store.disk import Disk
 from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.names import BEST, FRZN, INIT, LAST
 

@@ -2,63 +2,20 @@
 
 import logging
 import os
-from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import attrs
 
-from pymodules_core.checkpoints.store.archives import seal_of_file
 from pymodules_core.checkpoints.store.disk import Disk, copy_file
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import StoredObject
+from pymodules_core.checkpoints.store.seals import seal_of_file
+from pymodules_core.checkpoints.store.staged_writes import Source, StagedWrites, Written
 from pymodules_core.errors import display_path
 from pymodules_core.names import CHECKPOINT_SUFFIX
 
 logger = logging.getLogger("pymodules_core")
-
-# Large enough that a direct write runs at the disk's speed.
-_CHUNK_BYTES = 1 << 22
-
-
-class Sealed(Protocol):
-    """What names an object."""
-
-    @property
-    def digest(self) -> str:
-        """Of the content."""
-
-    @property
-    def seal(self) -> str:
-        """Of every byte of the file."""
-
-
-class Source(Protocol):
-    """What an object is written from; ``FileImage`` is one."""
-
-    size_bytes: int
-
-    @property
-    def pages(self) -> memoryview:
-        """The file's bytes, filled up to whole pages."""
-
-    @property
-    def sealed(self) -> Sealed | None:
-        """Digest and seal, where they are known."""
-
-    was_written: bool
-    """Whether some content of it has become an object."""
-
-    def seal(self, on_final: "OnFinal" = ...) -> Sealed:
-        """Give digest and seal; ``on_final`` learns which bytes will not change any more."""
-
-
-class OnFinal(Protocol):
-    """Called with an offset below which every byte is final."""
-
-    def __call__(self, offset: int, /) -> None:
-        """Take note."""
 
 
 @attrs.frozen
@@ -90,13 +47,6 @@ class Objects:
         self._disk = disk
         self._is_thorough = is_thorough
         self._known: dict[str, StoredObject] = {}
-        self._io: ThreadPoolExecutor | None = None
-
-    def close(self) -> None:
-        """Stop the thread that writes."""
-        if self._io is not None:
-            self._io.shutdown()
-            self._io = None
 
     def know(self, objects: dict[str, StoredObject]) -> None:
         """Remember what a record says of objects on disk."""
@@ -104,30 +54,24 @@ class Objects:
 
     def add(self, source: Source) -> Added:
         """Make a source an object, unless it is one."""
-        if source.sealed is not None or not source.was_written:
-            # Sealed: nothing changed. Never written: after a restart it most often is there.
-            digest = source.seal().digest
-            if self._is_there(digest):
-                return Added(digest, self._known[digest], 0)
-        staged = self._layout.stage / f"object{CHECKPOINT_SUFFIX}"
-        descriptor = self._disk.create(staged, direct=source.size_bytes > _CHUNK_BYTES)
-        try:
-            sealed = self._write(descriptor, source)
-            self._disk.shape(descriptor, size_bytes=source.size_bytes)
-            self._disk.sync(descriptor)
-        finally:
-            os.close(descriptor)
-        if self._is_there(sealed.digest):
-            self._disk.unlink(staged)
-            return Added(sealed.digest, self._known[sealed.digest], 0)
-        target = self._layout.object(sealed.digest)
-        self._disk.rename(staged, target)
-        source.was_written = True
-        stored = StoredObject(
-            size_bytes=source.size_bytes, mtime_ns=target.stat().st_mtime_ns, seal=sealed.seal
-        )
-        self._known[sealed.digest] = stored
-        return Added(sealed.digest, stored, source.size_bytes)
+        return self.add_all({"": source})[""]
+
+    def add_all(self, sources: Mapping[str, Source]) -> dict[str, Added]:
+        """Make sources objects, unless they are; while one is hashed, those before are written."""
+        added: dict[str, Added] = {}
+        written: dict[str, Written] = {}
+        with StagedWrites(self._layout, self._disk) as staged:
+            for name, source in sources.items():
+                # Sealed: its values are those of the commit before.
+                if source.sealed is not None or source.is_likely_stored:
+                    digest = source.seal().digest
+                    if self._is_there(digest):
+                        added[name] = Added(digest, self._known[digest], 0)
+                        continue
+                written[name] = staged.write(source)
+        for name, file in written.items():
+            added[name] = self._take(file)
+        return {name: added[name] for name in sources}
 
     def is_whole(self, digest: str, stored: StoredObject) -> bool:
         """Tell whether an object is as it was written.
@@ -188,6 +132,19 @@ class Objects:
                 self._disk.unlink(path)
                 self._known.pop(path.name.removesuffix(CHECKPOINT_SUFFIX), None)
 
+    def _take(self, file: Written) -> Added:
+        """Give a file that is whole and synced its name."""
+        if self._is_there(file.digest):
+            self._disk.unlink(file.path)
+            return Added(file.digest, self._known[file.digest], 0)
+        target = self._layout.object(file.digest)
+        self._disk.rename(file.path, target)
+        stored = StoredObject(
+            size_bytes=file.size_bytes, mtime_ns=target.stat().st_mtime_ns, seal=file.seal
+        )
+        self._known[file.digest] = stored
+        return Added(file.digest, stored, file.size_bytes)
+
     def _is_there(self, digest: str) -> bool:
         stored = self._known.get(digest)
         if stored is None:
@@ -199,29 +156,3 @@ class Objects:
             self.quarantine(path)
         del self._known[digest]
         return False
-
-    def _write(self, descriptor: int, source: Source) -> Sealed:
-        pages = source.pages
-        if source.size_bytes <= _CHUNK_BYTES:
-            sealed = source.seal()
-            self._disk.write(descriptor, pages, 0)
-            return sealed
-        # What is final is written while the rest is hashed.
-        self._io = self._io or ThreadPoolExecutor(1, thread_name_prefix="pymodules-disk")
-        io, writes, position = self._io, list[Future[None]](), 0
-
-        def on_final(offset: int) -> None:
-            nonlocal position
-            stop = offset if offset == len(pages) else offset // _CHUNK_BYTES * _CHUNK_BYTES
-            if stop > position:
-                piece = pages[position:stop]
-                writes.append(io.submit(self._disk.write, descriptor, piece, position))
-                position = stop
-
-        try:
-            return source.seal(on_final)
-        finally:
-            # All of them, also after an error: the caller closes the descriptor.
-            faults = [error for write in writes if (error := write.exception()) is not None]
-            if faults:
-                raise faults[0]

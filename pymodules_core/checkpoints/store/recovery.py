@@ -4,11 +4,11 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pymodules_core.checkpoints.store.archives import seal_of_file
 from pymodules_core.checkpoints.store.disk import Disk
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.records import CommitRecord, read_record, record_numbers
+from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.checkpoints.store.views import Views
 from pymodules_core.errors import CheckpointFileError, display_path
 from pymodules_core.names import CHECKPOINT_SUFFIX, FRZN, LAST

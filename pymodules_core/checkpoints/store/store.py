@@ -66,7 +66,6 @@ class Store:
 
     def close(self) -> None:
         """Let other writers in; safe to call twice."""
-        self.objects.close()
         self._lock.release()
 
     def settle(self) -> None:

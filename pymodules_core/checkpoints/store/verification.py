@@ -6,7 +6,6 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.store.archives import seal_of_file
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import (
     ATTEMPTS,
@@ -15,6 +14,7 @@ from pymodules_core.checkpoints.store.records import (
     read_record,
     record_numbers,
 )
+from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.errors import CheckpointFileError
 from pymodules_core.names import CHECKPOINT_SUFFIX
 
