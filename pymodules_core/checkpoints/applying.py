@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pymodules_core.checkpoints.loading import LoadReport
+from pymodules_core.checkpoints.plain_copies import find_plain_copies
 from pymodules_core.checkpoints.state_dicts import show_key, unwrap
 from pymodules_core.errors import CheckpointError, WeightMismatchError, display_path
 
@@ -23,8 +24,9 @@ Matched = tuple[nn.Module, Mapping[str, Any], LoadReport]
 def apply_weights(loads: Iterable[Matched]) -> None:
     """Copy what ``match_weights`` gave into its modules; on an error all are as they were before.
 
-    ``load_state_dict`` runs, so that a module's own hooks do. It copies key by key, and a hook may
-    raise between two of them: hence the snapshots.
+    Where a module has code of its own for it, ``load_state_dict`` runs. It copies key by key, and
+    that code may raise between two of them: hence the snapshots. All other modules need none, since
+    everything was compared: they are copied last, in one call that no signal interrupts.
 
     Args:
         loads: Module, the weights that fit, and the report, of each module.
@@ -36,9 +38,13 @@ def apply_weights(loads: Iterable[Matched]) -> None:
     loads = list(loads)
     _refuse_torn_ties(loads)
     snapshots: list[_Snapshot] = []
+    copies: list[tuple[torch.Tensor, torch.Tensor]] = []
     try:
         for module, state, report in loads:
             inner = unwrap(module)
+            if (pairs := find_plain_copies(inner, state)) is not None:
+                copies += pairs
+                continue
             snapshots.append(_Snapshot.take(inner))
             try:
                 inner.load_state_dict(state, strict=False)
@@ -52,6 +58,9 @@ def apply_weights(loads: Iterable[Matched]) -> None:
                     fix="let the module's set_extra_state and load_state_dict hooks accept the "
                     "file; no module was changed",
                 ) from error
+        if copies:
+            with torch.no_grad():
+                torch._foreach_copy_([own for own, _ in copies], [new for _, new in copies])
     except BaseException:
         for snapshot in reversed(snapshots):
             snapshot.restore()
