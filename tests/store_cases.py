@@ -1,15 +1,59 @@
 """A small store to break: two modules, and commits that name three pools each."""
 
+import errno
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pymodules_core.checkpoints.commits import Commit, next_record
 from pymodules_core.checkpoints.image import FileImage
 from pymodules_core.checkpoints.receipt import Receipt
+from pymodules_core.checkpoints.store import staged_writes
+from pymodules_core.checkpoints.store.disk import Disk
+from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.names import BEST, FRZN, INIT, LAST
+
+
+class SharingDisk(Disk):
+    """Every file system as one with reflinks: what they would share is copied."""
+
+    def clone(self, source: Path, target: Path) -> None:
+        """Copy."""
+        target.write_bytes(source.read_bytes())
+        target.chmod(0o444)
+
+
+class LinkingDisk(Disk):
+    """Every file system as one without reflinks."""
+
+    def clone(self, source: Path, target: Path) -> None:  # noqa: ARG002
+        """Refuse."""
+        raise OSError(errno.EOPNOTSUPP, "no reflinks")
+
+
+RUNGS: dict[str, type[Disk]] = {
+    "hard link": LinkingDisk,
+    "reflink": SharingDisk,
+    "copy": LinkingDisk,
+}
+
+
+def open_store(
+    folder: Path, rung: str = "hard link", wrap: Callable[[Disk], Any] = lambda disk: disk
+) -> Store:
+    """Open a store that takes its views from objects in one of three ways."""
+    link = "copy" if rung == "copy" else "auto"
+    return Store(Layout(folder), disk=wrap(RUNGS[rung]()), link=link)
+
+
+def write_in_threads(monkeypatch) -> None:
+    """Let the larger module count as large, so that other threads write it."""
+    monkeypatch.setattr(staged_writes, "CHUNK_BYTES", 4096)
 
 
 def images(value: float) -> dict[str, FileImage]:
@@ -39,8 +83,8 @@ def commit(store: Store, epoch: int, weights: dict[str, FileImage]):
     )
 
     def make_record(before):
-        used = {name for names in members.values() for name in names}
-        return next_record(before, asked, {n: store.objects.add(weights[n]) for n in sorted(used)})
+        used = sorted({name for names in members.values() for name in names})
+        return next_record(before, asked, store.objects.add_all({n: weights[n] for n in used}))
 
     return store.commit(make_record)
 
@@ -48,3 +92,11 @@ def commit(store: Store, epoch: int, weights: dict[str, FileImage]):
 def copy_store(source: Path, target: Path) -> None:
     # With its hard links, which shutil.copytree would not keep.
     subprocess.run(["cp", "-a", source, target], check=True)
+
+
+def check_shown(folder: Path, epoch: int) -> None:
+    """Check that people see the pools of that commit, without any repair."""
+    assert not (folder / f"epoch_{epoch - 1}").exists()
+    expected = images(epoch)["net"].seal().seal
+    for pool in (LAST, BEST, f"epoch_{epoch}"):
+        assert seal_of_file(folder / pool / "net.pt") == expected

@@ -14,6 +14,7 @@ from pymodules_core.checkpoints.applying import apply_weights
 from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.checkpoints.commits import STATE, Commit, next_record
 from pymodules_core.checkpoints.disk_errors import disk_errors
+from pymodules_core.checkpoints.donors import find_donors
 from pymodules_core.checkpoints.frozen_watch import FrozenWatch
 from pymodules_core.checkpoints.loading import LoadReport, match_weights
 from pymodules_core.checkpoints.reading import PoolReader
@@ -142,6 +143,8 @@ class CheckpointManager:
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._store = Store(Layout(self.path), link=self._link)
+        if self._link == "auto":
+            self._store.objects.borrow(find_donors(self._pool))
         receipt = Receipt(pools=(FRZN, INIT, LAST), epoch=0, step=0, best_moved=False)
         self._save(self._store, receipt, {})
         # A folder that cannot be written to is told before the first step.

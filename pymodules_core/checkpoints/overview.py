@@ -43,6 +43,7 @@ class StoreOverview:
         commit: Number of the newest commit; None where there is no store.
         state_bytes: Of the training state.
         object_bytes: Of all objects of the newest commit, each counted once.
+        link: How files of pools come from objects; None where there is no store.
         last_modules: The modules that the run of the newest commit had; empty if not known.
     """
 
@@ -50,6 +51,7 @@ class StoreOverview:
     commit: int | None
     state_bytes: int
     object_bytes: int
+    link: str | None = None
     last_modules: frozenset[str] = frozenset()
 
 
@@ -71,6 +73,7 @@ def overview(path: Path) -> StoreOverview:
         commit=record.number,
         state_bytes=record.objects[record.state].size_bytes if record.state else 0,
         object_bytes=sum(stored.size_bytes for stored in record.objects.values()),
+        link=record.link,
         last_modules=frozenset(record.provenance.get("modules", ())),
     )
 

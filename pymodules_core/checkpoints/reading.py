@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
+from pymodules_core.checkpoints.content import Content
 from pymodules_core.checkpoints.files import checkpoint_files, read_state_dict
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import (
@@ -152,11 +153,7 @@ class PoolReader:
                 found=digest,
                 fix="pymodules ckpt verify tells which pools it is in",
             )
-        # Mapped, since every byte was just seen to be ours; no copy into fresh memory.
-        state: OrderedDict[str, Any] = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=True
-        )
-        return state
+        return _map_own_file(path)
 
     def _read_plain(self, pool_name: str, wanted: list[str] | None) -> dict[str, StoredModule]:
         check_pool_name(pool_name, existing=self.pools())
@@ -178,3 +175,25 @@ class PoolReader:
                     found=name,
                     closest=closest_match(name, there),
                 )
+
+
+def digest_of_file(path: Path) -> str:
+    """Give the digest of what an object holds, whose every byte was just seen to be ours."""
+    return Content(_map_own_file(path)).digest_now()
+
+
+def _map_own_file(path: Path) -> "OrderedDict[str, Any]":
+    """Read a file that is known to be ours, without a copy of it into fresh memory.
+
+    Raises:
+        FileNotFoundError: It is gone meanwhile.
+    """
+    try:
+        state: OrderedDict[str, Any] = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=True
+        )
+    except RuntimeError as error:  # what torch makes of a file that is not there
+        if path.exists():
+            raise
+        raise FileNotFoundError(str(path)) from error
+    return state

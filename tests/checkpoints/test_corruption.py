@@ -12,6 +12,7 @@ from torch import nn
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints import read_state_dict
 from pymodules_core.checkpoints.content import Content
+from pymodules_core.checkpoints.reading import digest_of_file
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.verification import verify_store
 from pymodules_core.errors import CheckpointError
@@ -81,7 +82,9 @@ def test_a_damaged_view_is_told(tmp_path, net):
     file = tmp_path / "last" / "net.pt"
 
     def is_accepted() -> bool:
-        return [damage.path for damage in verify_store(Layout(tmp_path)).damages] != [file]
+        return [
+            damage.path for damage in verify_store(Layout(tmp_path), digest_of_file).damages
+        ] != [file]
 
     assert accepted(file, is_accepted) == []
 

@@ -1,15 +1,23 @@
 """A store whose machine loses power: whatever was not synced to the disk is gone."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
-from store_cases import commit, copy_store, images
+from store_cases import (
+    RUNGS,
+    check_shown,
+    commit,
+    copy_store,
+    images,
+    open_store,
+    write_in_threads,
+)
 
 from pymodules_core.checkpoints.reading import PoolReader
-from pymodules_core.checkpoints.store.disk import Disk
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.seals import seal_of_file
@@ -37,20 +45,23 @@ class VolatileDisk:
     """The file system, and beside it a model of what the disk holds of it.
 
     Args:
+        disk: The file system.
         root: All that is there counts as durable.
         skip: Which sync, of files and folders together, is left out.
         lose_at: Number of the change after which ``survivors`` is taken.
         keep_names: What survives: names that nobody synced too, and only contents are lost.
     """
 
-    def __init__(self, root: Path, *, skip: int = -1, lose_at: int = -1, keep_names: bool) -> None:
+    def __init__(
+        self, disk: Any, root: Path, *, skip: int = -1, lose_at: int = -1, keep_names: bool
+    ) -> None:
         self.root = root
         self.syncs = self.changes = 0
         self.survivors: dict[Path, tuple[bytes, int]] | None = None
         self._tree = _scan(root)
         self._files: dict[int, tuple[File, Path]] = {}
         self._skip, self._lose_at, self._keep_names = skip, lose_at, keep_names
-        self._disk = Disk()
+        self._disk = disk
 
     def __getattr__(self, name: str) -> Any:
         def run(*args: Any, **more: Any) -> Any:
@@ -93,6 +104,9 @@ class VolatileDisk:
         file = self._node(path.parent).names[path.name] = File()
         self._files[descriptor] = file, path
 
+    def _clone(self, _: None, source: Path, target: Path) -> None:  # noqa: ARG002
+        self._node(target.parent).names[target.name] = File()
+
     def _write(self, *_: Any) -> None:
         pass
 
@@ -103,10 +117,14 @@ class VolatileDisk:
             file, path = self._files[descriptor]
             file.durable, file.mtime_ns = path.read_bytes(), path.stat().st_mtime_ns
 
-    def _sync_folder(self, _: None, path: Path) -> None:
-        if not self._is_skipped():
-            node = self._node(path)
+    def _sync_path(self, _: None, path: Path) -> None:
+        if self._is_skipped():
+            return
+        node = self._node(path)
+        if isinstance(node, Folder):
             node.durable = dict(node.names)
+        else:
+            node.durable, node.mtime_ns = path.read_bytes(), path.stat().st_mtime_ns
 
     def _link(self, _: None, source: Path, target: Path) -> None:
         self._node(target.parent).names[target.name] = self._node(source)
@@ -144,23 +162,30 @@ def _scan(path: Path) -> Folder:
     return scan(path)
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("template")
-    store = Store(Layout(folder))
-    commit(store, 0, images(0))
-    commit(store, 1, images(1))
-    store.close()
-    return folder
+@pytest.fixture(scope="module", params=RUNGS)
+def template(request, tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if request.param != "hard link":
+            write_in_threads(monkeypatch)
+        folder = tmp_path_factory.mktemp("template")
+        store = open_store(folder, request.param)
+        commit(store, 0, images(0))
+        commit(store, 1, images(1))
+        store.close()
+        yield request.param, folder
 
 
-def survive(template: Path, folder: Path, **how: Any) -> tuple[VolatileDisk, Path]:
+def survive(template: tuple[str, Path], folder: Path, **how: Any) -> tuple[VolatileDisk, Path]:
     """Commit on a volatile disk, lose the power, and build what is left of it in a new folder."""
-    copy_store(template, folder)
-    disk = VolatileDisk(folder, **how)
-    store = Store(Layout(folder), disk=disk)
+    rung, whole = template
+    copy_store(whole, folder)
+    disks: list[VolatileDisk] = []
+    store = open_store(
+        folder, rung, lambda disk: disks.append(VolatileDisk(disk, folder, **how)) or disks[0]
+    )
     commit(store, 2, images(2))
     store.close()
+    (disk,) = disks
     left = folder.with_name(f"{folder.name}-left")
     for path, (content, mtime_ns) in (disk.survivors or disk.tell()).items():
         target = left / path.relative_to(folder)
@@ -184,14 +209,6 @@ def recover(folder: Path) -> int:
         assert seal_of_file(Layout(folder).object(digest)) == stored.seal
     assert not (folder / ".store" / "quarantine").exists()
     return record.number
-
-
-def check_shown(folder: Path, epoch: int) -> None:
-    """Check that people see the pools of that commit, without any repair."""
-    assert not (folder / f"epoch_{epoch - 1}").exists()
-    expected = images(epoch)["net"].seal().seal
-    for pool in (LAST, BEST, f"epoch_{epoch}"):
-        assert seal_of_file(folder / pool / "net.pt") == expected
 
 
 @pytest.mark.parametrize("keep_names", [False, True])

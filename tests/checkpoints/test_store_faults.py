@@ -3,17 +3,27 @@
 import errno
 import os
 import signal
+import threading
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 import torch
-from store_cases import commit, copy_store, images
+from store_cases import (
+    RUNGS,
+    check_shown,
+    commit,
+    copy_store,
+    images,
+    open_store,
+    write_in_threads,
+)
 
 from pymodules_core.checkpoints.image import FileImage
 from pymodules_core.checkpoints.reading import PoolReader
-from pymodules_core.checkpoints.store.disk import Disk
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.checkpoints.store.store import Store
@@ -21,11 +31,21 @@ from pymodules_core.names import BEST, FRZN, INIT, LAST
 
 
 class FaultyDisk:
-    """Counts every change to the file system, and acts on one of them."""
+    """Counts every change to the file system, and acts on one of them.
 
-    def __init__(self, number: int = -1, act: Any = None, *, after: bool = False) -> None:
+    Args:
+        disk: Makes the changes.
+        number: Which one.
+        act: What to do there; False leaves the change out.
+        after: Act once the change is made, not before.
+    """
+
+    def __init__(
+        self, disk: Any, number: int = -1, act: Any = None, *, after: bool = False
+    ) -> None:
         self.operations: list[str] = []
-        self._disk = Disk()
+        self._lock = threading.Lock()
+        self._disk = disk
         self._number = number
         self._act = act
         self._after = after
@@ -34,10 +54,11 @@ class FaultyDisk:
         operation = getattr(self._disk, name)
 
         def run(*args: Any, **more: Any) -> Any:
-            is_chosen = len(self.operations) == self._number
-            self.operations.append(name)
-            if is_chosen and not self._after:
-                self._act()
+            with self._lock:  # large files are written by several threads
+                is_chosen = len(self.operations) == self._number
+                self.operations.append(name)
+            if is_chosen and not self._after and self._act() is False:
+                return None
             try:
                 return operation(*args, **more)
             finally:
@@ -58,41 +79,55 @@ def fail_with(code: int):
     return act
 
 
+def leave_out() -> bool:
+    return False
+
+
 @attrs.frozen
 class Case:
-    """A store with two commits, the weights of the third, and how many steps that one takes."""
+    """A store with two commits, the weights of the third, and what that one does to the disk."""
 
     folder: Path
+    rung: str
     third: dict[str, FileImage]
-    steps: int
+    operations: list[str]
+
+    def copy_to(self, folder: Path) -> Path:
+        copy_store(self.folder, folder)
+        return folder
 
 
-@pytest.fixture(scope="module")
-def case(tmp_path_factory) -> Case:
-    folder = tmp_path_factory.mktemp("template")
-    store = Store(Layout(folder))
-    commit(store, 0, images(0))
-    commit(store, 1, images(1))
-    store.close()
-    counting = FaultyDisk()
-    third = images(2)
-    copy = tmp_path_factory.mktemp("count") / "ckps"
-    copy_store(folder, copy)
-    store = Store(Layout(copy), disk=counting)
-    commit(store, 2, third)
-    store.close()
-    assert {"create", "write", "sync", "sync_folder", "rename", "unlink"} <= {*counting.operations}
-    return Case(folder, third, len(counting.operations))
+@pytest.fixture(scope="module", params=RUNGS)
+def case(request, tmp_path_factory) -> Iterator[Case]:
+    rung = request.param
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if rung != "hard link":
+            write_in_threads(monkeypatch)
+        folder = tmp_path_factory.mktemp("template")
+        store = open_store(folder, rung)
+        commit(store, 0, images(0))
+        commit(store, 1, images(1))
+        store.close()
+        third = images(2)
+        copy = tmp_path_factory.mktemp("count") / "ckps"
+        copy_store(folder, copy)
+        disks = list[FaultyDisk]()
+        store = open_store(copy, rung, lambda disk: disks.append(FaultyDisk(disk)) or disks[0])
+        assert commit(store, 2, third).link == rung
+        store.close()
+        operations = disks[0].operations
+        assert {"create", "write", "sync", "sync_path", "rename", "unlink"} <= {*operations}
+        yield Case(folder, rung, third, operations)
 
 
-def check_whole(folder: Path) -> int:
+def check_whole(folder: Path, rung: str) -> int:
     """Check what a reader sees, then what a writer makes of it; give the number of the commit."""
     reader = PoolReader(folder)
     seen = {name: reader.read(name)["net"].digest for name in (LAST, BEST)}
     assert seen[LAST] == seen[BEST]
 
     layout = Layout(folder)
-    store = Store(layout)
+    store = open_store(folder, rung)
     record = store.record
     store.close()
 
@@ -118,27 +153,36 @@ def check_whole(folder: Path) -> int:
     assert not list(layout.stage.iterdir())
     assert not layout.quarantine.exists()
 
-    again = FaultyDisk()
-    Store(layout, disk=again).close()
-    assert again.operations == []
+    disks = list[FaultyDisk]()
+    open_store(folder, rung, lambda disk: disks.append(FaultyDisk(disk)) or disks[0]).close()
+    assert disks[0].operations == []
     return record.number
+
+
+def die_at(folder: Path, case: Case, number: int, *, after: bool, then: Any) -> bool:
+    """Do ``then`` in a child that is killed at one change; tell whether it came to that."""
+    child = os.fork()
+    if child == 0:
+        store = open_store(
+            folder, case.rung, lambda disk: FaultyDisk(disk, number, kill, after=after)
+        )
+        then(store)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    assert code in {0, -signal.SIGKILL}
+    return code != 0
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_kill_at_any_step_leaves_the_old_or_the_new_commit(case, tmp_path, after):
     found = []
-    for number in range(case.steps):
-        folder = tmp_path / str(number)
-        copy_store(case.folder, folder)
-        child = os.fork()
-        if child == 0:
-            store = Store(Layout(folder), disk=FaultyDisk(number, kill, after=after))
-            commit(store, 2, case.third)
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, number
-        found.append(check_whole(folder))
-        store = Store(Layout(folder))
+    for number in range(len(case.operations)):
+        folder = case.copy_to(tmp_path / str(number))
+        then = partial(commit, epoch=2, weights=case.third)
+        assert die_at(folder, case, number, after=after, then=then)
+        found.append(check_whole(folder, case.rung))
+        store = open_store(folder, case.rung)
         assert commit(store, 3, images(3)).number == found[-1] + 1
         store.close()
 
@@ -147,14 +191,31 @@ def test_a_kill_at_any_step_leaves_the_old_or_the_new_commit(case, tmp_path, aft
     assert {*found} == {2, 3}
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_kill_at_any_step_of_a_recovery_leaves_one_that_works(case, tmp_path, after):
+    """Kills the commit in the middle of its views, where most is left to do, then the recovery."""
+    published = len(case.operations) - 1 - case.operations[::-1].index("exchange")
+    recoveries = 0
+    while True:
+        folder = case.copy_to(tmp_path / str(recoveries))
+        then = partial(commit, epoch=2, weights=case.third)
+        assert die_at(folder, case, published, after=False, then=then)
+        if not die_at(folder, case, recoveries, after=after, then=Store.close):
+            break
+        assert check_whole(folder, case.rung) == 3
+        recoveries += 1
+
+    assert recoveries > 5
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EACCES])
 def test_a_disk_error_at_any_step_is_raised_and_the_next_commit_works(case, tmp_path, code):
     raised = 0
-    for number in range(case.steps):
-        folder = tmp_path / str(number)
-        copy_store(case.folder, folder)
-        disk = FaultyDisk(number, fail_with(code))
-        store = Store(Layout(folder), disk=disk)
+    for number, operation in enumerate(case.operations):
+        folder = case.copy_to(tmp_path / str(number))
+        store = open_store(
+            folder, case.rung, lambda disk, n=number: FaultyDisk(disk, n, fail_with(code))
+        )
         codes = []
         try:
             commit(store, 2, images(2))
@@ -163,7 +224,7 @@ def test_a_disk_error_at_any_step_is_raised_and_the_next_commit_works(case, tmp_
         raised += len(codes)
 
         # Only a way to link or swap that the disk refuses has another to fall back to.
-        assert codes == [code] or disk.operations[number] in {"clone", "link", "exchange"}
+        assert codes == [code] or operation in {"clone", "link", "exchange"}
         seen = PoolReader(folder).read(LAST)["net"].digest
         assert seen in {image["net"].seal().digest for image in (images(1), images(2))}
         assert commit(store, 2, images(2)).pools[LAST].epoch == 2
@@ -173,4 +234,25 @@ def test_a_disk_error_at_any_step_is_raised_and_the_next_commit_works(case, tmp_
         names = {path.parent.name for path in folder.glob("*/*.pt")}
         assert names == {FRZN, INIT, LAST, BEST, "epoch_2"}
 
-    assert raised > case.steps / 2
+    assert raised > len(case.operations) / 2
+
+
+def test_without_any_one_rename_the_harness_goes_red(case, tmp_path):
+    renames = [n for n, name in enumerate(case.operations) if name in {"rename", "exchange"}]
+    unnoticed = []
+    for number in renames:
+        folder = case.copy_to(tmp_path / str(number))
+        try:
+            store = open_store(
+                folder, case.rung, lambda disk, n=number: FaultyDisk(disk, n, leave_out)
+            )
+            commit(store, 2, case.third)
+            store.close()
+            check_shown(folder, 2)
+            assert check_whole(folder, case.rung) == 3
+        except (AssertionError, OSError, ValueError):
+            continue
+        unnoticed.append(case.operations[number])
+
+    assert len(renames) > 3
+    assert unnoticed == []

@@ -14,6 +14,8 @@ from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints import read_state_dict
+from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.records import readable_records
 from pymodules_core.cli.main import run
 
 CKPS = Path("data/experiments/tiny/data/module_ckps")
@@ -91,8 +93,11 @@ def test_ls_tells_epochs_metrics_and_what_pools_share(runs, capsys):
     assert rows[3][3].startswith("loss 0.")
     one, shared = f"{size / 1000:.1f} kB", [row[6] for row in rows[2:-1]]
     assert shared == ["0 B", one, one, "0 B", one]
+    link = readable_records(Layout(CKPS))[0].link
+    assert link in {"reflink", "hard link", "copy"}
     assert output.splitlines()[-1] == (
-        f"commit 6: 6 pools of {5 * size / 1000:.1f} kB in {3 * size / 1000:.1f} kB on disk"
+        f"commit 6: 6 pools of {5 * size / 1000:.1f} kB in {3 * size / 1000:.1f} kB on disk "
+        f"({link})"
     )
 
 

@@ -10,6 +10,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# What a file system says that cannot link, clone or exchange, at all or just these files.
+CANNOT = frozenset(
+    {
+        errno.EACCES,
+        errno.EINVAL,
+        errno.EMLINK,
+        errno.ENOSYS,
+        errno.ENOTSUP,
+        errno.ENOTTY,
+        errno.EOPNOTSUPP,
+        errno.EPERM,
+        errno.EXDEV,
+    }
+)
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _FICLONE = 0x40049409
@@ -56,8 +71,8 @@ class Disk:
         """Make the content of a file durable."""
         os.fsync(descriptor)
 
-    def sync_folder(self, path: Path) -> None:
-        """Make the names in a folder durable."""
+    def sync_path(self, path: Path) -> None:
+        """Make a file that is not open durable, or the names in a folder."""
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -65,7 +80,7 @@ class Disk:
             os.close(descriptor)
 
     def clone(self, source: Path, target: Path) -> None:
-        """Make a file that shares the blocks of another until one of them is written to.
+        """Make a read-only file that shares the blocks of another until one is written to.
 
         Raises:
             OSError: The file system cannot.
@@ -78,7 +93,6 @@ class Disk:
         try:
             with source.open("rb") as file:
                 fcntl.ioctl(descriptor, _FICLONE, file.fileno())
-            self.sync(descriptor)
         except OSError:
             target.unlink()
             raise

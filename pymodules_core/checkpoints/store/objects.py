@@ -1,5 +1,6 @@
 """Objects: files that never change once they have their name, the digest of their content."""
 
+import errno
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.store.disk import Disk, copy_file
+from pymodules_core.checkpoints.store.disk import CANNOT, Disk, copy_file
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import StoredObject
 from pymodules_core.checkpoints.store.seals import seal_of_file
@@ -33,6 +34,19 @@ class Added:
     bytes_written: int
 
 
+@attrs.frozen
+class Donor:
+    """An object of another store, of the same content as one that is needed here.
+
+    Attributes:
+        path: Its file.
+        stored: What the record there says of it.
+    """
+
+    path: Path
+    stored: StoredObject
+
+
 class Objects:
     """The objects of one store, for its writer.
 
@@ -47,10 +61,18 @@ class Objects:
         self._disk = disk
         self._is_thorough = is_thorough
         self._known: dict[str, StoredObject] = {}
+        self._donors: Mapping[str, Donor] = {}
 
     def know(self, objects: dict[str, StoredObject]) -> None:
         """Remember what a record says of objects on disk."""
         self._known |= objects
+
+    def borrow(self, donors: Mapping[str, Donor]) -> None:
+        """Take content from other stores, by digest, where the disk shares blocks between files.
+
+        Never by a hard link: damage or an edit in one store must not reach another.
+        """
+        self._donors = donors
 
     def add(self, source: Source) -> Added:
         """Make a source an object, unless it is one."""
@@ -65,7 +87,7 @@ class Objects:
                 # Sealed: its values are those of the commit before.
                 if source.sealed is not None or source.is_likely_stored:
                     digest = source.seal().digest
-                    if self._is_there(digest):
+                    if self._is_there(digest) or self._has_cloned(digest):
                         added[name] = Added(digest, self._known[digest], 0)
                         continue
                 written[name] = staged.write(source)
@@ -114,7 +136,7 @@ class Objects:
             staged = self._layout.stage / f"object{CHECKPOINT_SUFFIX}"
             copy_file(self._disk, copy, staged)
             self._disk.rename(staged, self._layout.object(digest))
-            self._disk.sync_folder(self._layout.objects)
+            self._disk.sync_path(self._layout.objects)
             os.utime(self._layout.object(digest), ns=(stored.mtime_ns, stored.mtime_ns))
             logger.warning(
                 "%s was lost or damaged; made anew from %s",
@@ -144,6 +166,27 @@ class Objects:
         )
         self._known[file.digest] = stored
         return Added(file.digest, stored, file.size_bytes)
+
+    def _has_cloned(self, digest: str) -> bool:
+        """Make an object of a donor's blocks, where there is one and the disk can."""
+        donor = self._donors.get(digest)
+        if donor is None:
+            return False
+        staged = self._layout.stage / f"clone{CHECKPOINT_SUFFIX}"
+        try:
+            self._disk.clone(donor.path, staged)
+        except OSError as error:
+            if error.errno in CANNOT | {errno.ENOENT}:
+                return False
+            raise
+        if seal_of_file(staged) != donor.stored.seal:  # damaged since its weights were loaded
+            self._disk.unlink(staged)
+            return False
+        self._disk.sync_path(staged)
+        target = self._layout.object(digest)
+        self._disk.rename(staged, target)
+        self._known[digest] = attrs.evolve(donor.stored, mtime_ns=target.stat().st_mtime_ns)
+        return True
 
     def _is_there(self, digest: str) -> bool:
         stored = self._known.get(digest)

@@ -86,6 +86,7 @@ class CommitRecord:
         objects: Digest to what is known of it, of every object that a pool or the state needs.
         state: Digest of the training state, where there is one.
         best: The best value so far.
+        link: How files of pools come from objects: ``reflink``, ``hard link`` or ``copy``.
         weights_origins: Module name to where its initial weights were loaded from.
         provenance: Origins of modules, versions, and what else tells how the run came about.
     """
@@ -100,6 +101,7 @@ class CommitRecord:
     objects: dict[str, StoredObject]
     state: str | None = None
     best: StoredBest | None = None
+    link: str | None = None
     weights_origins: dict[str, WeightsOrigin] = attrs.field(factory=dict)
     provenance: dict[str, Any] = attrs.field(factory=dict)
 

@@ -57,7 +57,8 @@ def recover(layout: Layout, disk: Disk, objects: Objects, views: Views) -> Commi
         if not views.is_shown(pool_name, modules):
             is_shown = False
             rescue_edits(layout, pool_name, [record, *older], objects)
-            views.show(pool_name, modules)
+            views.prepare(pool_name, modules)
+            views.show(pool_name)
     for pool_name in {name for old in older for name in old.pools} - set(record.pools):
         if layout.view(pool_name).exists():
             is_shown = False

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 from typing import Literal
 
+import attrs
+
 from pymodules_core.checkpoints.store.disk import Disk
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.lock import StoreLock
@@ -94,13 +96,20 @@ class Store:
         self._is_clean = False
         before = self.record
         record = make_record(before)
+        # Made before the record, so that a disk that is full says so while nothing has changed.
+        changed = [
+            name
+            for name in record.changed
+            if not self.views.is_shown(name, record.pools[name].modules)
+        ]
+        for pool_name in changed:
+            self.views.prepare(pool_name, record.pools[pool_name].modules)
+        record = attrs.evolve(record, link=self.views.link)
         self._publish(record)
         self.record = record
-        for pool_name in record.changed:
-            modules = record.pools[pool_name].modules
-            if not self.views.is_shown(pool_name, modules):
-                self._rescue_edits(pool_name, before, record)
-                self.views.show(pool_name, modules)
+        for pool_name in changed:
+            self._rescue_edits(pool_name, before, record)
+            self.views.show(pool_name)
         for pool_name in before.pools if before else ():
             if pool_name not in record.pools and self._layout.view(pool_name).exists():
                 self._rescue_edits(pool_name, before, record)
@@ -113,7 +122,7 @@ class Store:
     def _publish(self, record: CommitRecord) -> None:
         disk, layout = self._disk, self._layout
         # First what the record names, then the record: it must never be there without them.
-        disk.sync_folder(layout.objects)
+        disk.sync_path(layout.objects)
         content = encode_record(record)
         staged = layout.stage / layout.record(record.number).name
         descriptor = disk.create(staged)
@@ -124,7 +133,7 @@ class Store:
         finally:
             os.close(descriptor)
         disk.rename(staged, layout.record(record.number))
-        disk.sync_folder(layout.commits)
+        disk.sync_path(layout.commits)
 
     def _rescue_edits(
         self, pool_name: str, before: CommitRecord | None, record: CommitRecord

@@ -1,7 +1,7 @@
 """Reads every byte of a store, and says what is not as it was written and whom that touches."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -49,21 +49,25 @@ class Verification:
     damages: list[Damage]
 
 
-def verify_store(layout: Layout) -> Verification:
+def verify_store(layout: Layout, digest_of: Callable[[Path], str]) -> Verification:
     """Read all records, objects and views; a writer may be at work meanwhile.
+
+    Args:
+        layout: Paths.
+        digest_of: Names the content of a file whose every byte is as it was written.
 
     Raises:
         CheckpointFileError: A record is of a newer format.
     """
     for _ in range(ATTEMPTS):
         numbers = record_numbers(layout)
-        result = _verify(layout, numbers)
+        result = _verify(layout, numbers, digest_of)
         if not result.damages or record_numbers(layout) == numbers:
             break
     return result
 
 
-def _verify(layout: Layout, numbers: list[int]) -> Verification:
+def _verify(layout: Layout, numbers: list[int], digest_of: Callable[[Path], str]) -> Verification:
     damages, records = [], []
     for number in numbers:
         try:
@@ -77,9 +81,13 @@ def _verify(layout: Layout, numbers: list[int]) -> Verification:
     objects = {d: stored for record in records for d, stored in record.objects.items()}
     used_by = _users(records[0]) if records else {}
     for digest, stored in sorted(objects.items()):
-        if reason := _fault(layout.object(digest), stored):
+        path = layout.object(digest)
+        reason = _fault(path, stored)
+        if reason is None and digest_of(path) != digest:
+            reason = "is not what it is called: its content has another digest"
+        if reason is not None:
             users = used_by.get(digest, ("the commit before",))
-            damages.append(Damage(layout.object(digest), reason, users))
+            damages.append(Damage(path, reason, users))
     views = list(_views(layout, records[0])) if records else []
     damages += [damage for damage in views if damage is not None]
     return Verification(objects=len(objects), views=len(views), damages=damages)

@@ -1,12 +1,11 @@
 """Views: ordinary folders of ordinary files, made of links to objects."""
 
-import errno
 import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
-from pymodules_core.checkpoints.store.disk import Disk, copy_file
+from pymodules_core.checkpoints.store.disk import CANNOT, Disk, copy_file
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.names import CHECKPOINT_SUFFIX
 
@@ -17,10 +16,6 @@ class Link(StrEnum):
     REFLINK = "reflink"
     HARD_LINK = "hard link"
     COPY = "copy"
-
-
-_CANNOT = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.EXDEV, errno.ENOSYS, errno.EPERM}
-_CANNOT |= {errno.EMLINK, errno.EACCES, errno.ENOTSUP}
 
 
 class Views:
@@ -40,28 +35,33 @@ class Views:
         self._disk = disk
         self.link = Link.COPY if only_copy else Link.REFLINK
 
-    def show(self, pool_name: str, modules: Mapping[str, str]) -> None:
-        """Make a pool's folder hold these modules, in one step where the platform has it.
-
-        What was there before stays in the stage until ``finish``.
+    def prepare(self, pool_name: str, modules: Mapping[str, str]) -> None:
+        """Make the folder that ``show`` puts in place.
 
         Args:
             pool_name: The pool.
             modules: Module name to digest.
         """
-        disk, target = self._disk, self._layout.view(pool_name)
         fresh = self._layout.stage / pool_name
-        disk.make_folder(fresh)
+        self._disk.make_folder(fresh)
         for name, digest in modules.items():
             self._link(self._layout.object(digest), fresh / f"{name}{CHECKPOINT_SUFFIX}")
-        disk.sync_folder(fresh)
+        self._disk.sync_path(fresh)
+
+    def show(self, pool_name: str) -> None:
+        """Put what was prepared in place, in one step where the platform has it.
+
+        What was there before stays in the stage until ``finish``.
+        """
+        disk, target = self._disk, self._layout.view(pool_name)
+        fresh = self._layout.stage / pool_name
         if not target.exists():
             disk.rename(fresh, target)
         else:
             try:
                 disk.exchange(fresh, target)
             except OSError as error:
-                if error.errno not in _CANNOT:
+                if error.errno not in CANNOT:
                     raise
                 # For a moment there is no such folder; recovery makes it again.
                 self.hide(pool_name)
@@ -74,7 +74,7 @@ class Views:
 
     def finish(self) -> None:
         """Make what people see durable, then remove what they saw before."""
-        self._disk.sync_folder(self._layout.path)
+        self._disk.sync_path(self._layout.path)
         for folder in sorted(self._layout.stage.iterdir()):
             self.discard(folder)
 
@@ -104,18 +104,20 @@ class Views:
         if self.link is Link.REFLINK:
             try:
                 self._disk.clone(source, target)
-                self._disk.copy_times(source, target)
-                return
             except OSError as error:
-                if error.errno not in _CANNOT:
+                if error.errno not in CANNOT:
                     raise
                 self.link = Link.HARD_LINK
+            else:
+                self._disk.copy_times(source, target)
+                self._disk.sync_path(target)
+                return
         if self.link is Link.HARD_LINK:
             try:
                 self._disk.link(source, target)
                 return
             except OSError as error:
-                if error.errno not in _CANNOT:
+                if error.errno not in CANNOT:
                     raise
                 self.link = Link.COPY
         copy_file(self._disk, source, target)

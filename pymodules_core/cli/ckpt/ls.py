@@ -59,6 +59,8 @@ def command(exp: str, as_json: bool, data_home: Path | None, no_plugins: bool) -
     text = f"{len(found.pools)} pools of {format_size(whole)}"
     if found.commit is not None:
         text = f"commit {found.commit}: {text} in {format_size(found.object_bytes)} on disk"
+        if found.link:
+            text += f" ({found.link})"
         if found.state_bytes:
             text += f", training state {format_size(found.state_bytes)}"
     click.echo(text)

@@ -35,6 +35,7 @@ def command(targets: tuple[str, ...], data_home: Path | None) -> int:
 
 
 def _verify_pools(target: "Target") -> bool:
+    from pymodules_core.checkpoints.reading import digest_of_file
     from pymodules_core.checkpoints.store.layout import Layout
     from pymodules_core.checkpoints.store.records import record_numbers
     from pymodules_core.checkpoints.store.verification import verify_store
@@ -46,7 +47,7 @@ def _verify_pools(target: "Target") -> bool:
         files = [f for name in pool_names_in(target.path) for f in (target.path / name).glob("*")]
         results = [_verify_file(file) for file in sorted(files)]
         return all(results)
-    found = verify_store(layout)
+    found = verify_store(layout, digest_of_file)
     for damage in found.damages:
         users = f"; it is part of {', '.join(damage.used_by)}" if damage.used_by else ""
         click.echo(f"damaged: {display_path(damage.path)}: {damage.reason}{users}", err=True)
