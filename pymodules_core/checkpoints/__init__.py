@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from pymodules_core.checkpoints.loading import LoadReport, match_weights
     from pymodules_core.checkpoints.manager import CheckpointManager
     from pymodules_core.checkpoints.receipt import Receipt
+    from pymodules_core.checkpoints.resuming import Resumed
 
 __all__ = [
     "BestTracker",
     "CheckpointManager",
     "LoadReport",
     "Receipt",
+    "Resumed",
     "apply_weights",
     "match_weights",
     "read_state_dict",
@@ -32,6 +34,7 @@ __getattr__ = lazy_names(
         "CheckpointManager": "pymodules_core.checkpoints.manager",
         "LoadReport": "pymodules_core.checkpoints.loading",
         "Receipt": "pymodules_core.checkpoints.receipt",
+        "Resumed": "pymodules_core.checkpoints.resuming",
         "apply_weights": "pymodules_core.checkpoints.applying",
         "match_weights": "pymodules_core.checkpoints.loading",
         "read_state_dict": "pymodules_core.checkpoints.files",

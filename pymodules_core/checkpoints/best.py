@@ -1,11 +1,14 @@
 """Decides when ``best`` moves."""
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Literal
 
 from pymodules_core.checkpoints.store.records import StoredBest
 from pymodules_core.errors import MonitorError, closest_match, list_words
+
+logger = logging.getLogger("pymodules_core")
 
 
 class BestTracker:
@@ -66,6 +69,19 @@ class BestTracker:
         if stored is not None:
             self.value = math.nan if stored.value is None else stored.value
             self.epoch = stored.epoch
+
+    def resume(self, stored: StoredBest | None) -> None:
+        """Go on from what a record keeps; where another metric decided, begin anew and say so."""
+        if stored is not None and (stored.metric, stored.mode) != (self.monitor, self.mode):
+            logger.warning(
+                "best was decided by %s (%s); now %s (%s) decides, and its first value is best",
+                stored.metric,
+                stored.mode,
+                self.monitor,
+                self.mode,
+            )
+            return
+        self.restore(stored)
 
     def read(self, metrics: Mapping[str, float]) -> float:
         """Give the monitored value.

@@ -1,16 +1,20 @@
-"""What one commit changes, and the record that says so."""
+"""What one commit changes, the record that says so, and how both get to the disk."""
 
 import math
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 
+from pymodules_core.checkpoints.disk_errors import disk_errors
 from pymodules_core.checkpoints.image import FileImage
 from pymodules_core.checkpoints.receipt import Receipt
 from pymodules_core.checkpoints.store.objects import Added
 from pymodules_core.checkpoints.store.records import CommitRecord, StoredBest, StoredPool
+from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.names import LAST, epoch_pool, parse_epoch_pool
 from pymodules_core.specs import WeightsOrigin
 
@@ -96,6 +100,34 @@ def next_record(
     known = dict(before.objects) if before else {}
     known |= {one.digest: one.stored for one in added.values()}
     return attrs.evolve(record, objects={d: known[d] for d in sorted(record.used_digests())})
+
+
+def write_commit(store: Store, commit: Commit, path: Path) -> None:
+    """Put a commit on disk, and say in its receipt what that took.
+
+    Args:
+        store: Where to.
+        commit: What to write.
+        path: Folder of the pools, for messages.
+
+    Raises:
+        CheckpointError: The disk refuses; the commit before stands.
+    """
+    receipt = commit.receipt
+
+    def make_record(before: CommitRecord | None) -> CommitRecord:
+        added = store.objects.add_all(commit.images)
+        receipt.bytes_written = sum(one.bytes_written for one in added.values())
+        receipt.bytes_shared = sum(
+            one.stored.size_bytes for one in added.values() if not one.bytes_written
+        )
+        return next_record(before, commit, added)
+
+    needed_bytes = sum(image.size_bytes for image in commit.images.values())
+    with disk_errors(path, needed_bytes=needed_bytes):
+        receipt.commit = store.commit(make_record).number
+    receipt.write_ms = (time.perf_counter() - commit.started) * 1000
+    receipt.durable = True
 
 
 def _orphans(

@@ -20,6 +20,16 @@ class FrozenWatch:
 
     def __init__(self, states: Mapping[str, Mapping[str, Any]]) -> None:
         self._first = {name: _fingerprints(state) for name, state in states.items()}
+        self._epoch: int | None = None
+
+    def is_due(self, epoch: int) -> bool:
+        """Tell whether to look: once an epoch, since reading costs memory traffic."""
+        is_due, self._epoch = epoch != self._epoch, epoch
+        return is_due
+
+    def look_again(self) -> None:
+        """Be due once more in this epoch: what was due was not looked at."""
+        self._epoch = None
 
     def check(self, states: Mapping[str, Mapping[str, Any]]) -> None:
         """Compare.

@@ -1,32 +1,25 @@
 """``CheckpointManager``: the checkpoint pools of one run."""
 
 import logging
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
-from itertools import chain
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pymodules_core.checkpoints.applying import apply_weights
 from pymodules_core.checkpoints.best import BestTracker
-from pymodules_core.checkpoints.commits import STATE, Commit, next_record
 from pymodules_core.checkpoints.disk_errors import disk_errors
-from pymodules_core.checkpoints.donors import find_donors
-from pymodules_core.checkpoints.frozen_watch import FrozenWatch
 from pymodules_core.checkpoints.loading import LoadReport, match_weights
-from pymodules_core.checkpoints.reading import PoolReader
+from pymodules_core.checkpoints.reading import PoolReader, StoredModule
 from pymodules_core.checkpoints.receipt import Receipt
-from pymodules_core.checkpoints.staging import Staging
+from pymodules_core.checkpoints.resuming import Moment, Resumed, read_moment, resumed
+from pymodules_core.checkpoints.saver import Saver
 from pymodules_core.checkpoints.state_dicts import live_state_dict
-from pymodules_core.checkpoints.store.layout import Layout
-from pymodules_core.checkpoints.store.records import CommitRecord
 from pymodules_core.checkpoints.store.store import Store
-from pymodules_core.checkpoints.writer import Writer
 from pymodules_core.errors import (
     CheckpointError,
+    CheckpointFileError,
+    CheckpointNotFoundError,
     ExistingRunError,
     PymodulesError,
     display_path,
@@ -34,7 +27,6 @@ from pymodules_core.errors import (
 )
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.names import BEST, FRZN, INIT, LAST, check_pool_name, pool_sort_key
-from pymodules_core.versions import versions
 
 if TYPE_CHECKING:
     from typing import Self
@@ -83,19 +75,16 @@ class CheckpointManager:
         self.path = Path(path).absolute()
         self.best = BestTracker(monitor, mode, min_delta)
         self._pool = pool
-        self._keep_epochs = keep_epochs
-        self._link = link
-        self._provenance = {
-            "modules": {name: origin.to_json() for name, origin in pool.origins.items()},
-            "versions": versions(),
-            **(provenance or {}),
-        }
-        self._frozen_watch: FrozenWatch | None = None
-        self._watched_epoch: int | None = None
         self._reader = PoolReader(self.path)
-        self._staging = Staging()
-        self._writer = Writer(is_asynchronous=asynchronous)
-        self._store: Store | None = None
+        self._saver = Saver(
+            self.path,
+            pool,
+            self.best,
+            keep_epochs=keep_epochs,
+            is_asynchronous=asynchronous,
+            link=link,
+            provenance=provenance or {},
+        )
 
     def __enter__(self) -> "Self":
         return self
@@ -128,7 +117,7 @@ class CheckpointManager:
             raise ExistingRunError(
                 f"{display_path(self.path)} holds a run already: {list_words(there)}",
                 found=there,
-                fix="choose another folder, or move this one aside",
+                fix="resume() goes on with it; else choose another folder, or move this one aside",
             )
         if self._pool.pending_weights:
             raise CheckpointError(
@@ -142,17 +131,47 @@ class CheckpointManager:
             live_state_dict(self._pool[name], name=name)
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._store = Store(Layout(self.path), link=self._link)
-        if self._link == "auto":
-            self._store.objects.borrow(find_donors(self._pool))
+        self._saver.store = self._saver.open_store()
         receipt = Receipt(pools=(FRZN, INIT, LAST), epoch=0, step=0, best_moved=False)
-        self._save(self._store, receipt, {})
+        self._saver.save(receipt, {})
         # A folder that cannot be written to is told before the first step.
         self.wait()
-        frozen = self._members(FRZN)
-        self._staging.forget(frozen)
-        self._frozen_watch = FrozenWatch(self._states(frozen))
+        self._saver.watch_frozen()
         return receipt
+
+    def resume(self) -> Resumed:
+        """Go on from the newest commit: its weights go into the live modules, all or none.
+
+        Frozen modules come from ``frzn``, all others from ``last``, and ``best`` is what it was.
+        Weights of modules that are not in the pool any more stay in the store.
+
+        Raises:
+            CheckpointNotFoundError: There is no commit, or it lacks a module.
+            StoreLockedError: Another process writes to the folder.
+            CheckpointFileError: No commit is whole.
+            WeightMismatchError: A module's keys or shapes differ.
+            CheckpointError: A module's own load hook raises.
+        """
+        if not self.path.is_dir():
+            raise self._nothing_to_resume()
+        store = self._saver.open_store()
+        try:
+            try:
+                moment = self._read_moment(store)
+            except CheckpointFileError:
+                # Its time and size are right and its bytes are not: look at every byte.
+                store.close()
+                store = self._saver.open_store(is_thorough=True)
+                moment = self._read_moment(store)
+            reports = self._apply(moment.modules, strict=True)
+        except BaseException:
+            store.close()
+            raise
+        self._saver.store = store
+        self.best.resume(moment.record.best)
+        self._pool.pending_weights.clear()
+        self._saver.watch_frozen()
+        return resumed(moment, reports)
 
     def commit(
         self,
@@ -190,11 +209,6 @@ class CheckpointManager:
                 )
         metrics = metrics or {}
         best_moved = BEST in pools and self.best.is_better(metrics)
-        if self._store is None:
-            raise CheckpointError(
-                f"nothing can be committed to {display_path(self.path)} before start()",
-                fix="call start() once; it writes frzn, init and last, and refuses another's run",
-            )
         wanted = {name for name in pools if name != BEST or best_moved}
         receipt = Receipt(
             pools=tuple(sorted(wanted, key=pool_sort_key)),
@@ -202,9 +216,8 @@ class CheckpointManager:
             step=step,
             best_moved=best_moved,
         )
-        with self._told():
-            self._writer.raise_failure()
-        self._save(self._store, receipt, metrics, state=state)
+        self._saver.raise_failure()
+        self._saver.save(receipt, metrics, state=state)
         return receipt
 
     def load(
@@ -225,20 +238,8 @@ class CheckpointManager:
             CheckpointError: A module's own load hook raises.
         """
         self.wait()
-        names = list(modules) if modules is not None else self._members(pool_name)
-        matched = {
-            name: match_weights(
-                stored.state,
-                self._pool[name],
-                module_name=name,
-                source=stored.file,
-                strict=strict,
-                is_foreign=False,
-            )
-            for name, stored in self._reader.read(pool_name, names).items()
-        }
-        apply_weights((self._pool[name], *match) for name, match in matched.items())
-        return {name: report for name, (_, report) in matched.items()}
+        names = list(modules) if modules is not None else self._saver.members(pool_name)
+        return self._apply(self._reader.read(pool_name, names), strict=strict)
 
     def pools(self) -> list[str]:
         """Give the pools that are committed, in the order of a run."""
@@ -251,8 +252,7 @@ class CheckpointManager:
         Raises:
             CheckpointError: A commit could not be written; those before it are intact.
         """
-        with self._told():
-            self._writer.wait()
+        self._saver.wait()
 
     def close(self) -> None:
         """Finish and let other writers in; safe to call twice.
@@ -260,90 +260,34 @@ class CheckpointManager:
         Raises:
             CheckpointError: A commit could not be written; those before it are intact.
         """
-        try:
-            with self._told():
-                self._writer.close()
-        finally:
-            self._staging.close()
-            if self._store is not None:
-                self._store.close()
+        self._saver.close()
 
-    def _members(self, pool_name: str) -> list[str]:
-        return [n for n in self._pool if self._pool.is_frozen(n) == (pool_name == FRZN)]
+    def _read_moment(self, store: Store) -> Moment:
+        if store.record is None:
+            raise self._nothing_to_resume()
+        return read_moment(
+            self._reader,
+            store.record,
+            frozen=self._saver.members(FRZN),
+            others=self._saver.members(LAST),
+        )
 
-    def _save(
-        self,
-        store: Store,
-        receipt: Receipt,
-        metrics: Mapping[str, float],
-        *,
-        state: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Copy what changed, and leave the rest to the writer."""
-        started = time.perf_counter()
-        members = {pool_name: self._members(pool_name) for pool_name in receipt.pools}
-        states = self._states(dict.fromkeys(chain.from_iterable(members.values())))
-        if state is not None:
-            states[STATE] = state
-        with self._told():
-            images = self._staging.take(states, self._writer.wait)
-            if receipt.best_moved:
-                self.best.take(metrics, epoch=receipt.epoch)
-            commit = Commit(
-                receipt=receipt,
-                members=members,
-                images=images,
-                metrics=metrics,
-                best=self.best.stored(),
-                module_names=frozenset(self._pool),
-                keep_epochs=self._keep_epochs,
-                frozen=self._frozen_to_watch(receipt.epoch),
-                weights_origins=self._pool.weights_origins,
-                provenance=self._provenance,
-                started=started,
+    def _nothing_to_resume(self) -> CheckpointNotFoundError:
+        return CheckpointNotFoundError(
+            "holds no commit to go on from", file=self.path, fix="call start() for a new run"
+        )
+
+    def _apply(self, modules: Mapping[str, StoredModule], *, strict: bool) -> dict[str, LoadReport]:
+        matched = {
+            name: match_weights(
+                stored.state,
+                self._pool[name],
+                module_name=name,
+                source=stored.file,
+                strict=strict,
+                is_foreign=False,
             )
-            receipt.stall_ms = (time.perf_counter() - started) * 1000
-            self._writer.submit(partial(self._write, store, commit))
-
-    def _states(self, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-        return {name: live_state_dict(self._pool[name], name=name) for name in names}
-
-    def _frozen_to_watch(self, epoch: int) -> dict[str, Mapping[str, Any]]:
-        """Give the frozen modules once an epoch: reading them costs memory traffic."""
-        if self._frozen_watch is None or epoch == self._watched_epoch:
-            return {}
-        self._watched_epoch = epoch
-        return self._states(self._members(FRZN))
-
-    def _write(self, store: Store, commit: Commit) -> None:
-        """Put a commit on disk; runs in the writer's thread."""
-        receipt = commit.receipt
-        if self._frozen_watch is not None:
-            self._frozen_watch.check(commit.frozen)
-
-        def make_record(before: CommitRecord | None) -> CommitRecord:
-            added = store.objects.add_all(commit.images)
-            receipt.bytes_written = sum(one.bytes_written for one in added.values())
-            receipt.bytes_shared = sum(
-                one.stored.size_bytes for one in added.values() if not one.bytes_written
-            )
-            return next_record(before, commit, added)
-
-        needed_bytes = sum(image.size_bytes for image in commit.images.values())
-        with disk_errors(self.path, needed_bytes=needed_bytes):
-            receipt.commit = store.commit(make_record).number
-        receipt.write_ms = (time.perf_counter() - commit.started) * 1000
-        receipt.durable = True
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Turn what a save raises into one error; what it proposed as best is taken back."""
-        try:
-            with disk_errors(self.path):
-                yield
-        except BaseException:
-            self._watched_epoch = None
-            if self._store is not None:
-                record = self._store.record
-                self.best.restore(record.best if record else None)
-            raise
+            for name, stored in modules.items()
+        }
+        apply_weights((self._pool[name], *match) for name, match in matched.items())
+        return {name: report for name, (_, report) in matched.items()}

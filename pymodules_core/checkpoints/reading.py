@@ -25,7 +25,12 @@ from pymodules_core.errors import (
     closest_match,
     list_words,
 )
-from pymodules_core.names import check_pool_name, pool_names_in, pool_sort_key
+from pymodules_core.names import (
+    CHECKPOINT_SUFFIX,
+    check_pool_name,
+    pool_names_in,
+    pool_sort_key,
+)
 
 if TYPE_CHECKING:
     from collections import OrderedDict
@@ -100,6 +105,41 @@ class PoolReader:
             "changes faster than it can be read", file=self._layout.path, fix="try again"
         )
 
+    def read_from(
+        self, record: CommitRecord, pool_name: str, names: Iterable[str]
+    ) -> dict[str, StoredModule]:
+        """Read modules of a pool as one commit has them.
+
+        Raises:
+            CheckpointNotFoundError: The commit has no such pool or module.
+            CheckpointFileError: An object is damaged.
+            FileNotFoundError: An object is gone, since two newer commits have replaced this one.
+        """
+        names = list(names)
+        pool = record.pools.get(pool_name)
+        self._check_modules(pool_name, names, pool.modules if pool else ())
+        if pool is None:
+            return {}
+        return {
+            name: StoredModule(
+                state=self._read_object(pool.modules[name], record.objects),
+                file=self._layout.view(pool_name) / f"{name}{CHECKPOINT_SUFFIX}",
+                digest=pool.modules[name],
+                epoch=pool.epoch,
+            )
+            for name in names
+        }
+
+    def read_state_of(self, record: CommitRecord) -> "OrderedDict[str, Any] | None":
+        """Read the training state of a commit into memory of its own; None where it has none.
+
+        Raises:
+            CheckpointFileError: It is damaged.
+        """
+        if record.state is None:
+            return None
+        return self._read_object(record.state, record.objects, is_mapped=False)
+
     def _read_newest(
         self, records: list[CommitRecord], pool_name: str, wanted: list[str] | None
     ) -> dict[str, StoredModule]:
@@ -109,17 +149,8 @@ class PoolReader:
             if pool is None:
                 continue
             names = sorted(pool.modules) if wanted is None else wanted
-            self._check_modules(pool_name, names, pool.modules)
             try:
-                found = {
-                    name: StoredModule(
-                        state=self._read_object(pool.modules[name], record.objects),
-                        file=self._layout.view(pool_name) / f"{name}.pt",
-                        digest=pool.modules[name],
-                        epoch=pool.epoch,
-                    )
-                    for name in names
-                }
+                found = self.read_from(record, pool_name, names)
             except CheckpointFileError as error:
                 fault = fault or error
                 continue
@@ -137,7 +168,7 @@ class PoolReader:
         )
 
     def _read_object(
-        self, digest: str, objects: Mapping[str, StoredObject]
+        self, digest: str, objects: Mapping[str, StoredObject], *, is_mapped: bool = True
     ) -> "OrderedDict[str, Any]":
         path, stored = self._layout.object(digest), objects[digest]
         try:
@@ -153,7 +184,7 @@ class PoolReader:
                 found=digest,
                 fix="pymodules ckpt verify tells which pools it is in",
             )
-        return _map_own_file(path)
+        return _read_own_file(path, is_mapped=is_mapped)
 
     def _read_plain(self, pool_name: str, wanted: list[str] | None) -> dict[str, StoredModule]:
         check_pool_name(pool_name, existing=self.pools())
@@ -179,20 +210,20 @@ class PoolReader:
 
 def digest_of_file(path: Path) -> str:
     """Give the digest of what an object holds, whose every byte was just seen to be ours."""
-    return Content(_map_own_file(path)).digest_now()
+    return Content(_read_own_file(path, is_mapped=True)).digest_now()
 
 
-def _map_own_file(path: Path) -> "OrderedDict[str, Any]":
-    """Read a file that is known to be ours, without a copy of it into fresh memory.
+def _read_own_file(path: Path, *, is_mapped: bool) -> "OrderedDict[str, Any]":
+    """Read a file that is known to be ours; mapped, there is no copy of it into fresh memory.
 
     Raises:
         FileNotFoundError: It is gone meanwhile.
     """
     try:
         state: OrderedDict[str, Any] = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=True
+            path, map_location="cpu", weights_only=True, mmap=is_mapped
         )
-    except RuntimeError as error:  # what torch makes of a file that is not there
+    except (RuntimeError, FileNotFoundError) as error:  # what torch makes of one that is gone
         if path.exists():
             raise
         raise FileNotFoundError(str(path)) from error

@@ -75,28 +75,46 @@ def live_state_dict(module: nn.Module, *, name: str) -> "OrderedDict[str, Any]":
         CheckpointError: A value is neither a dense tensor nor a primitive.
     """
     refuse_lazy(module, name=name)
-    state: OrderedDict[str, Any] = OrderedDict()
-    unwrap(module).state_dict(destination=state)
-    for key, given in state.items():
-        value = state[key] = given.detach() if isinstance(given, torch.Tensor) else given
+    given = unwrap(module).state_dict()
+    state: OrderedDict[str, Any] = OrderedDict(
+        (key, value.detach() if isinstance(value, torch.Tensor) else value)
+        for key, value in given.items()
+    )
+    if hasattr(given, "_metadata"):
+        state._metadata = given._metadata  # type: ignore[attr-defined]  # torch's own attribute
+    refuse_unsaveable(state, owner=f"module {name!r}")
+    return state
+
+
+def refuse_unsaveable(state: Mapping[str, Any], *, owner: str) -> None:
+    """Refuse what ``torch.load(weights_only=True)`` would not give back as it is.
+
+    Args:
+        state: Keys to values.
+        owner: Whose they are, for messages.
+
+    Raises:
+        CheckpointError: A value is neither a dense tensor nor a nested primitive.
+    """
+    for key, value in state.items():
         if not is_plain(value):
             raise CheckpointError(
-                f"module {name!r}: {key} is {type(value).__name__}, and a checkpoint holds tensors "
+                f"{owner}: {key} is {type(value).__name__}, and a checkpoint holds tensors "
                 "and primitives only",
                 key=key,
                 found=type(value).__name__,
-                fix="return tensors, numbers, texts, lists or dicts from get_extra_state",
+                fix="give tensors, numbers, texts, lists or dicts; a module does so from "
+                "get_extra_state",
             )
         for tensor in tensors_in(value):
             if tensor.layout is not torch.strided or tensor.is_quantized:
                 kind = "quantized" if tensor.is_quantized else str(tensor.layout)
                 raise CheckpointError(
-                    f"module {name!r}: {key} is a {kind} tensor, and a checkpoint holds dense ones",
+                    f"{owner}: {key} is a {kind} tensor, and a checkpoint holds dense ones",
                     key=key,
                     found=kind,
                     fix="keep its parts: indices and values, or int_repr and scale",
                 )
-    return state
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ import torch
 
 from pymodules_core.checkpoints import LoadReport
 from pymodules_core.checkpoints.files import write_file
+from pymodules_core.checkpoints.provenance import git_commit
 from pymodules_core.discovery import PluginState
 from pymodules_core.errors import display_path
 from pymodules_core.experiment import Experiment
@@ -143,21 +143,6 @@ def _report_facts(report: LoadReport) -> dict[str, Any]:
         "mismatched": list(report.mismatched),
         "coverage": report.coverage,
     }
-
-
-def git_commit(folder: Path) -> str | None:
-    """Give the commit of the repository around ``folder``, or None where there is none."""
-    try:
-        result = subprocess.run(  # noqa: S603  a fixed command
-            ["git", "-C", str(folder), "rev-parse", "HEAD"],  # noqa: S607  the user's own git
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None if result.returncode == 0 else None
 
 
 def _timestamp() -> str:

@@ -43,6 +43,18 @@ def test_start_saves_frozen_modules_apart_from_the_others(tmp_path):
     assert receipt.durable
 
 
+def test_a_file_holds_what_torch_save_writes_of_the_module(tmp_path):
+    pool = make_pool()
+    CheckpointManager(tmp_path, pool).start()
+
+    for name, file in {"net": "last/net.pt", "cold": "frzn/cold.pt"}.items():
+        read = torch.load(tmp_path / file, weights_only=True)
+        state = pool[name].state_dict()
+        assert (type(read), list(read)) == (type(state), list(state))
+        assert read._metadata == state._metadata
+        assert all(torch.equal(read[key], state[key]) for key in state)
+
+
 def test_a_second_start_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     CheckpointManager("ckps", make_pool()).start()
@@ -52,7 +64,7 @@ def test_a_second_start_is_refused(tmp_path, monkeypatch):
 
     assert str(caught.value) == (
         "ckps holds a run already: frzn, init, last\n"
-        "  fix: choose another folder, or move this one aside"
+        "  fix: resume() goes on with it; else choose another folder, or move this one aside"
     )
 
 
@@ -139,7 +151,7 @@ def test_a_commit_that_has_no_place_is_refused(tmp_path, pools):
 
     assert str(caught.value) == (
         f"nothing can be committed to {tmp_path} before start()\n"
-        "  fix: call start() once; it writes frzn, init and last, and refuses another's run"
+        "  fix: call start() once, which writes frzn, init and last; or resume() to go on"
         if pools
         else 'commit() names no pool\n  fix: commit("last", epoch=epoch)'
     )

@@ -3,7 +3,6 @@
 import errno
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 
 import attrs
 import pytest
-import torch
 from store_cases import (
     RUNGS,
+    FaultyDisk,
     check_shown,
+    check_whole,
     commit,
     copy_store,
     images,
@@ -25,47 +25,8 @@ from store_cases import (
 from pymodules_core.checkpoints.image import FileImage
 from pymodules_core.checkpoints.reading import PoolReader
 from pymodules_core.checkpoints.store.layout import Layout
-from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.names import BEST, FRZN, INIT, LAST
-
-
-class FaultyDisk:
-    """Counts every change to the file system, and acts on one of them.
-
-    Args:
-        disk: Makes the changes.
-        number: Which one.
-        act: What to do there; False leaves the change out.
-        after: Act once the change is made, not before.
-    """
-
-    def __init__(
-        self, disk: Any, number: int = -1, act: Any = None, *, after: bool = False
-    ) -> None:
-        self.operations: list[str] = []
-        self._lock = threading.Lock()
-        self._disk = disk
-        self._number = number
-        self._act = act
-        self._after = after
-
-    def __getattr__(self, name: str) -> Any:
-        operation = getattr(self._disk, name)
-
-        def run(*args: Any, **more: Any) -> Any:
-            with self._lock:  # large files are written by several threads
-                is_chosen = len(self.operations) == self._number
-                self.operations.append(name)
-            if is_chosen and not self._after and self._act() is False:
-                return None
-            try:
-                return operation(*args, **more)
-            finally:
-                if is_chosen and self._after:
-                    self._act()
-
-        return run
 
 
 def kill() -> None:
@@ -118,45 +79,6 @@ def case(request, tmp_path_factory) -> Iterator[Case]:
         operations = disks[0].operations
         assert {"create", "write", "sync", "sync_path", "rename", "unlink"} <= {*operations}
         yield Case(folder, rung, third, operations)
-
-
-def check_whole(folder: Path, rung: str) -> int:
-    """Check what a reader sees, then what a writer makes of it; give the number of the commit."""
-    reader = PoolReader(folder)
-    seen = {name: reader.read(name)["net"].digest for name in (LAST, BEST)}
-    assert seen[LAST] == seen[BEST]
-
-    layout = Layout(folder)
-    store = open_store(folder, rung)
-    record = store.record
-    store.close()
-
-    assert record is not None
-    epoch = record.epoch
-    assert (record.number, set(record.pools)) == (
-        epoch + 1,
-        {FRZN, INIT, LAST, BEST, f"epoch_{epoch}"},
-    )
-    assert seen[LAST] == record.pools[LAST].modules["net"]
-    shown = {f"{path.parent.name}/{path.name}": path for path in folder.glob("*/*.pt")}
-    assert set(shown) == {
-        f"{pool_name}/{name}.pt"
-        for pool_name, pool in record.pools.items()
-        for name in pool.modules
-    }
-    for pool_name, pool in record.pools.items():
-        for name, digest in pool.modules.items():
-            seal = record.objects[digest].seal
-            assert seal_of_file(layout.object(digest)) == seal
-            assert seal_of_file(shown[f"{pool_name}/{name}.pt"]) == seal
-            torch.load(shown[f"{pool_name}/{name}.pt"], weights_only=True)
-    assert not list(layout.stage.iterdir())
-    assert not layout.quarantine.exists()
-
-    disks = list[FaultyDisk]()
-    open_store(folder, rung, lambda disk: disks.append(FaultyDisk(disk)) or disks[0]).close()
-    assert disks[0].operations == []
-    return record.number
 
 
 def die_at(folder: Path, case: Case, number: int, *, after: bool, then: Any) -> bool:
