@@ -25,6 +25,8 @@ test-long: $(VENV)/.installed
 bench: $(VENV)/.installed-bench
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/step_overhead.py
+	$(BIN)/python -W ignore tests/benchmarks/checkpoint_cost.py
+	$(BIN)/python tests/benchmarks/checkpoint_load.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -1,11 +1,17 @@
 """Memory that images are laid out in, and copies into it from devices."""
 
+import logging
 import mmap
 import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+logger = logging.getLogger("pymodules_core")
+
+# For all devices, not only today's.
+_PORTABLE = 1
 
 
 class Pages:
@@ -44,12 +50,15 @@ class Pages:
         """Let CUDA devices copy into the pages by themselves; does nothing where they can."""
         if self._is_pinned:
             return
+        self._is_pinned = True
         address = torch.frombuffer(self.memory, dtype=torch.uint8).data_ptr()
         runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]  # torch's
-        torch.cuda.check_error(int(runtime.cudaHostRegister(address, len(self.memory), 0)))
+        code = int(runtime.cudaHostRegister(address, len(self.memory), _PORTABLE))
+        if code != 0:
+            logger.warning("staging memory cannot be pinned (CUDA error %d): saving waits", code)
+            return
         # Before the memory is given back, which the finalizer's reference to it delays.
         weakref.finalize(self, _unpin, address, self.memory)
-        self._is_pinned = True
 
 
 def start_copies(

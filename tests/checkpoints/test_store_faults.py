@@ -144,6 +144,8 @@ def test_a_disk_error_at_any_step_is_raised_and_the_next_commit_works(case, tmp_
         except OSError as error:
             codes.append(error.errno)
         raised += len(codes)
+        # A full disk needs what the stage took.
+        assert not list(Layout(folder).stage.iterdir())
 
         # Only a way to link or swap that the disk refuses has another to fall back to.
         assert codes == [code] or operation in {"clone", "link", "exchange"}

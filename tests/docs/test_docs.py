@@ -68,9 +68,9 @@ def test_every_link_leads_somewhere(page):
 
 def test_the_own_loop_runs_as_it_stands(tmp_path):
     write_experiment(tmp_path / "data", "mine")
-    loop, trainer, *rest = blocks(REPOSITORY / "docs" / "own_loop.md", "python")
+    loop, resuming, trainer, *rest = blocks(REPOSITORY / "docs" / "own_loop.md", "python")
     script = tmp_path / "loop.py"
-    script.write_text(loop + trainer)
+    script.write_text(loop + resuming + trainer)
 
     result = subprocess.run(
         [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Literal
 
 import attrs
@@ -90,10 +91,24 @@ class Store:
 
         Raises:
             OSError: The disk refuses; the commit before stands, or this one where only its views
-                are not up to date, and the next call makes all agree again.
+                were not up to date.
         """
         self.settle()
         self._is_clean = False
+        try:
+            record = self._commit(make_record, keep_before=keep_before)
+        except OSError:
+            # What is in the stage takes the room that a full disk lacks. Where this fails too, the
+            # next call tries again.
+            with suppress(OSError):
+                self.settle()
+            raise
+        self._is_clean = True
+        return record
+
+    def _commit(
+        self, make_record: Callable[[CommitRecord | None], CommitRecord], *, keep_before: bool
+    ) -> CommitRecord:
         before = self.record
         record = make_record(before)
         # Made before the record, so that a disk that is full says so while nothing has changed.
@@ -116,7 +131,6 @@ class Store:
                 self.views.hide(pool_name)
         self.views.finish()
         self._forget_old(record, before if keep_before else None)
-        self._is_clean = True
         return record
 
     def _publish(self, record: CommitRecord) -> None:
