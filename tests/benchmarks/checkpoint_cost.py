@@ -65,7 +65,7 @@ def compare(work: Workload, folder: Path, rounds: int, epochs: int, only: str) -
     """Run all peers in rounds and print the table."""
     found: dict[str, list[Measurement]] = defaultdict(list)
     written: list[float] = []
-    durable: dict[str, bool] = {}
+    durable: dict[str, str] = {}
     for _ in range(rounds):
         for make in PEERS:
             peer = make()
@@ -80,7 +80,7 @@ def compare(work: Workload, folder: Path, rounds: int, epochs: int, only: str) -
                     disk_bytes=disk_bytes(folder),
                 )
             )
-            durable[peer.name] = peer.is_durable
+            durable[peer.name] = peer.durable
             if type(peer) is Pymodules:
                 written.append(sum(r.bytes_written for r in peer.receipts) / epochs)
     floor = median(one.in_calls_ms for one in found[Floor.name]) if Floor.name in found else 1.0
@@ -104,7 +104,7 @@ def compare(work: Workload, folder: Path, rounds: int, epochs: int, only: str) -
                 f"{min(one.over_none_ms for one in many):,.0f}",
                 f"{max(one.over_none_ms for one in many):,.0f}",
                 f"{many[0].disk_bytes / MB:,.0f}",
-                "yes" if durable[name] else "no",
+                durable[name],
             ]
             for name, many in found.items()
         ],

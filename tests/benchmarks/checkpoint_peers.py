@@ -105,11 +105,11 @@ class Peer(Protocol):
 
     Attributes:
         name: For the table.
-        is_durable: Whether what it calls saved survives a loss of power.
+        durable: Whether what it calls saved survives a loss of power.
     """
 
     name: str
-    is_durable: bool
+    durable: str
 
     def train(self, work: Workload, epochs: int, folder: Path, clock: Clock) -> None:
         """Train, save below ``folder``, and return when all is saved."""
@@ -144,13 +144,13 @@ class Loop:
 class Nothing(Loop):
     """No checkpoints."""
 
-    name, is_durable = "no checkpoints", False
+    name, durable = "no checkpoints", "no"
 
 
 class Floor(Loop):
     """One copy an epoch into memory, and nothing on disk."""
 
-    name, is_durable = "one copy into reused buffers", False
+    name, durable = "one copy into reused buffers", "no"
 
     def open(self, work: Workload, folder: Path) -> None:  # noqa: ARG002  as every peer
         """Make the buffers."""
@@ -165,7 +165,7 @@ class Floor(Loop):
 class Pymodules(Loop):
     """This package."""
 
-    name, is_durable = "pymodules", True
+    name, durable = "pymodules", "yes"
 
     def __init__(self, *, asynchronous: bool = True) -> None:
         self._asynchronous = asynchronous
@@ -194,7 +194,7 @@ class Pymodules(Loop):
 class Plain(Loop):
     """``torch.save`` into a temporary folder, then a copy to each pool."""
 
-    name, is_durable = "torch.save, then copies", False
+    name, durable = "torch.save, then copies", "no"
 
     def open(self, work: Workload, folder: Path) -> None:
         """Remember where."""
@@ -213,7 +213,7 @@ class Plain(Loop):
 class Synced(Loop):
     """``torch.save``, fsync and rename, for each file of each pool."""
 
-    name, is_durable = "torch.save, fsync, rename", True
+    name, durable = "torch.save, fsync, rename", "yes"
 
     def open(self, work: Workload, folder: Path) -> None:
         """Remember where."""
@@ -241,7 +241,7 @@ class Distributed(Loop):
     ``best`` is the number of an epoch, and costs nothing.
     """
 
-    name, is_durable = "DCP async_save", True
+    name, durable = "DCP async_save", "files, not names"
 
     def open(self, work: Workload, folder: Path) -> None:
         """Make the stager; the first save fills its memory, as ``start`` does here."""
@@ -287,7 +287,7 @@ class Distributed(Loop):
 class Lightning:
     """Lightning's ``ModelCheckpoint``: one for ``best`` and ``last``, one for every epoch."""
 
-    name, is_durable = "Lightning ModelCheckpoint", False
+    name, durable = "Lightning ModelCheckpoint", "no"
 
     def train(self, work: Workload, epochs: int, folder: Path, clock: Clock) -> None:
         """Train and save in a ``Trainer``."""
