@@ -1,10 +1,11 @@
 """Initial weights: what ``load_weights_from_ckp`` and ``load_weights_from_exp`` ask for."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -75,7 +76,7 @@ def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
                 skip_mismatched=source.skip_mismatched,
             )
         matched.append((entry.module, state, report))
-        origins[name] = _origin(source, stored)
+        origins[name] = _origin(source, stored, state)
     try:
         apply_weights(matched)
     except CheckpointError as error:
@@ -89,8 +90,11 @@ def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
     return [report for _, _, report in matched]
 
 
-def _origin(source: WeightsFromCkp | WeightsFromExp, stored: StoredModule) -> WeightsOrigin:
-    digest = stored.digest or Content(stored.state).digest_now()
+def _origin(
+    source: WeightsFromCkp | WeightsFromExp, stored: StoredModule, taken: Mapping[str, Any]
+) -> WeightsOrigin:
+    # Of a foreign file, what was taken of it: the rest may be anything.
+    digest = stored.digest or Content(taken).digest_now()
     if isinstance(source, WeightsFromCkp):
         return WeightsOrigin(digest=digest, ckp_name=source.ckp_name)
     return WeightsOrigin(

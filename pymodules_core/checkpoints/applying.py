@@ -11,8 +11,9 @@ import attrs
 import torch
 from torch import nn
 
-from pymodules_core.checkpoints.loading import LoadReport
+from pymodules_core.checkpoints.loading import LoadReport, match_weights
 from pymodules_core.checkpoints.plain_copies import find_plain_copies
+from pymodules_core.checkpoints.reading import StoredModule
 from pymodules_core.checkpoints.state_dicts import show_key, unwrap
 from pymodules_core.errors import CheckpointError, WeightMismatchError, display_path
 
@@ -74,6 +75,41 @@ def apply_weights(loads: Iterable[Matched]) -> None:
                 doubt,
                 display_path(report.source),
             )
+
+
+def load_modules(
+    live: Mapping[str, nn.Module],
+    stored: Mapping[str, StoredModule],
+    *,
+    strict: bool,
+    is_exact: bool = False,
+) -> dict[str, LoadReport]:
+    """Copy what was read of a pool of one's own into live modules, all or none.
+
+    Args:
+        live: Name to module.
+        stored: Name to what was read.
+        strict: As for ``match_weights``.
+        is_exact: As for ``match_weights``.
+
+    Raises:
+        WeightMismatchError: A module's keys or shapes differ.
+        CheckpointError: A module's own load hook raises.
+    """
+    matched = {
+        name: match_weights(
+            one.state,
+            live[name],
+            module_name=name,
+            source=one.file,
+            strict=strict,
+            is_foreign=False,
+            is_exact=is_exact,
+        )
+        for name, one in stored.items()
+    }
+    apply_weights((live[name], *match) for name, match in matched.items())
+    return {name: report for name, (_, report) in matched.items()}
 
 
 def _refuse_torn_ties(loads: Iterable[Matched]) -> None:
@@ -146,6 +182,8 @@ class _Snapshot:
                 module.set_extra_state(extra_state)
         with torch.no_grad():
             for owner, name, tensor, values in self.tensors:
-                tensor.copy_(values)
+                # Where elements share memory torch refuses, and nothing can have been copied in.
+                with contextlib.suppress(RuntimeError):
+                    tensor.copy_(values)
                 # A hook may have put another tensor in its place.
                 setattr(owner, name, tensor)

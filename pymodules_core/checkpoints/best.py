@@ -57,22 +57,23 @@ class BestTracker:
         self.value, self.epoch = self.read(metrics), epoch
 
     def stored(self) -> StoredBest | None:
-        """Give it as a record keeps it: a value that is not finite is None."""
+        """Give it as a record keeps it."""
         if self.value is None:
             return None
-        value = self.value if math.isfinite(self.value) else None
-        return StoredBest(metric=self.monitor, mode=self.mode, value=value, epoch=self.epoch or 0)
+        return StoredBest(
+            metric=self.monitor, mode=self.mode, value=self.value, epoch=self.epoch or 0
+        )
 
     def restore(self, stored: StoredBest | None) -> None:
-        """Go back to what a record keeps."""
+        """Go back to what a record keeps; to nothing where another metric decided."""
         self.value = self.epoch = None
-        if stored is not None:
-            self.value = math.nan if stored.value is None else stored.value
-            self.epoch = stored.epoch
+        if stored is not None and self._is_of(stored):
+            self.value, self.epoch = stored.value, stored.epoch
 
     def resume(self, stored: StoredBest | None) -> None:
         """Go on from what a record keeps; where another metric decided, begin anew and say so."""
-        if stored is not None and (stored.metric, stored.mode) != (self.monitor, self.mode):
+        self.restore(stored)
+        if stored is not None and not self._is_of(stored):
             logger.warning(
                 "best was decided by %s (%s); now %s (%s) decides, and its first value is best",
                 stored.metric,
@@ -80,8 +81,9 @@ class BestTracker:
                 self.monitor,
                 self.mode,
             )
-            return
-        self.restore(stored)
+
+    def _is_of(self, stored: StoredBest) -> bool:
+        return (stored.metric, stored.mode) == (self.monitor, self.mode)
 
     def read(self, metrics: Mapping[str, float]) -> float:
         """Give the monitored value.

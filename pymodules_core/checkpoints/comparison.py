@@ -67,6 +67,9 @@ class _Sums:
 
     def add(self, first: torch.Tensor, second: torch.Tensor) -> None:
         a, b = as_numbers(first), as_numbers(second)
+        # Masks hold infinities: where they stay what they are, nothing changed.
+        is_same = (a == b) & ~a.isfinite()
+        a, b = a.masked_fill(is_same, 0.0), b.masked_fill(is_same, 0.0)
         change = b - a
         self.change += float(change.square().sum())
         self.first += float(a.square().sum())

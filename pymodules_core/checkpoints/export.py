@@ -80,6 +80,13 @@ def _encode(state: Mapping[str, Any], path: Path, format_: ExportFormat) -> byte
         logger.warning(
             "%s: left out what safetensors cannot hold: %s", path.name, list_words(left_out)
         )
+    if wide := [key for key, value in tensors.items() if value.dtype == torch.complex128]:
+        raise CheckpointError(
+            f"safetensors cannot hold complex128: {list_words(wide)}",
+            file=path,
+            key=wide[0],
+            fix="--format pt",
+        )
     # It refuses tensors that share memory: ties become copies.
     plain = {key: value.clone().contiguous() for key, value in tensors.items()}
     return safetensors.torch.save(plain, metadata={"format": "pt"})

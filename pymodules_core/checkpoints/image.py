@@ -7,6 +7,7 @@ digests, and one write. Its pages are reused from save to save: fresh ones cost 
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, Any, cast
 
 import attrs
@@ -49,6 +50,12 @@ class FileImage:
 
     def __init__(self, state: Mapping[str, Any], *, pages: Pages | None = None) -> None:
         content = Content(state)
+        with _plain_torch():
+            self._lay_out(state, content, pages)
+        self.fill(content)
+        self.is_likely_stored = True
+
+    def _lay_out(self, state: Mapping[str, Any], content: Content, pages: Pages | None) -> None:
         self._outline, self._order = content.outline, content.order
         frame = _Frame()
         with skip_data():
@@ -69,8 +76,6 @@ class FileImage:
         self._fingerprints: dict[int, bytes] = {}
         self._landing: list[torch.cuda.Event] = []
         self.sealed: Sealed | None = None
-        self.fill(content)
-        self.is_likely_stored = True
 
     def fits(self, content: Content) -> bool:
         """Tell whether ``content`` differs from the image in the values of its tensors alone."""
@@ -101,7 +106,7 @@ class FileImage:
         pairs = list(zip(self._targets, content.tensors, strict=True))
         on_cuda = [pair for pair in pairs if pair[1].is_cuda]
         others = [pair for pair in pairs if not pair[1].is_cuda]
-        with torch.no_grad():
+        with _plain_torch():
             if on_cuda:
                 self.memory.pin()
                 self._landing = start_copies(*zip(*on_cuda, strict=True))
@@ -152,6 +157,13 @@ class Place:
         return self.image.holds(self.start, self.piece)
 
 
+@contextmanager
+def _plain_torch() -> Iterator[None]:
+    """Leave inference mode, gradients and a default device, whatever the caller is in."""
+    with torch.inference_mode(mode=False), torch.no_grad(), torch.device("cpu"):
+        yield
+
+
 class _Frame:
     """A file to write to that keeps what is written and only counts what is skipped."""
 
@@ -188,6 +200,8 @@ def _hollow(value: Any, made: dict[object, torch.Tensor]) -> Any:
         if hasattr(value, "_metadata"):
             result._metadata = value._metadata
         return result
+    if isinstance(value, torch.Size):
+        return value
     if isinstance(value, list | tuple):
         return type(value)(_hollow(item, made) for item in value)
     return value

@@ -1,7 +1,7 @@
 """How a file's weights fit a module: everything is compared before anything is copied."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ def match_weights(
     rename: Mapping[str, str] | None = None,
     skip_mismatched: bool = False,
     is_foreign: bool = True,
+    is_exact: bool = False,
 ) -> "tuple[OrderedDict[str, Any], LoadReport]":
     """Compare a file's weights with a module, touching nothing.
 
@@ -85,6 +86,7 @@ def match_weights(
         rename: Old prefix to new prefix for keys of the file; the longest match counts.
         skip_mismatched: Keys whose shape differs stay as they are.
         is_foreign: Settings asked for the file, so that the fix names their keys.
+        is_exact: A run goes on: it gets the values that it had, whatever they are.
 
     Returns:
         The part of ``state`` to copy, under the module's keys, and the report.
@@ -114,7 +116,9 @@ def match_weights(
             faults.append(f"{key}: {fault}")
         elif _shape(value) == _shape(own[key]):
             fitting[key] = value
-            if doubt := value_doubt(value, own[key], is_parameter=key in parameters):
+            if not is_exact and (
+                doubt := value_doubt(value, own[key], is_parameter=key in parameters)
+            ):
                 doubtful[key] = doubt
         else:
             mismatched[key] = (_shape(value), _shape(own[key]))
@@ -149,7 +153,10 @@ def match_weights(
             ),
         )
     if hasattr(state, "_metadata"):
-        fitting._metadata = state._metadata  # type: ignore[attr-defined]  # torch's own attribute
+        modules = {name for name, _ in inner.named_modules()}
+        fitting._metadata = _renamed_metadata(  # type: ignore[attr-defined]  # torch's own
+            state._metadata, rename or {}, modules if is_foreign else None
+        )
     return fitting, report
 
 
@@ -202,6 +209,32 @@ def _without_wrappers(
         elif new_key != key:
             renamed[before.get(key, key)] = new_key
         result[new_key] = value
+    return result
+
+
+def _renamed_metadata(
+    metadata: Mapping[str, Any], rename: Mapping[str, str], modules: Collection[str] | None
+) -> dict[str, Any]:
+    """Give metadata, which says the version of each module, under the module's own paths.
+
+    Args:
+        metadata: As the file has it, by the paths of modules there.
+        rename: As for keys.
+        modules: Paths of the module's own parts, which wrappers are taken off for; None for a file
+            of our own.
+    """
+    by_length = sorted(rename, key=len, reverse=True)
+    result: dict[str, Any] = {}
+    # The longest last: what is inside a wrapper says more than the wrapper.
+    for path in sorted(metadata, key=len):
+        dotted = f"{path}." if path else ""
+        prefix = next((p for p in by_length if dotted.startswith(p)), None)
+        if prefix is not None:
+            dotted = rename[prefix] + dotted.removeprefix(prefix)
+        new_path = dotted.removesuffix(".")
+        if modules is not None:
+            new_path = key_without_wrappers(new_path, modules)
+        result[new_path] = metadata[path]
     return result
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from pymodules_core.checkpoints.applying import apply_weights
+from pymodules_core.checkpoints.applying import load_modules
+from pymodules_core.checkpoints.arguments import as_numbers, check_arguments
 from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.checkpoints.disk_errors import disk_errors
-from pymodules_core.checkpoints.loading import LoadReport, match_weights
-from pymodules_core.checkpoints.reading import PoolReader, StoredModule
+from pymodules_core.checkpoints.loading import LoadReport
+from pymodules_core.checkpoints.reading import PoolReader
 from pymodules_core.checkpoints.receipt import Receipt
 from pymodules_core.checkpoints.resuming import Moment, Resumed, read_moment, resumed
 from pymodules_core.checkpoints.saver import Saver
@@ -72,6 +73,7 @@ class CheckpointManager:
         link: Literal["auto", "copy"] = "auto",
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
+        check_arguments(mode=mode, min_delta=min_delta, keep_epochs=keep_epochs, link=link)
         self.path = Path(path).absolute()
         self.best = BestTracker(monitor, mode, min_delta)
         self._pool = pool
@@ -112,13 +114,8 @@ class CheckpointManager:
             CheckpointError: Weights that settings ask for are not loaded, or a module cannot be
                 saved.
         """
-        there = self.pools()
-        if there:
-            raise ExistingRunError(
-                f"{display_path(self.path)} holds a run already: {list_words(there)}",
-                found=there,
-                fix="resume() goes on with it; else choose another folder, or move this one aside",
-            )
+        if there := self.pools():
+            raise self._existing_run(there)
         if self._pool.pending_weights:
             raise CheckpointError(
                 "initial weights are not loaded yet for: "
@@ -131,12 +128,20 @@ class CheckpointManager:
             live_state_dict(self._pool[name], name=name)
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        self._saver.store = self._saver.open_store()
+        store = self._saver.open_store()
+        if store.record is not None:  # another writer was faster
+            store.close()
+            raise self._existing_run(list(store.record.pools))
+        self._saver.store = store
         receipt = Receipt(pools=(FRZN, INIT, LAST), epoch=0, step=0, best_moved=False)
-        self._saver.save(receipt, {})
-        # A folder that cannot be written to is told before the first step.
-        self.wait()
-        self._saver.watch_frozen()
+        try:
+            self._saver.save(receipt, {})
+            # A folder that cannot be written to is told before the first step.
+            self.wait()
+            self._saver.watch_frozen()
+        except BaseException:
+            self._saver.drop_store()
+            raise
         return receipt
 
     def resume(self) -> Resumed:
@@ -163,7 +168,7 @@ class CheckpointManager:
                 store.close()
                 store = self._saver.open_store(is_thorough=True)
                 moment = self._read_moment(store)
-            reports = self._apply(moment.modules, strict=True)
+            reports = load_modules(self._pool, moment.modules, strict=True, is_exact=True)
         except BaseException:
             store.close()
             raise
@@ -189,13 +194,14 @@ class CheckpointManager:
             epoch: The epoch, 0 before training.
             step: Train steps so far.
             metrics: Name to value; must hold the monitored one where ``best`` is proposed.
-            state: The training state that belongs to these weights: tensors and primitives.
+            state: The training state that belongs to these weights, where ``last`` is named:
+                tensors and primitives.
 
         Raises:
             InvalidNameError: No such pool.
-            CheckpointError: No pool, ``frzn`` or ``init`` is named, the monitored metric is
-                missing, ``start`` was not called, a module cannot be saved, or an earlier commit
-                could not be written.
+            CheckpointError: No pool, ``frzn`` or ``init`` is named, there is a state without
+                ``last``, a metric is no number, the monitored one is missing, ``start`` was not
+                called, a module cannot be saved, or an earlier commit could not be written.
             FrozenModuleError: A frozen module has changed; looked at once an epoch, and told like
                 what an earlier commit raised.
         """
@@ -207,7 +213,13 @@ class CheckpointManager:
                 raise CheckpointError(
                     f"pool {name!r} is written by start() only", found=name, fix="commit 'last'"
                 )
-        metrics = metrics or {}
+        if state is not None and LAST not in pools:
+            raise CheckpointError(
+                "a training state belongs to the weights of 'last', and commit() does not name it",
+                found=list(pools),
+                fix='commit("last", ..., state=state)',
+            )
+        metrics = as_numbers(metrics or {})
         best_moved = BEST in pools and self.best.is_better(metrics)
         wanted = {name for name in pools if name != BEST or best_moved}
         receipt = Receipt(
@@ -239,7 +251,7 @@ class CheckpointManager:
         """
         self.wait()
         names = list(modules) if modules is not None else self._saver.members(pool_name)
-        return self._apply(self._reader.read(pool_name, names), strict=strict)
+        return load_modules(self._pool, self._reader.read(pool_name, names), strict=strict)
 
     def pools(self) -> list[str]:
         """Give the pools that are committed, in the order of a run."""
@@ -277,17 +289,9 @@ class CheckpointManager:
             "holds no commit to go on from", file=self.path, fix="call start() for a new run"
         )
 
-    def _apply(self, modules: Mapping[str, StoredModule], *, strict: bool) -> dict[str, LoadReport]:
-        matched = {
-            name: match_weights(
-                stored.state,
-                self._pool[name],
-                module_name=name,
-                source=stored.file,
-                strict=strict,
-                is_foreign=False,
-            )
-            for name, stored in modules.items()
-        }
-        apply_weights((self._pool[name], *match) for name, match in matched.items())
-        return {name: report for name, (_, report) in matched.items()}
+    def _existing_run(self, there: list[str]) -> ExistingRunError:
+        return ExistingRunError(
+            f"{display_path(self.path)} holds a run already: {list_words(there)}",
+            found=there,
+            fix="resume() goes on with it; else choose another folder, or move this one aside",
+        )

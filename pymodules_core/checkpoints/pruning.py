@@ -105,7 +105,7 @@ def prune(path: Path, pools: Iterable[str]) -> None:
         return attrs.evolve(record, objects=kept)
 
     with disk_errors(path):
-        store = Store(Layout(path))
+        store = Store(Layout(path), link=None)
         try:
             # The commit before holds nothing else that this one lacks.
             store.commit(make_record, keep_before=False)

@@ -16,6 +16,7 @@ from pymodules_core.checkpoints.store.records import (
     CommitRecord,
     StoredObject,
     readable_records,
+    record_numbers,
 )
 from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.errors import (
@@ -72,10 +73,16 @@ class PoolReader:
         return sorted(names, key=pool_sort_key)
 
     def modules(self, pool_name: str) -> list[str]:
-        """Give the names of the modules in a pool, sorted."""
+        """Give the names of the modules in a pool, sorted; none where there is no such pool.
+
+        Raises:
+            InvalidNameError: No pool is called so.
+        """
         records = readable_records(self._layout)
         if records:
-            return sorted(records[0].pools[pool_name].modules)
+            check_pool_name(pool_name, existing=sorted(records[0].pools, key=pool_sort_key))
+            pool = records[0].pools.get(pool_name)
+            return sorted(pool.modules) if pool else []
         return sorted(checkpoint_files(self._layout.view(pool_name)))
 
     def read(self, pool_name: str, modules: Iterable[str] | None = None) -> dict[str, StoredModule]:
@@ -151,6 +158,16 @@ class PoolReader:
             names = sorted(pool.modules) if wanted is None else wanted
             try:
                 found = self.read_from(record, pool_name, names)
+            except FileNotFoundError as error:
+                # Replaced meanwhile: look again. Else it is lost.
+                if isinstance(error, CheckpointError) or self._is_replaced(records[0]):
+                    raise
+                fault = fault or CheckpointFileError(
+                    "is lost: a commit names it, and it is not there",
+                    file=Path(error.filename or str(error)),
+                    fix="pymodules ckpt repair takes it from the commit before, where that has it",
+                )
+                continue
             except CheckpointFileError as error:
                 fault = fault or error
                 continue
@@ -166,6 +183,9 @@ class PoolReader:
         raise fault or CheckpointNotFoundError(
             f"no commit has pool {pool_name!r}", file=self._layout.path, found=pool_name
         )
+
+    def _is_replaced(self, record: CommitRecord) -> bool:
+        return record_numbers(self._layout)[:1] != [record.number]
 
     def _read_object(
         self, digest: str, objects: Mapping[str, StoredObject], *, is_mapped: bool = True

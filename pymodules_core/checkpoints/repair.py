@@ -11,10 +11,15 @@ from pymodules_core.checkpoints.disk_errors import disk_errors
 from pymodules_core.checkpoints.files import checkpoint_files, read_state_dict
 from pymodules_core.checkpoints.image import FileImage
 from pymodules_core.checkpoints.store.layout import Layout
-from pymodules_core.checkpoints.store.records import CommitRecord, StoredPool, readable_records
+from pymodules_core.checkpoints.store.records import (
+    CommitRecord,
+    StoredBest,
+    StoredPool,
+    readable_records,
+)
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.errors import CheckpointError, CheckpointFileError
-from pymodules_core.names import parse_epoch_pool, pool_names_in
+from pymodules_core.names import BEST, parse_epoch_pool, pool_names_in
 
 logger = logging.getLogger("pymodules_core")
 
@@ -26,7 +31,7 @@ class Repair:
     Attributes:
         commit: Number of the newest commit; None where nothing whole was found.
         pools: How many pools it has.
-        lost: ``pool/module`` of what was not whole anywhere.
+        lost: ``pool/module``, or the training state: what was not whole anywhere.
     """
 
     commit: int | None
@@ -55,7 +60,7 @@ def repair(path: Path) -> Repair:
             fix="pymodules ckpt verify reads plain files",
         )
     with disk_errors(path):
-        store = Store(layout, is_thorough=True)
+        store = Store(layout, link=None, is_thorough=True, is_salvage=True)
         try:
             lost = _mend(store, layout) if store.record else _adopt(store, layout)
             record = store.record
@@ -80,7 +85,12 @@ def _mend(store: Store, layout: Layout) -> list[str]:
         pools[name] = attrs.evolve(
             pool, modules={m: digest for m, digest in pool.modules.items() if m not in gone}
         )
-    if pools != newest.pools:
+    has_state = newest.state is None or store.objects.is_whole(
+        newest.state, newest.objects[newest.state]
+    )
+    if not has_state:
+        lost.append("the training state")
+    if pools != newest.pools or not has_state:
         pools = {
             name: pool
             for name, pool in pools.items()
@@ -89,6 +99,8 @@ def _mend(store: Store, layout: Layout) -> list[str]:
         known = {d: stored for one in reversed(records) for d, stored in one.objects.items()}
         record = attrs.evolve(
             newest,
+            state=newest.state if has_state else None,
+            best=_best_of(pools.get(BEST), records),
             number=newest.number + 1,
             parent=newest.number,
             time=datetime.now(UTC),
@@ -99,6 +111,11 @@ def _mend(store: Store, layout: Layout) -> list[str]:
         # The commit before names what is lost.
         store.commit(lambda _: attrs.evolve(record, objects=objects), keep_before=False)
     return lost
+
+
+def _best_of(pool: StoredPool | None, records: Iterable[CommitRecord]) -> StoredBest | None:
+    """Give the best value that belongs to a pool: the next is best where it is lost."""
+    return next((one.best for one in records if pool and one.pools.get(BEST) == pool), None)
 
 
 def _whole_before(name: str, records: Iterable[CommitRecord], store: Store) -> StoredPool | None:
@@ -140,6 +157,9 @@ def _adopt(store: Store, layout: Layout) -> list[str]:
             pools[pool_name] = StoredPool(modules=modules, epoch=epoch, step=0, commit=1)
         elif not any(layout.view(pool_name).iterdir()):
             layout.view(pool_name).rmdir()
+    for digest in sorted(store.objects.digests() - set(objects)):
+        # What it was nothing tells: a training state, or weights of an older commit.
+        store.objects.quarantine(layout.object(digest))
     if pools:
         record = CommitRecord(
             number=1,

@@ -79,6 +79,12 @@ class Saver:
             store.objects.borrow(find_donors(self._pool))
         return store
 
+    def drop_store(self) -> None:
+        """Let other writers in; nothing can be saved any more."""
+        if self.store is not None and self._writer.is_idle:
+            self.store.close()
+            self.store = None
+
     def members(self, pool_name: str) -> list[str]:
         """Give the modules that belong to a checkpoint pool."""
         return [n for n in self._pool if self._pool.is_frozen(n) == (pool_name == FRZN)]
@@ -156,8 +162,7 @@ class Saver:
                 self._writer.close()
         finally:
             self._staging.close()
-            if self.store is not None:
-                self.store.close()
+            self.drop_store()
 
     def _write(self, store: Store, commit: Commit) -> None:
         if self._frozen_watch is not None:
@@ -174,13 +179,16 @@ class Saver:
     @contextmanager
     def _told(self) -> Iterator[None]:
         """Turn what a save raises into one error; what it proposed as best is taken back."""
+        before = self._best.stored()
         try:
             with disk_errors(self._path):
                 yield
         except BaseException:
             if self._frozen_watch is not None:
                 self._frozen_watch.look_again()
-            if self.store is not None:
+            if self.store is not None and self._writer.is_idle:
                 record = self.store.record
                 self._best.restore(record.best if record else None)
+            else:  # commits before this one are still on their way
+                self._best.restore(before)
             raise

@@ -13,7 +13,9 @@ from torch.nn.parameter import is_lazy
 
 from pymodules_core.errors import CheckpointError, UninitializedModuleError, list_words
 
-Primitive = str | bytes | int | float | bool | None
+_PRIMITIVES = {str, bytes, int, float, bool, type(None)}
+_MAPPINGS = {dict, OrderedDict}
+_SEQUENCES = {list, tuple, torch.Size}
 
 _DEEPEST = 100
 _LONGEST_SHOWN = 100
@@ -103,18 +105,30 @@ def refuse_unsaveable(state: Mapping[str, Any], *, owner: str) -> None:
                 "and primitives only",
                 key=key,
                 found=type(value).__name__,
-                fix="give tensors, numbers, texts, lists or dicts; a module does so from "
-                "get_extra_state",
+                fix="give tensors, Python's own numbers, texts, lists or dicts (float(x) of a "
+                "numpy number); a module does so from get_extra_state",
             )
         for tensor in tensors_in(value):
-            if tensor.layout is not torch.strided or tensor.is_quantized:
-                kind = "quantized" if tensor.is_quantized else str(tensor.layout)
+            if kind := _unsaveable_kind(tensor):
                 raise CheckpointError(
                     f"{owner}: {key} is a {kind} tensor, and a checkpoint holds dense ones",
                     key=key,
                     found=kind,
-                    fix="keep its parts: indices and values, or int_repr and scale",
+                    fix="materialise it first: module.to_empty(device='cpu'), then its weights"
+                    if tensor.is_meta
+                    else "keep its parts: indices and values, or int_repr and scale",
                 )
+
+
+def _unsaveable_kind(tensor: torch.Tensor) -> str | None:
+    if tensor.is_meta:
+        return "meta"
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.layout is not torch.strided:
+        return str(tensor.layout)
+    # Its parts are tensors, and it has no memory of its own: DTensor, TwoTensor.
+    return type(tensor).__name__ if hasattr(tensor, "__tensor_flatten__") else None
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
@@ -150,16 +164,17 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 def _is_plain(value: object, *, depth: int, done: set[int]) -> bool:
-    if isinstance(value, torch.Tensor | Primitive) or id(value) in done:
+    # By exact type: of a subclass, such as a number of numpy's, a file would keep the class.
+    if isinstance(value, torch.Tensor) or type(value) in _PRIMITIVES or id(value) in done:
         return True
     if depth > _DEEPEST:
         return False
     items: list[object]
-    if isinstance(value, dict):
-        if not all(isinstance(key, Primitive) for key in value):
+    if isinstance(value, dict) and type(value) in _MAPPINGS:
+        if not all(type(key) in _PRIMITIVES for key in value):
             return False
         items = list(value.values())
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple) and type(value) in _SEQUENCES:
         items = list(value)
     else:
         return False

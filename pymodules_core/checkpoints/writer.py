@@ -1,9 +1,8 @@
 """Runs saves one after the other, in a thread of its own or at once."""
 
-import contextlib
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 
 class Writer:
@@ -28,6 +27,11 @@ class Writer:
             self._thread = ThreadPoolExecutor(1, "pymodules-writer")
         self._pending.append(self._thread.submit(self._run, job))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether every job has ended and was told."""
+        return not self._pending
+
     def raise_failure(self) -> None:
         """Tell what failed since the last time, without waiting.
 
@@ -35,7 +39,7 @@ class Writer:
             Exception: What the first failed job raised.
         """
         while self._pending and self._pending[0].done():
-            self._tell(self._pending.popleft())
+            self._tell()
 
     def wait(self) -> None:
         """Return when all jobs are done.
@@ -44,7 +48,9 @@ class Writer:
             Exception: What the first failed job raised.
         """
         while self._pending:
-            self._tell(self._pending.popleft())
+            # It stays pending until it has ended: a signal may end the waiting before that.
+            wait([self._pending[0]])
+            self._tell()
 
     def close(self) -> None:
         """Wait, and end the thread; safe to call twice.
@@ -68,14 +74,13 @@ class Writer:
             self._has_failed = True
             raise
 
-    def _tell(self, done: Future[None]) -> None:
-        try:
-            done.result()
-        except BaseException:
+    def _tell(self) -> None:
+        """Take the first job, which has ended, off the list; raise what it raised."""
+        fault = self._pending[0].exception()
+        if fault is not None:
             # Those after it did nothing; what is submitted next runs again.
-            for rest in self._pending:
-                with contextlib.suppress(BaseException):
-                    rest.result()
+            wait(self._pending)
             self._pending.clear()
             self._has_failed = False
-            raise
+            raise fault
+        self._pending.popleft()

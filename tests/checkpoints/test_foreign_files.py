@@ -9,7 +9,7 @@ from support import write_experiment
 from torch import nn
 
 from pymodules_core import ModulePool
-from pymodules_core.checkpoints import read_state_dict
+from pymodules_core.checkpoints import apply_weights, match_weights, read_state_dict
 from pymodules_core.errors import CheckpointFileError, WeightMismatchError
 from pymodules_core.initial_weights import load_initial_weights
 
@@ -145,3 +145,52 @@ def test_where_loaded_weights_came_from_is_kept(home):
     assert origin.ckp_name == "given.pt"
     assert origin.experiment is None
     assert len(origin.digest) == 64
+
+
+class Turned(nn.Module):
+    """Its first version kept its weights the other way round."""
+
+    _version = 2
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(values))
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *more):
+        if local_metadata.get("version", 1) < 2:
+            state_dict[f"{prefix}weight"] = state_dict[f"{prefix}weight"].flip(0)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *more)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "rename"),
+    [
+        (lambda net: net, None),
+        (nn.DataParallel, None),
+        (lambda net: nn.Sequential(OrderedDict(net=net)), {"net.": ""}),
+        (lambda net: nn.DataParallel(nn.Sequential(OrderedDict(net=net))), {"module.net.": ""}),
+    ],
+    ids=["plain", "wrapped", "renamed", "both"],
+)
+def test_the_versions_of_parts_go_with_their_keys(tmp_path, wrap, rename):
+    file = tmp_path / "net.pt"
+    torch.save(wrap(Turned([1.0, 2.0, 3.0])).state_dict(), file)
+    net = Turned([0.0, 0.0, 0.0])
+
+    matched = match_weights(
+        read_state_dict(file), net, module_name="net", source=file, rename=rename
+    )
+    apply_weights([(net, *matched)])
+
+    assert net.weight.tolist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [torch.eye(3).to_sparse(), torch.zeros(1).expand(10**13), torch.empty(2, device="meta")],
+    ids=["sparse", "40 TB", "meta"],
+)
+def test_what_lies_beside_the_weights_is_not_looked_at(home, beside):
+    net, _ = load_from(home, {"state_dict": make_net().state_dict(), "beside": beside})
+
+    assert is_same(net, make_net())

@@ -9,7 +9,7 @@ from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints import apply_weights, match_weights
-from pymodules_core.errors import CheckpointNotFoundError, WeightMismatchError
+from pymodules_core.errors import CheckpointError, CheckpointNotFoundError, WeightMismatchError
 
 FILE = Path("net.pt")
 STRICT_OFF = "strict = False for missing and unexpected keys"
@@ -195,3 +195,28 @@ def test_a_name_that_leads_out_of_a_pool_is_no_module_of_it(tmp_path, monkeypatc
     assert str(caught.value).startswith(
         "ckps/last: pool 'last' has no module '../init/net'; it has: net"
     )
+
+
+class Raises(nn.Linear):
+    """Refuses what it is given, after torch has copied it."""
+
+    def _load_from_state_dict(self, *given):
+        super()._load_from_state_dict(*given)
+        raise RuntimeError("not me")
+
+
+def test_a_rollback_goes_on_past_what_cannot_be_copied_into():
+    first, odd, last = make_net(), Raises(2, 2), make_net()
+    odd.register_buffer("wide", torch.ones(1).expand(4), persistent=False)
+    before = [snapshot(module) for module in (first, odd, last)]
+    first.register_load_state_dict_pre_hook(lambda *_: None)
+    loads = []
+    for module in (first, last, odd):
+        state = {key: value + 1 for key, value in module.state_dict().items()}
+        loads.append((module, *match(state, module)))
+
+    with pytest.raises(CheckpointError, match="raises RuntimeError: not me"):
+        apply_weights(loads)
+
+    after = [snapshot(module) for module in (first, odd, last)]
+    assert all(map(is_same, after, before))

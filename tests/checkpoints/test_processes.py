@@ -1,5 +1,6 @@
 """Several processes on one folder of pools: one writes, many may read."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,10 +12,11 @@ import pytest
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints.reading import PoolReader
+from pymodules_core.checkpoints.reading import PoolReader, digest_of_file
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.store import Store
-from pymodules_core.errors import StoreLockedError
+from pymodules_core.checkpoints.store.verification import verify_store
+from pymodules_core.errors import CheckpointError, StoreLockedError
 
 # Commits as fast as it can; every weight of every module is the number of the epoch.
 WRITER = """
@@ -123,3 +125,31 @@ def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path, writer):
     open_store(folder)
 
     assert read_epoch(folder) >= 1
+
+
+def test_a_store_is_whole_while_it_is_written(tmp_path, writer):
+    for _ in range(100):
+        assert verify_store(Layout(tmp_path / "ckps"), digest_of_file).damages == []
+
+    assert writer.poll() is None
+
+
+def test_pools_and_modules_are_told_while_they_come_and_go(tmp_path, writer):
+    reader = PoolReader(tmp_path / "ckps")
+    for _ in range(300):
+        for pool in reader.pools():
+            # A pool of an epoch may be gone by now.
+            assert reader.modules(pool) in (["a", "b", "c"], [])
+
+    assert writer.poll() is None
+
+
+def test_a_disk_that_cannot_lock_does_not_blame_another_process(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    pool = ModulePool.from_modules({"a": nn.Linear(1, 1)})
+
+    with pytest.raises(CheckpointError, match="cannot be written: No locks available"):
+        CheckpointManager(tmp_path / "ckps", pool).start()

@@ -14,6 +14,7 @@ from pymodules_core.checkpoints.comparison import compare_modules
 from pymodules_core.checkpoints.content import Content
 from pymodules_core.checkpoints.export import ExportFormat, export_modules
 from pymodules_core.checkpoints.reading import PoolReader
+from pymodules_core.errors import CheckpointError
 from pymodules_core.names import LAST, epoch_pool
 
 
@@ -194,6 +195,27 @@ def test_what_is_exported_goes_into_another_of_its_kind(tmp_path, build, format_
 
     assert (digest_of(second) == digest_of(first)) == strict
     assert all(map(torch.equal, second.parameters(), first.parameters()))
+
+
+def test_a_mask_that_stays_as_it_is_does_not_count_as_changed(tmp_path):
+    module = nn.Linear(2, 2)
+    module.register_buffer("mask", torch.tensor([0.0, -torch.inf, torch.inf]))
+    with saved(module, tmp_path) as checkpoints:
+        module.weight.data.add_(1)
+        checkpoints.commit(epoch_pool(1), epoch=1)
+    reader = PoolReader(tmp_path)
+
+    difference = compare_modules("net", reader.read(LAST)["net"], reader.read(epoch_pool(1))["net"])
+
+    assert [key.name for key in difference.keys if not key.is_same] == ["weight"]
+    assert difference.total.largest == pytest.approx(1)
+
+
+def test_an_export_refuses_what_safetensors_has_no_name_for(tmp_path):
+    with pytest.raises(CheckpointError, match="cannot hold complex128: weight") as caught:
+        exported(nn.Linear(2, 2, dtype=torch.complex128), tmp_path, "safetensors")
+
+    assert caught.value.fix == "--format pt"
 
 
 def test_an_export_says_what_safetensors_cannot_hold(tmp_path, caplog):

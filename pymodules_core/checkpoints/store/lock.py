@@ -1,5 +1,6 @@
 """One writer for one store: a lock that the system drops with its process."""
 
+import errno
 import fcntl
 import json
 import os
@@ -48,10 +49,14 @@ class StoreLock:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(descriptor)
+            if error.errno not in {errno.EACCES, errno.EAGAIN}:  # it cannot lock at all
+                raise
             raise self._refusal(self._describe_holder()) from error
         _held.add(self._key)
         # A writer that nobody closed keeps nobody out once it is gone.
-        self._release = weakref.finalize(self, _drop, descriptor, self._key)
+        self._release = weakref.finalize(
+            self, _drop, descriptor, self._key, self._layout.holder, os.getpid()
+        )
         holder = {
             "host": platform.node(),
             "process": os.getpid(),
@@ -79,6 +84,26 @@ class StoreLock:
         )
 
 
-def _drop(descriptor: int, key: Path) -> None:
+def may_be_written(layout: Layout) -> bool:
+    """Tell whether a writer seems to be at work, without a touch on its lock.
+
+    Only its own word is looked at: to open the lock's file and close it again would drop the lock,
+    where the writer is this process.
+    """
+    try:
+        holder = json.loads(layout.holder.read_bytes())
+        if holder["host"] != platform.node():
+            return True
+        os.kill(holder["process"], 0)
+    except PermissionError:  # it is there, and another user's
+        return True
+    except (OSError, ValueError, TypeError, KeyError):  # nobody, or a process that is gone
+        return False
+    return True
+
+
+def _drop(descriptor: int, key: Path, holder: Path, process: int) -> None:
+    if os.getpid() == process:  # and no child of it
+        holder.unlink(missing_ok=True)
     os.close(descriptor)
     _held.discard(key)

@@ -146,6 +146,12 @@ class Objects:
             return True
         return False
 
+    def digests(self) -> set[str]:
+        """Give the names of all objects on disk."""
+        return {
+            path.name.removesuffix(CHECKPOINT_SUFFIX) for path in self._layout.objects.iterdir()
+        }
+
     def keep_only(self, digests: Iterable[str]) -> None:
         """Remove every object but these."""
         wanted = {self._layout.object(digest).name for digest in digests}
@@ -179,7 +185,11 @@ class Objects:
             if error.errno in CANNOT | {errno.ENOENT}:
                 return False
             raise
-        if seal_of_file(staged) != donor.stored.seal:  # damaged since its weights were loaded
+        try:
+            is_whole = seal_of_file(staged) == donor.stored.seal
+        except ValueError:
+            is_whole = False
+        if not is_whole:  # damaged since its weights were loaded
             self._disk.unlink(staged)
             return False
         self._disk.sync_path(staged)

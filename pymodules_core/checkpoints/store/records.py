@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -63,11 +64,11 @@ class StoredPool:
 
 @attrs.frozen(kw_only=True)
 class StoredBest:
-    """The best value of the monitored metric, None where it was never a number."""
+    """The best value of the monitored metric; NaN where it was never a number."""
 
     metric: str
     mode: str
-    value: float | None
+    value: float
     epoch: int
 
 
@@ -79,7 +80,7 @@ class CommitRecord:
         number: Counts commits from 1.
         parent: The commit before, None for the first.
         time: When, in UTC.
-        epoch: The epoch of the run.
+        epoch: The epoch of ``last``.
         step: Its step.
         changed: The pools that this commit set.
         pools: All pools, changed or not.
@@ -143,7 +144,7 @@ def read_record(path: Path) -> CommitRecord:
     try:
         record = _CONVERTER.structure(content, CommitRecord)
         _check_names(record)
-    except (cattrs.BaseValidationError, InvalidNameError, ValueError) as error:
+    except (cattrs.BaseValidationError, InvalidNameError, ValueError, TypeError, KeyError) as error:
         raise _damaged(path) from error
     return record
 
@@ -205,10 +206,27 @@ def _damaged(path: Path) -> CheckpointFileError:
     )
 
 
+def _encode_best(best: StoredBest) -> dict[str, Any]:
+    value = best.value if math.isfinite(best.value) else str(best.value)
+    return attrs.asdict(best) | {"value": value}
+
+
+def _decode_best(found: dict[str, Any]) -> StoredBest:
+    return StoredBest(
+        metric=str(found["metric"]),
+        mode=str(found["mode"]),
+        value=float(found["value"]),
+        epoch=int(found["epoch"]),
+    )
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
     converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
     converter.register_unstructure_hook(datetime, datetime.isoformat)
+    # JSON has no infinity and no NaN.
+    converter.register_unstructure_hook(StoredBest, _encode_best)
+    converter.register_structure_hook(StoredBest, lambda found, _: _decode_best(found))
     return converter
 
 

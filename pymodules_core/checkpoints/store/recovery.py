@@ -4,47 +4,58 @@ import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pymodules_core.checkpoints.store.disk import Disk
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.records import CommitRecord, read_record, record_numbers
 from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.checkpoints.store.views import Views
 from pymodules_core.errors import CheckpointFileError, display_path
-from pymodules_core.names import CHECKPOINT_SUFFIX, FRZN, LAST
+from pymodules_core.names import CHECKPOINT_SUFFIX, FRZN, LAST, pool_names_in
 
 logger = logging.getLogger("pymodules_core")
 
 
-def recover(layout: Layout, disk: Disk, objects: Objects, views: Views) -> CommitRecord | None:
+def recover(
+    layout: Layout, objects: Objects, views: Views, *, is_salvage: bool = False
+) -> CommitRecord | None:
     """Bring a store to its newest whole commit; a second call changes nothing.
 
     Args:
         layout: Paths.
-        disk: Changes the file system.
         objects: Objects of the store.
         views: Views of the store.
+        is_salvage: Where no commit is whole, take the newest that can be read as it is.
 
     Returns:
         That commit, or None where there is none.
 
     Raises:
-        CheckpointFileError: A record is of a newer format.
+        CheckpointFileError: A record is of a newer format, or no commit is whole; then nothing is
+            changed but damaged objects put aside.
     """
     for path in sorted(layout.stage.iterdir()):
-        if path.is_dir():
-            views.discard(path)
-        else:
-            disk.unlink(path)
-    had_records = bool(record_numbers(layout))
-    record = _find_whole(layout, objects)
+        views.discard(path)
+    record, damaged = _find_whole(layout, objects)
+    if record is None and damaged and is_salvage:
+        record = next((one for one in map(_read, damaged) if one is not None), None)
+        damaged = damaged[: damaged.index(layout.record(record.number))] if record else damaged
+    if record is None and damaged and not is_salvage:
+        raise CheckpointFileError(
+            f"no commit of {display_path(layout.path)} is whole: "
+            f"{len(damaged)} are there, and each is damaged or has lost what a run needs",
+            file=damaged[0],
+            fix="pymodules ckpt repair saves what is whole",
+        )
     if record is None:
+        for path in damaged:
+            objects.quarantine(path)
         # Records that were lost may be all that said which objects matter.
-        if not had_records:
+        if not damaged and not layout.quarantine.exists() and not pool_names_in(layout.path):
             objects.keep_only(())
         return None
-    is_shown = True
     older = _readable(layout, below=record.number)
+    for path in damaged:
+        _put_aside(path, [record, *older], layout, objects, views)
     objects.know(record.objects)
     copies = _copies(layout, record)
     lost = {
@@ -52,6 +63,7 @@ def recover(layout: Layout, disk: Disk, objects: Objects, views: Views) -> Commi
         for digest in record.used_digests()
         if not _make_whole(digest, record, copies, layout, objects)
     }
+    is_shown = not damaged
     for pool_name, pool in record.pools.items():
         modules = _without_lost(pool_name, pool.modules, lost)
         if not views.is_shown(pool_name, modules):
@@ -62,6 +74,7 @@ def recover(layout: Layout, disk: Disk, objects: Objects, views: Views) -> Commi
     for pool_name in {name for old in older for name in old.pools} - set(record.pools):
         if layout.view(pool_name).exists():
             is_shown = False
+            rescue_edits(layout, pool_name, [record, *older], objects)
             views.hide(pool_name)
     if not is_shown:
         views.finish()
@@ -69,8 +82,9 @@ def recover(layout: Layout, disk: Disk, objects: Objects, views: Views) -> Commi
     return record
 
 
-def _find_whole(layout: Layout, objects: Objects) -> CommitRecord | None:
-    """Give the newest commit that a run can go on from, and put those that are not aside."""
+def _find_whole(layout: Layout, objects: Objects) -> tuple[CommitRecord | None, list[Path]]:
+    """Give the newest commit that a run can go on from, and the records of those that are newer."""
+    damaged_records = []
     for number in record_numbers(layout):
         path = layout.record(number)
         try:
@@ -78,27 +92,48 @@ def _find_whole(layout: Layout, objects: Objects) -> CommitRecord | None:
         except CheckpointFileError as error:
             if error.found is not None:  # a newer format: nothing of it may be touched
                 raise
-            objects.quarantine(path)
+            damaged_records.append(path)
             continue
         needed = {digest for name in (LAST, FRZN) for digest in _modules(record, name).values()}
         if record.state is not None:
             needed.add(record.state)
         copies = _copies(layout, record)
-        damaged = [
-            digest
-            for digest in sorted(needed)
-            if not _make_whole(digest, record, copies, layout, objects)
-        ]
-        if not damaged:
-            return record
+        lost = [d for d in sorted(needed) if not _make_whole(d, record, copies, layout, objects)]
+        if not lost:
+            return record, damaged_records
         logger.warning(
             "commit %d of %s (epoch %d) is not whole; going back to the one before",
             number,
             display_path(layout.path),
             record.epoch,
         )
-        objects.quarantine(path)
-    return None
+        damaged_records.append(path)
+    return None, damaged_records
+
+
+def _read(path: Path) -> CommitRecord | None:
+    try:
+        return read_record(path)
+    except (OSError, CheckpointFileError):
+        return None
+
+
+def _put_aside(
+    path: Path, kept: Iterable[CommitRecord], layout: Layout, objects: Objects, views: Views
+) -> None:
+    """Quarantine a record, and with it what is whole and no other commit names."""
+    record = _read(path)
+    # Where it cannot be read, it may be any of those that are there.
+    named = record.used_digests() if record else objects.digests()
+    for digest in sorted(named - {digest for one in kept for digest in one.used_digests()}):
+        if layout.object(digest).exists():
+            objects.quarantine(layout.object(digest))
+    if record is not None:
+        for pool_name in set(record.pools) - {name for one in kept for name in one.pools}:
+            if layout.view(pool_name).exists():
+                logger.warning("pool %s was of commit %d alone", pool_name, record.number)
+                views.hide(pool_name)
+    objects.quarantine(path)
 
 
 def _make_whole(
@@ -128,14 +163,8 @@ def _copies(layout: Layout, record: CommitRecord) -> dict[str, list[Path]]:
 
 
 def _readable(layout: Layout, *, below: int) -> list[CommitRecord]:
-    found = []
-    for number in record_numbers(layout):
-        if number < below:
-            try:
-                found.append(read_record(layout.record(number)))
-            except (OSError, CheckpointFileError):
-                continue
-    return found
+    paths = (layout.record(number) for number in record_numbers(layout) if number < below)
+    return [record for record in map(_read, paths) if record is not None]
 
 
 def _modules(record: CommitRecord, pool_name: str) -> Mapping[str, str]:
@@ -162,6 +191,8 @@ def rescue_edits(
         objects: Objects of the store.
     """
     view = layout.view(pool_name)
+    if view.is_symlink() or view.is_file():
+        objects.quarantine(view)  # never what a link leads to
     if not view.is_dir():
         return
     inodes = {_inode(path) for path in layout.objects.iterdir()}

@@ -15,6 +15,7 @@ from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.records import (
     CommitRecord,
     encode_record,
+    readable_records,
     record_numbers,
 )
 from pymodules_core.checkpoints.store.recovery import recover, rescue_edits
@@ -29,8 +30,9 @@ class Store:
     Args:
         layout: Paths; the folder of the pools exists.
         disk: Changes the file system.
-        link: ``copy`` never shares anything between objects and views.
+        link: ``copy`` never shares anything between objects and views; None goes on as it was.
         is_thorough: Read every byte of what is there before it is held for whole.
+        is_salvage: Open it where no commit is whole, with what is left of the newest.
 
     Attributes:
         record: The newest commit, None before the first.
@@ -47,18 +49,26 @@ class Store:
         layout: Layout,
         *,
         disk: Disk | None = None,
-        link: Literal["auto", "copy"] = "auto",
+        link: Literal["auto", "copy"] | None = "auto",
         is_thorough: bool = False,
+        is_salvage: bool = False,
     ) -> None:
         self._layout = layout
         self._disk = disk or Disk()
+        is_new = not layout.store.exists()
         for folder in (layout.store, layout.objects, layout.commits, layout.stage):
             if not folder.exists():
                 self._disk.make_folder(folder)
+        if is_new:
+            for folder in (layout.store, layout.path, layout.path.parent):
+                self._disk.sync_path(folder)
         self._lock = StoreLock(layout)
         self._lock.acquire()
         self.objects = Objects(layout, self._disk, is_thorough=is_thorough)
+        if link is None:
+            link = "copy" if any(one.link == "copy" for one in readable_records(layout)) else "auto"
         self.views = Views(layout, self._disk, only_copy=link == "copy")
+        self._is_salvage = is_salvage
         self.record: CommitRecord | None = None
         self._is_clean = False
         try:
@@ -74,7 +84,9 @@ class Store:
     def settle(self) -> None:
         """Make everything agree with the newest whole commit; does nothing where it does."""
         if not self._is_clean:
-            self.record = recover(self._layout, self._disk, self.objects, self.views)
+            self.record = recover(
+                self._layout, self.objects, self.views, is_salvage=self._is_salvage
+            )
             self._is_clean = True
 
     def commit(
@@ -119,7 +131,7 @@ class Store:
         ]
         for pool_name in changed:
             self.views.prepare(pool_name, record.pools[pool_name].modules)
-        record = attrs.evolve(record, link=self.views.link)
+        record = attrs.evolve(record, link=self.views.made or (before.link if before else None))
         self._publish(record)
         self.record = record
         for pool_name in changed:

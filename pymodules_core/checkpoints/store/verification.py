@@ -1,5 +1,6 @@
 """Reads every byte of a store, and says what is not as it was written and whom that touches."""
 
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import attrs
 
 from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.lock import may_be_written
 from pymodules_core.checkpoints.store.records import (
     ATTEMPTS,
     CommitRecord,
@@ -17,6 +19,10 @@ from pymodules_core.checkpoints.store.records import (
 from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.errors import CheckpointFileError
 from pymodules_core.names import CHECKPOINT_SUFFIX
+
+_MISSING = "is missing"
+# A commit takes a few of these, or a few times longer on a disk that is busy.
+_PAUSE_S = 0.05
 
 
 @attrs.frozen
@@ -59,11 +65,16 @@ def verify_store(layout: Layout, digest_of: Callable[[Path], str]) -> Verificati
     Raises:
         CheckpointFileError: A record is of a newer format.
     """
+    found: tuple[list[int], list[Damage]] | None = None
     for _ in range(ATTEMPTS):
         numbers = record_numbers(layout)
         result = _verify(layout, numbers, digest_of)
-        if not result.damages or record_numbers(layout) == numbers:
+        # Views follow their record, and objects go with theirs: only what stays is damage.
+        is_settled = found == (numbers, result.damages) or not may_be_written(layout)
+        if not result.damages or is_settled:
             break
+        found = numbers, result.damages
+        time.sleep(_PAUSE_S)
     return result
 
 
@@ -83,8 +94,8 @@ def _verify(layout: Layout, numbers: list[int], digest_of: Callable[[Path], str]
     for digest, stored in sorted(objects.items()):
         path = layout.object(digest)
         reason = _fault(path, stored)
-        if reason is None and digest_of(path) != digest:
-            reason = "is not what it is called: its content has another digest"
+        if reason is None:
+            reason = _name_fault(path, digest, digest_of)
         if reason is not None:
             users = used_by.get(digest, ("the commit before",))
             damages.append(Damage(path, reason, users))
@@ -110,7 +121,10 @@ def _views(layout: Layout, record: CommitRecord) -> Iterator[Damage | None]:
         wanted = {f"{name}{CHECKPOINT_SUFFIX}": digest for name, digest in pool.modules.items()}
         for file_name, digest in sorted(wanted.items()):
             yield _view_fault(view / file_name, layout.object(digest), record.objects[digest])
-        there = {path.name for path in view.iterdir()} if view.is_dir() else set()
+        try:
+            there = {path.name for path in view.iterdir()}
+        except (FileNotFoundError, NotADirectoryError):  # told for each of its files
+            there = set()
         for file_name in sorted(there - set(wanted)):
             yield Damage(view / file_name, "is not of this pool: somebody put it there")
 
@@ -125,12 +139,20 @@ def _view_fault(path: Path, object_: Path, stored: StoredObject) -> Damage | Non
     return Damage(path, reason.replace("damaged", "damaged or edited")) if reason else None
 
 
+def _name_fault(path: Path, digest: str, digest_of: Callable[[Path], str]) -> str | None:
+    try:
+        is_right = digest_of(path) == digest
+    except FileNotFoundError:
+        return _MISSING
+    return None if is_right else "is not what it is called: its content has another digest"
+
+
 def _fault(path: Path, stored: StoredObject) -> str | None:
     try:
         if path.stat().st_size == stored.size_bytes and seal_of_file(path) == stored.seal:
             return None
     except FileNotFoundError:
-        return "is missing"
+        return _MISSING
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     except ValueError:

@@ -27,13 +27,15 @@ class Views:
         only_copy: Never share blocks or inodes with the objects.
 
     Attributes:
-        link: The best way that worked so far.
+        link: The best way that may work.
+        made: The way of the last file that was made; None before the first.
     """
 
     def __init__(self, layout: Layout, disk: Disk, *, only_copy: bool = False) -> None:
         self._layout = layout
         self._disk = disk
         self.link = Link.COPY if only_copy else Link.REFLINK
+        self.made: Link | None = None
 
     def prepare(self, pool_name: str, modules: Mapping[str, str]) -> None:
         """Make the folder that ``show`` puts in place.
@@ -75,17 +77,17 @@ class Views:
     def finish(self) -> None:
         """Make what people see durable, then remove what they saw before."""
         self._disk.sync_path(self._layout.path)
-        for folder in sorted(self._layout.stage.iterdir()):
-            self.discard(folder)
+        for path in sorted(self._layout.stage.iterdir()):
+            self.discard(path)
 
-    def discard(self, folder: Path) -> None:
-        """Remove a folder with what is in it."""
-        for path in sorted(folder.iterdir()):
-            if path.is_dir() and not path.is_symlink():
-                self.discard(path)
-            else:
-                self._disk.unlink(path)
-        self._disk.remove_folder(folder)
+    def discard(self, path: Path) -> None:
+        """Remove a file, a link, or a folder with what is in it; never what a link leads to."""
+        if path.is_symlink() or not path.is_dir():
+            self._disk.unlink(path)
+            return
+        for inner in sorted(path.iterdir()):
+            self.discard(inner)
+        self._disk.remove_folder(path)
 
     def is_shown(self, pool_name: str, modules: Mapping[str, str]) -> bool:
         """Tell whether a pool's folder holds these modules, by names, sizes and times."""
@@ -101,6 +103,10 @@ class Views:
         )
 
     def _link(self, source: Path, target: Path) -> None:
+        self._make(source, target)
+        self.made = self.link
+
+    def _make(self, source: Path, target: Path) -> None:
         if self.link is Link.REFLINK:
             try:
                 self._disk.clone(source, target)

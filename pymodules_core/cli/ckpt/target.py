@@ -29,7 +29,7 @@ def open_target(exp: str, data_home: Path | None) -> Target:
     """Find the pools that an argument names.
 
     Args:
-        exp: Name or path of an experiment, or the path of a folder of pools.
+        exp: Name or path of an experiment, or the path of a folder of pools: ``./pools``.
         data_home: As given on the command line.
 
     Raises:
@@ -43,7 +43,8 @@ def open_target(exp: str, data_home: Path | None) -> Target:
     from pymodules_core.run_files import checkpoints_dir
 
     folder = Path(exp).expanduser()
-    if os.sep in exp and ((folder / STORE_NAME).is_dir() or pool_names_in(folder)):
+    is_path = os.sep in exp or exp == os.curdir
+    if is_path and ((folder / STORE_NAME).is_dir() or pool_names_in(folder)):
         return Target(exp, folder)
     experiment = Experiment.open(exp, data_home=data_home)
     path = checkpoints_dir(experiment.path)

@@ -1,0 +1,59 @@
+"""What callers of the checkpoint manager give, checked before it is used."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pymodules_core.errors import CheckpointError, SettingsError, closest_match
+
+
+def check_arguments(*, mode: str, min_delta: float, keep_epochs: object, link: str) -> None:
+    """Refuse arguments that would decide otherwise than they read.
+
+    Raises:
+        SettingsError: One is none of those there are.
+    """
+    for key, found, allowed in (("mode", mode, ("min", "max")), ("link", link, ("auto", "copy"))):
+        if found not in allowed:
+            raise SettingsError(
+                f"{key}: expected {' or '.join(map(repr, allowed))}, got {found!r}",
+                key=key,
+                found=found,
+                closest=closest_match(str(found), allowed),
+                fix=f"{key}={allowed[0]!r}",
+            )
+    if not 0 <= min_delta < math.inf:
+        raise SettingsError(
+            f"min_delta: expected a finite number of at least 0, got {min_delta!r}",
+            key="min_delta",
+            found=min_delta,
+            fix="min_delta=0.0",
+        )
+    is_count = isinstance(keep_epochs, int) and not isinstance(keep_epochs, bool)
+    if keep_epochs != "all" and not (is_count and int(str(keep_epochs)) >= 1):
+        raise SettingsError(
+            f"keep_epochs: expected 'all' or a number of at least 1, got {keep_epochs!r}",
+            key="keep_epochs",
+            found=keep_epochs,
+            fix="keep_epochs='all'",
+        )
+
+
+def as_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Give metrics as numbers: a record keeps no tensors.
+
+    Raises:
+        CheckpointError: One is none.
+    """
+    found = {}
+    for name, value in metrics.items():
+        try:
+            found[name] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CheckpointError(
+                f"metric {name!r} is no number but {type(value).__name__}",
+                key=name,
+                found=type(value).__name__,
+                fix="give one number: its mean, say",
+            ) from error
+    return found
