@@ -16,6 +16,8 @@ from pymodules_core.checkpoints.receipt import Receipt
 from pymodules_core.checkpoints.resuming import Moment, Resumed, read_moment, resumed
 from pymodules_core.checkpoints.saver import Saver
 from pymodules_core.checkpoints.state_dicts import live_state_dict
+from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.records import record_numbers
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.errors import (
     CheckpointError,
@@ -157,7 +159,7 @@ class CheckpointManager:
             WeightMismatchError: A module's keys or shapes differ.
             CheckpointError: A module's own load hook raises.
         """
-        if not self.path.is_dir():
+        if not record_numbers(Layout(self.path)):  # before a store is made where none is
             raise self._nothing_to_resume()
         store = self._saver.open_store()
         try:

@@ -166,7 +166,8 @@ def _is_compiled(module: nn.Module) -> bool:
 def _is_plain(value: object, *, depth: int, done: set[int]) -> bool:
     # By exact type: of a subclass, such as a number of numpy's, a file would keep the class.
     if isinstance(value, torch.Tensor) or type(value) in _PRIMITIVES or id(value) in done:
-        return True
+        # No bytes at all are pickled as a call of `bytes`, which is refused.
+        return type(value) is not bytes or value != b""
     if depth > _DEEPEST:
         return False
     items: list[object]

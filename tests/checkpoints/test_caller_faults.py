@@ -4,6 +4,7 @@ import enum
 import math
 from collections import defaultdict, namedtuple
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,7 +15,6 @@ from pymodules_core.checkpoints.store.records import readable_records
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.errors import CheckpointError, ExistingRunError, SettingsError
 
-np = pytest.importorskip("numpy")
 Pair = namedtuple("Pair", "a b")
 
 
@@ -96,8 +96,8 @@ def test_a_metric_that_is_no_number_is_refused_before_anything_is_taken(tmp_path
 
 @pytest.mark.parametrize(
     "value",
-    [np.float64(1e-3), Level.LOW, defaultdict(int), Pair(1, 2), {"deep": [np.int64(1)]}],
-    ids=["numpy", "enum", "defaultdict", "namedtuple", "deep"],
+    [np.float64(1e-3), Level.LOW, defaultdict(int), Pair(1, 2), {"deep": [np.int64(1)]}, b""],
+    ids=["numpy", "enum", "defaultdict", "namedtuple", "deep", "no bytes"],
 )
 def test_what_a_file_would_not_give_back_is_refused(tmp_path, value):
     odd = Extra(2, 2)

@@ -185,6 +185,8 @@ def test_where_nothing_was_saved_there_is_nothing_to_go_on_from(tmp_path, is_the
     with pytest.raises(CheckpointNotFoundError, match="holds no commit to go on from"):
         checkpoints.resume()
 
+    assert folder.exists() == is_there
+    assert not list(folder.glob("*"))
     checkpoints.start()
     checkpoints.close()
 
