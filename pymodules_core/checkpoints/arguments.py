@@ -7,7 +7,7 @@ from typing import Any
 from pymodules_core.errors import CheckpointError, SettingsError, closest_match
 
 
-def check_arguments(*, mode: str, min_delta: float, keep_epochs: object, link: str) -> None:
+def check_arguments(*, mode: str, min_delta: object, keep_epochs: Any, link: str) -> None:
     """Refuse arguments that would decide otherwise than they read.
 
     Raises:
@@ -22,15 +22,15 @@ def check_arguments(*, mode: str, min_delta: float, keep_epochs: object, link: s
                 closest=closest_match(str(found), allowed),
                 fix=f"{key}={allowed[0]!r}",
             )
-    if not 0 <= min_delta < math.inf:
+    if not isinstance(min_delta, int | float) or not 0 <= min_delta < math.inf:
         raise SettingsError(
             f"min_delta: expected a finite number of at least 0, got {min_delta!r}",
             key="min_delta",
             found=min_delta,
             fix="min_delta=0.0",
         )
-    is_count = isinstance(keep_epochs, int) and not isinstance(keep_epochs, bool)
-    if keep_epochs != "all" and not (is_count and int(str(keep_epochs)) >= 1):
+    is_int = isinstance(keep_epochs, int) and not isinstance(keep_epochs, bool)
+    if keep_epochs != "all" and not (is_int and keep_epochs >= 1):
         raise SettingsError(
             f"keep_epochs: expected 'all' or a number of at least 1, got {keep_epochs!r}",
             key="keep_epochs",

@@ -80,18 +80,18 @@ def next_record(
     for pool_name in _old_epochs(pools, commit.keep_epochs):
         del pools[pool_name]
     # What a run goes on from is of one moment: that of the last commit that named `last`.
-    is_new = LAST in receipt.pools or before is None
+    held = None if LAST in receipt.pools else before
     state = added[STATE].digest if STATE in added else None
     record = CommitRecord(
         number=number,
         parent=before.number if before else None,
         time=datetime.now(UTC),
-        epoch=receipt.epoch if is_new or before is None else before.epoch,
-        step=receipt.step if is_new or before is None else before.step,
+        epoch=held.epoch if held else receipt.epoch,
+        step=held.step if held else receipt.step,
         changed=[name for name in receipt.pools if name in pools],
         pools=pools,
         objects={},
-        state=state if is_new or before is None else before.state,
+        state=held.state if held else state,
         best=commit.best,
         weights_origins={
             **(before.weights_origins if before else {}),

@@ -31,7 +31,7 @@ class Staging:
             wait: Called before the first change; returns when nobody reads the images any more.
         """
         contents = {name: Content(state) for name, state in states.items()}
-        new = [name for name in contents if not self._has_room_for(name, contents[name])]
+        new = {name for name in contents if not self._has_room_for(name, contents[name])}
         changed = self._find_changed({n: contents[n] for n in contents if n not in new})
         if new or changed:
             wait()

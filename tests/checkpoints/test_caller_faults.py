@@ -65,6 +65,10 @@ def make_pool(**modules: nn.Module) -> ModulePool:
             {"min_delta": math.nan},
             "min_delta: expected a finite number of at least 0, got nan\n  fix: min_delta=0.0",
         ),
+        (
+            {"min_delta": "0.1"},
+            "min_delta: expected a finite number of at least 0, got '0.1'\n  fix: min_delta=0.0",
+        ),
     ],
 )
 def test_an_argument_that_is_none_there_is_is_refused(tmp_path, arguments, message):
