@@ -54,6 +54,8 @@ class CheckpointManager:
         asynchronous: A commit waits only until the weights are copied; what fails afterwards is
             raised by the next call. Else it returns when everything is on disk.
         link: ``copy`` lets pools share nothing on disk; ``auto`` shares what the disk can.
+        companions: Files that a commit's ``state`` refers to, such as a log whose length it holds:
+            made durable before the commit is.
         provenance: Kept with every commit: JSON values that tell how the run came about. Origins
             of modules and versions are kept in any case.
 
@@ -73,6 +75,7 @@ class CheckpointManager:
         keep_epochs: int | Literal["all"] = "all",
         asynchronous: bool = True,
         link: Literal["auto", "copy"] = "auto",
+        companions: Iterable[Path] = (),
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         check_arguments(mode=mode, min_delta=min_delta, keep_epochs=keep_epochs, link=link)
@@ -87,6 +90,7 @@ class CheckpointManager:
             keep_epochs=keep_epochs,
             is_asynchronous=asynchronous,
             link=link,
+            companions=tuple(companions),
             provenance=provenance or {},
         )
 
@@ -107,8 +111,16 @@ class CheckpointManager:
             # It must not hide why the block ended.
             logger.warning("%s", second)
 
-    def start(self) -> Receipt:
+    @property
+    def has_commit(self) -> bool:
+        """Whether there is something to ``resume`` from."""
+        return bool(record_numbers(Layout(self.path)))
+
+    def start(self, *, state: Mapping[str, Any] | None = None) -> Receipt:
         """Save frozen modules to ``frzn`` and all others to ``init`` and ``last``.
+
+        Args:
+            state: The training state that belongs to these weights: tensors and primitives.
 
         Raises:
             ExistingRunError: The folder holds pools already.
@@ -137,7 +149,7 @@ class CheckpointManager:
         self._saver.store = store
         receipt = Receipt(pools=(FRZN, INIT, LAST), epoch=0, step=0, best_moved=False)
         try:
-            self._saver.save(receipt, {})
+            self._saver.save(receipt, {}, state=state)
             # A folder that cannot be written to is told before the first step.
             self.wait()
             self._saver.watch_frozen()
@@ -146,11 +158,15 @@ class CheckpointManager:
             raise
         return receipt
 
-    def resume(self) -> Resumed:
+    def resume(self, *, allow_new: bool = False) -> Resumed:
         """Go on from the newest commit: its weights go into the live modules, all or none.
 
         Frozen modules come from ``frzn``, all others from ``last``, and ``best`` is what it was.
         Weights of modules that are not in the pool any more stay in the store.
+
+        Args:
+            allow_new: Modules that the commit does not know keep the weights they have, and are
+                saved from the next commit on; those that settings ask for are still to be loaded.
 
         Raises:
             CheckpointNotFoundError: There is no commit, or it lacks a module.
@@ -159,24 +175,24 @@ class CheckpointManager:
             WeightMismatchError: A module's keys or shapes differ.
             CheckpointError: A module's own load hook raises.
         """
-        if not record_numbers(Layout(self.path)):  # before a store is made where none is
+        if not self.has_commit:  # before a store is made where none is
             raise self._nothing_to_resume()
         store = self._saver.open_store()
         try:
             try:
-                moment = self._read_moment(store)
+                moment = self._read_moment(store, allow_new=allow_new)
             except CheckpointFileError:
                 # Its time and size are right and its bytes are not: look at every byte.
                 store.close()
                 store = self._saver.open_store(is_thorough=True)
-                moment = self._read_moment(store)
+                moment = self._read_moment(store, allow_new=allow_new)
             reports = load_modules(self._pool, moment.modules, strict=True, is_exact=True)
         except BaseException:
             store.close()
             raise
         self._saver.store = store
         self.best.resume(moment.record.best)
-        self._pool.pending_weights.clear()
+        self._pool.pending_weights.difference_update(reports)
         self._saver.watch_frozen()
         return resumed(moment, reports)
 
@@ -276,15 +292,14 @@ class CheckpointManager:
         """
         self._saver.close()
 
-    def _read_moment(self, store: Store) -> Moment:
-        if store.record is None:
+    def _read_moment(self, store: Store, *, allow_new: bool) -> Moment:
+        record = store.record
+        if record is None:
             raise self._nothing_to_resume()
-        return read_moment(
-            self._reader,
-            store.record,
-            frozen=self._saver.members(FRZN),
-            others=self._saver.members(LAST),
-        )
+        others = self._saver.members(LAST)
+        if allow_new:
+            others = [name for name in others if name in record.pools[LAST].modules]
+        return read_moment(self._reader, record, frozen=self._saver.members(FRZN), others=others)
 
     def _nothing_to_resume(self) -> CheckpointNotFoundError:
         return CheckpointNotFoundError(

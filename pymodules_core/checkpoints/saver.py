@@ -17,6 +17,7 @@ from pymodules_core.checkpoints.provenance import provenance_of
 from pymodules_core.checkpoints.receipt import Receipt
 from pymodules_core.checkpoints.staging import Staging
 from pymodules_core.checkpoints.state_dicts import live_state_dict, refuse_unsaveable
+from pymodules_core.checkpoints.store.disk import Disk
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.checkpoints.writer import Writer
@@ -35,6 +36,7 @@ class Saver:
         keep_epochs: How many ``epoch_<n>`` stay.
         is_asynchronous: In a thread.
         link: ``copy`` lets nothing be shared on disk.
+        companions: Files that are made durable before a commit is.
         provenance: Kept with every commit.
 
     Attributes:
@@ -50,6 +52,7 @@ class Saver:
         keep_epochs: int | Literal["all"],
         is_asynchronous: bool,
         link: Literal["auto", "copy"],
+        companions: tuple[Path, ...],
         provenance: Mapping[str, Any],
     ) -> None:
         self.store: Store | None = None
@@ -58,6 +61,7 @@ class Saver:
         self._best = best
         self._keep_epochs = keep_epochs
         self._link = link
+        self._companions = companions
         self._provenance = provenance_of(pool) | dict(provenance)
         self._frozen_watch: FrozenWatch | None = None
         self._staging = Staging()
@@ -167,6 +171,9 @@ class Saver:
     def _write(self, store: Store, commit: Commit) -> None:
         if self._frozen_watch is not None:
             self._frozen_watch.check(commit.frozen)
+        for file in self._companions:
+            if file.exists():
+                Disk().sync_path(file)
         write_commit(store, commit, self._path)
 
     def _frozen_to_watch(self, epoch: int) -> dict[str, Mapping[str, Any]]:

@@ -23,7 +23,7 @@ TRUNCATIONS = 334
 
 def damaged(content: bytes) -> Iterator[bytes]:
     """Give the content with one bit flipped, then cut short, at places of a fixed choice."""
-    choice = random.Random(0)  # noqa: S311  no secret
+    choice = random.Random(0)
     for _ in range(FLIPS):
         place = choice.randrange(len(content))
         yield (

@@ -43,7 +43,7 @@ def kill_a_store_often(folder: Path, rung: str, times: int) -> int:
     commit(store, 0, weights[0])
     commit(store, 1, weights[1])
     store.close()
-    choice = random.Random(0)  # noqa: S311  no secret
+    choice = random.Random(0)
 
     def run() -> None:
         store = open_store(folder, rung)
@@ -95,7 +95,7 @@ def commit_for_ever(folder: Path) -> None:
 
 def kill_managers(folder: Path, times: int) -> set[int]:
     """Kill one run after the other; give the epochs at which they were found."""
-    choice = random.Random(1)  # noqa: S311  no secret
+    choice = random.Random(1)
     found, most_s = set[int](), 0.15
     for number in range(times):
         ckps = folder / str(number)

@@ -149,10 +149,12 @@ def test_where_no_record_can_be_read_a_repair_takes_the_views_and_deletes_nothin
 
 def test_a_lost_best_is_told_and_the_next_is_best(tmp_path):
     train(tmp_path)
-    with CheckpointManager(tmp_path, make_pool()) as checkpoints:
+    pool = make_pool()
+    with CheckpointManager(tmp_path, pool) as checkpoints:
         checkpoints.resume()
-        checkpoints.commit("last", epoch=3, metrics={"loss": 9.0})
-        checkpoints.commit("last", epoch=4, metrics={"loss": 9.0})
+        for epoch in (3, 4, 5):
+            pool.net.weight.data.fill_(epoch)
+            checkpoints.commit("last", epoch=epoch, metrics={"loss": 9.0})
     layout = Layout(tmp_path)
     pools = readable_records(layout)[0].pools
     best = pools["best"].modules["net"]
@@ -242,3 +244,23 @@ def test_tools_go_on_making_views_as_they_were(tmp_path, tool):
 
     assert {file.stat().st_nlink for file in tmp_path.glob("*/*.pt")} == {1}
     assert readable_records(Layout(tmp_path))[0].link == "copy"
+
+
+def test_weights_that_two_commits_share_and_lose_leave_those_before(tmp_path, caplog):
+    pool = make_pool()
+    with CheckpointManager(tmp_path, pool) as checkpoints:
+        checkpoints.start(state={"step": 0})
+        for epoch in (1, 2, 3):
+            pool.net.weight.data.fill_(epoch)
+            # As a run does it, before and after the evaluation.
+            checkpoints.commit("last", epoch=epoch, state={"step": epoch * 10})
+            checkpoints.commit("last", epoch=epoch, state={"step": epoch * 10 + 1})
+    layout = Layout(tmp_path)
+    assert len(readable_records(layout)) == 3
+    damage(layout.object(readable_records(layout)[0].pools["last"].modules["net"]))
+
+    with CheckpointManager(tmp_path, make_pool()) as checkpoints:
+        resumed = checkpoints.resume()
+
+    assert (resumed.epoch, resumed.state["step"]) == (2, 21)
+    assert "commit 6" in caplog.text

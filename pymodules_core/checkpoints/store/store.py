@@ -20,6 +20,7 @@ from pymodules_core.checkpoints.store.records import (
 )
 from pymodules_core.checkpoints.store.recovery import recover, rescue_edits
 from pymodules_core.checkpoints.store.views import Views
+from pymodules_core.names import LAST
 
 logger = logging.getLogger("pymodules_core")
 
@@ -70,6 +71,7 @@ class Store:
         self.views = Views(layout, self._disk, only_copy=link == "copy")
         self._is_salvage = is_salvage
         self.record: CommitRecord | None = None
+        self._spare: CommitRecord | None = None
         self._is_clean = False
         try:
             self.settle()
@@ -87,6 +89,7 @@ class Store:
             self.record = recover(
                 self._layout, self.objects, self.views, is_salvage=self._is_salvage
             )
+            self._spare = self._find_spare()
             self._is_clean = True
 
     def commit(
@@ -142,7 +145,10 @@ class Store:
                 self._rescue_edits(pool_name, before, record)
                 self.views.hide(pool_name)
         self.views.finish()
-        self._forget_old(record, before if keep_before else None)
+        if before is None or _weights_of(before) != _weights_of(record):
+            self._spare = before
+        kept = [one for one in (before, self._spare) if one is not None and keep_before]
+        self._forget_old([record, *kept])
         return record
 
     def _publish(self, record: CommitRecord) -> None:
@@ -170,10 +176,26 @@ class Store:
             records = [record, before] if before else [record]
             rescue_edits(self._layout, pool_name, records, self.objects)
 
-    def _forget_old(self, record: CommitRecord, before: CommitRecord | None) -> None:
-        """Keep what the newest two commits need: there has to be one to fall back to."""
-        kept = {record.number, *([before.number] if before else [])}
+    def _find_spare(self) -> CommitRecord | None:
+        """Give the newest commit whose weights are not those of the newest of all."""
+        if self.record is None:
+            return None
+        newest = _weights_of(self.record)
+        older = (r for r in readable_records(self._layout) if r.number < self.record.number)
+        return next((one for one in older if _weights_of(one) != newest), None)
+
+    def _forget_old(self, kept: list[CommitRecord]) -> None:
+        """Keep what some commits need: there has to be one to fall back to.
+
+        The commit before is often of the same weights, before and after an evaluation, and would
+        be damaged with the newest: the spare one has others.
+        """
+        numbers = {one.number for one in kept}
         for number in record_numbers(self._layout):
-            if number not in kept:
+            if number not in numbers:
                 self._disk.unlink(self._layout.record(number))
-        self.objects.keep_only(record.used_digests() | (before.used_digests() if before else set()))
+        self.objects.keep_only(set[str]().union(*(one.used_digests() for one in kept)))
+
+
+def _weights_of(record: CommitRecord) -> dict[str, str]:
+    return record.pools[LAST].modules if LAST in record.pools else {}
