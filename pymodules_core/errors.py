@@ -9,6 +9,7 @@ the same facts are attributes. Exit codes of the command line hang on the class.
     ├── ExperimentNotFoundError (FileNotFoundError)
     ├── ExperimentExistsError (FileExistsError)
     ├── ExistingRunError (FileExistsError)    a run is there already
+    ├── RunChangedError (ValueError)          files, settings or plugins changed since a run began
     ├── InvalidSpecError (TypeError)          a ModuleSpec that a plugin made
     ├── ModuleFileError (ImportError)         a file in pymodules/modules/, or its build function
     │   └── CircularImportError
@@ -27,6 +28,7 @@ the same facts are attributes. Exit codes of the command line hang on the class.
     │   ├── FrozenModuleError                 a frozen module changed during a run
     │   └── StoreLockedError                  another process writes to it
     └── TrainingError (RuntimeError)          the run failed (exit code 1)
+        ├── RunInterruptedError               a signal ended it, saved (exit code 130, 143)
         ├── NonFiniteLossError (FloatingPointError)
         └── StepError                         the task's own code raised
 """
@@ -113,6 +115,10 @@ class ExistingRunError(PymodulesError, FileExistsError):
     """The experiment, or the checkpoint folder, holds a run already."""
 
 
+class RunChangedError(PymodulesError, ValueError):
+    """Files, settings or plugins are not those that the run to go on with began with."""
+
+
 class InvalidSpecError(PymodulesError, TypeError):
     """A ``ModuleSpec`` has a field of the wrong type."""
 
@@ -185,6 +191,15 @@ class TrainingError(PymodulesError, RuntimeError):
     """The run started and failed."""
 
     exit_code = 1
+
+
+class RunInterruptedError(TrainingError):
+    """A signal ended the run after its step, and everything is saved.
+
+    Its ``exit_code`` is 128 and the number of the signal, which is ``found``.
+    """
+
+    exit_code = 130
 
 
 class NonFiniteLossError(TrainingError, FloatingPointError):

@@ -21,6 +21,7 @@ from pymodules_core.experiment import Experiment
 RUN_FILE_NAME = "run.json"
 METRICS_FILE_NAME = "metrics.jsonl"
 CHECKPOINTS_DIR_NAME = "module_ckps"
+SOURCES_DIR_NAME = "sources"
 _NAMES = (RUN_FILE_NAME, METRICS_FILE_NAME, CHECKPOINTS_DIR_NAME)
 
 
@@ -74,6 +75,11 @@ class RunFile:
     error: str | None = None
 
     @property
+    def state_on_disk(self) -> str:
+        """The state; ``killed`` where the process is gone, whatever it last said."""
+        return "killed" if self.state == "running" and self.is_at_work is False else self.state
+
+    @property
     def is_at_work(self) -> bool | None:
         """Whether its process runs; None where that cannot be known: on another machine."""
         if self.state != "running":
@@ -108,7 +114,7 @@ def read_run_file(experiment_path: Path) -> RunFile | None:
     try:
         content = json.loads((experiment_path / "data" / RUN_FILE_NAME).read_text("utf-8"))
         return _make_converter().structure(content, RunFile)
-    except (OSError, ValueError, TypeError, cattrs.BaseValidationError):
+    except (OSError, ValueError, TypeError, RecursionError, cattrs.BaseValidationError):
         return None
 
 
@@ -131,7 +137,8 @@ def refuse_existing_run(experiment: Experiment) -> None:
         f"experiment {experiment.name!r} has a run already ({how_far})",
         file=experiment.data_dir,
         found=run and run.state,
-        fix=f"pymodules train {experiment.name} --reset moves it aside and starts anew",
+        fix=f"pymodules train {experiment.name} --resume goes on with it; --reset moves it aside "
+        "and starts anew",
     )
 
 
@@ -170,7 +177,8 @@ def move_run_aside(experiment: Experiment) -> Path | None:
 
 def delete_run(experiment: Experiment) -> None:
     """Delete a run that was refused before its first step; what is not the run's own stays."""
-    shutil.rmtree(experiment.data_dir / CHECKPOINTS_DIR_NAME, ignore_errors=True)
+    for name in (CHECKPOINTS_DIR_NAME, SOURCES_DIR_NAME):
+        shutil.rmtree(experiment.data_dir / name, ignore_errors=True)
     for name in (RUN_FILE_NAME, METRICS_FILE_NAME):
         (experiment.data_dir / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty: a hook or a person wrote there too

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from pymodules_core.cli.lazy_group import LazyCommand, LazyGroup
-from pymodules_core.errors import PymodulesError, display_path
+from pymodules_core.errors import PymodulesError, RunInterruptedError, display_path
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -23,7 +23,10 @@ _COMMANDS = {
     "plugins": LazyCommand("plugins", "Show installed plugins, what they do, and what failed."),
     "check": LazyCommand("check", "Try everything a run needs, and write nothing."),
     "train": LazyCommand("train", "Train an experiment."),
+    "eval": LazyCommand("evaluate", "Evaluate a checkpoint pool of a run."),
     "status": LazyCommand("status", "Show how far the runs of a data home are."),
+    "compare": LazyCommand("compare", "Show settings and results of experiments side by side."),
+    "plot": LazyCommand("plot", "Write a page with the charts of one or more experiments."),
     "ckpt": LazyCommand("ckpt", "Look at checkpoint pools, compare, export, mend and drop them."),
 }
 
@@ -74,6 +77,9 @@ def run(arguments: list[str]) -> int:
     try:
         code = cli.main(arguments, prog_name="pymodules", standalone_mode=False)
         return code if isinstance(code, int) else 0
+    except RunInterruptedError as error:
+        click.echo(f"{error}", err=True)
+        return error.exit_code
     except PymodulesError as error:
         click.echo(f"error: {error}", err=True)
         _echo_user_frames(error, is_debug=is_debug)

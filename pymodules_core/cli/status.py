@@ -82,7 +82,7 @@ def _state(path: Path, run: "RunFile | None") -> str:
 
     if run is None:
         return "unreadable" if (path / "data" / RUN_FILE_NAME).exists() else "not trained"
-    return "killed" if run.state == "running" and run.is_at_work is False else run.state
+    return run.state_on_disk
 
 
 def _best_text(best: dict[str, Any] | None) -> str:

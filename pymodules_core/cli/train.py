@@ -16,11 +16,18 @@ from pymodules_core.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from pymodules_core.experiment import Experiment
     from pymodules_core.training import RunResult
 
 
 @click.command("train")
 @experiment_argument
+@click.option("--resume", is_flag=True, help="Go on with the run that is there, if there is one.")
+@click.option(
+    "--accept-changes",
+    is_flag=True,
+    help="Go on although files, settings or plugins changed since the run began.",
+)
 @click.option("--reset", is_flag=True, help="Move the run that is there aside and start anew.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before --reset moves a run.")
 @click.option("--epochs", type=int, help="Short for -s train.epochs=N.")
@@ -31,6 +38,8 @@ if TYPE_CHECKING:
 @debug_option
 def command(
     exp: str,
+    resume: bool,
+    accept_changes: bool,
     reset: bool,
     yes: bool,
     epochs: int | None,
@@ -41,27 +50,49 @@ def command(
 ) -> None:
     """Train EXP from its initial weights to its last epoch.
 
-    A run that is there already is refused unless --reset moves it to data.<n>; nothing is deleted.
+    A run that is there already is refused, unless --resume goes on with it or --reset moves it to
+    data.<n>; nothing is deleted. Ctrl-C ends a run after its step, saved, to be resumed.
     """
+    if resume and reset:
+        raise click.UsageError("--resume goes on with the run, --reset moves it aside: choose one")
+    if accept_changes and not resume:
+        raise click.UsageError("--accept-changes belongs to --resume")
     from pymodules_core.experiment import Experiment
     from pymodules_core.run_files import has_run, refuse_existing_run
 
     overrides = parse_overrides(settings, train__epochs=epochs, train__device=device)
     experiment = Experiment.open(exp, data_home=data_home, overrides=overrides)
-    if not reset:
+    if not reset and not resume:
         # Before torch is imported: a refusal comes at once.
         refuse_existing_run(experiment)
-    elif has_run(experiment) and not yes and sys.stdin.isatty():
-        click.confirm(f"move the run of {experiment.name!r} aside?", abort=True)
+    elif reset and has_run(experiment):
+        _tell_users(experiment)
+        if not yes and sys.stdin.isatty():
+            click.confirm(f"move the run of {experiment.name!r} aside?", abort=True)
 
     from pymodules_core.training import Trainer
 
     result = Trainer(
         experiment,
-        existing="reset" if reset else "refuse",
+        existing="reset" if reset else "resume" if resume else "refuse",
+        accept_changes=accept_changes,
         load_installed=not no_plugins,
     ).fit()
     _print_result(result)
+
+
+def _tell_users(experiment: "Experiment") -> None:
+    """Say which experiments started from the run that is moved aside: their ancestor goes."""
+    from pymodules_core.checkpoints.lineage import users_of
+    from pymodules_core.errors import list_words
+
+    users = users_of(experiment.data_home, experiment.name)
+    names = sorted({user for pool_users in users.values() for user in pool_users})
+    if names:
+        click.echo(
+            f"weights of this run were the start of {list_words(names)}; moved aside it stays on "
+            "disk, and names lead to the new run"
+        )
 
 
 def _print_result(result: "RunResult") -> None:

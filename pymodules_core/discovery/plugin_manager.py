@@ -8,6 +8,7 @@ import inspect
 import logging
 import time
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pluggy
@@ -45,6 +46,7 @@ class PluginManager:
     Attributes:
         records: All plugins, inactive ones included: built-in first, then sorted by name.
         files: The experiment's files.
+        loads_installed: Whether entry points are loaded.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class PluginManager:
         self.records: list[PluginRecord] = []
         self._settings = settings or PluginsSettings()
         self._controls = PluginControls(self._settings)
-        self._loads_installed = load_installed
+        self.loads_installed = load_installed
         self._context = DiscoveryContext(experiment_dir=experiment_dir, data_home=data_home)
         self._pluggy = Pluggy(PROJECT_NAME)
         for family in HOOK_FAMILIES:
@@ -109,6 +111,16 @@ class PluginManager:
             for impl in caller.get_hookimpls()
         ]
         return sorted(found, key=lambda implementation: implementation.record.name)
+
+    def stateful(self) -> dict[str, Any]:
+        """Give the active plugins that have ``state_dict`` and ``load_state_dict``, by name."""
+        found = {}
+        for record in self.records:
+            plugin = self._pluggy.get_plugin(record.name)
+            functions = (getattr(plugin, n, None) for n in ("state_dict", "load_state_dict"))
+            if all(map(callable, functions)):
+                found[record.name] = plugin
+        return found
 
     def provided_specs(self) -> list[ModuleSpec]:
         """Ask every provider for its modules.
@@ -160,7 +172,7 @@ class PluginManager:
                     ) from record.failure.error
 
     def _unmatched(self) -> list[tuple[str, str]]:
-        return self._controls.find_unmatched(self.records) if self._loads_installed else []
+        return self._controls.find_unmatched(self.records) if self.loads_installed else []
 
     def _no_plugin(self, key: str, name: str) -> str:
         names = list_words(record.name for record in self.records)

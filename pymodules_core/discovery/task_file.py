@@ -1,6 +1,7 @@
-"""Reads ``pymodules/task.py`` as a plugin of plain functions and checks their names.
+"""Reads the task as a plugin of plain functions and checks their names.
 
-A function named after a hook is its implementation; any other is a helper, unless its name is so
+It is ``pymodules/task.py``, or the module of an installed package that the experiment names. A
+function named after a hook is its implementation; any other is a helper, unless its name is so
 close to a hook's that it must be a slip.
 """
 
@@ -13,12 +14,13 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from pymodules_core.discovery.implementations import HOOK_NAMES
+from pymodules_core.discovery.packaged_task import load_packaged_task
 from pymodules_core.discovery.plugin_manager import PluginManager
 from pymodules_core.discovery.plugin_records import PluginRecord
 from pymodules_core.errors import TaskError, closest_match, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.hookspecs import HOOK_FAMILIES
-from pymodules_core.specs import FileOrigin
+from pymodules_core.specs import FileOrigin, Origin
 
 TASK_NAME = "task"
 
@@ -26,25 +28,43 @@ TASK_NAME = "task"
 _SLIP_RATIO = 0.9
 
 
-def register_task_file(plugins: PluginManager, experiment: Experiment) -> ModuleType:
-    """Import ``task.py`` and register it.
+def register_task(plugins: PluginManager, experiment: Experiment) -> tuple[ModuleType, Path]:
+    """Import the task and register it.
 
     Returns:
-        The imported file.
+        The imported module, and its file.
 
     Raises:
-        TaskError: There is no such file, a function's name is a slip, or an argument's name is not
-            the hook's.
+        TaskError: There is no task, a function's name is a slip, or an argument's name is not the
+            hook's.
         ModuleFileError: The file fails.
+        SettingsError: No package has the task that the experiment names.
+        PluginError: The package's task fails.
     """
-    file = experiment.task_file
-    if plugins.files is None or not file.is_file():
-        raise TaskError(
-            "there is no task",
-            file=file,
-            fix="write it, with at least train_data, optimizers and train_step",
-        )
-    namespace = plugins.files.load(TASK_NAME)
+    origin: Origin
+    if experiment.settings.experiment.task is not None:
+        namespace, origin = load_packaged_task(plugins, experiment)
+        file = Path(str(namespace.__file__))
+    else:
+        file = experiment.task_file
+        if plugins.files is None or not file.is_file():
+            raise TaskError(
+                "there is no task",
+                file=file,
+                fix="write it, with at least train_data, optimizers and train_step; or name one of "
+                "a package: [experiment] task",
+            )
+        namespace, origin = plugins.files.load(TASK_NAME), FileOrigin(file)
+    _check_functions(namespace, file)
+    record = PluginRecord(name=TASK_NAME, origin=origin)
+    plugins.register(namespace, record=record, undecorated=True)
+    if record.failure is not None:
+        raise TaskError(record.failure.reason, file=file) from record.failure.error
+    return namespace, file
+
+
+def _check_functions(namespace: ModuleType, file: Path) -> None:
+    """Refuse names that are almost hooks, and arguments that no hook has."""
     functions = {
         name: value
         for name, value in vars(namespace).items()
@@ -65,11 +85,6 @@ def register_task_file(plugins: PluginManager, experiment: Experiment) -> Module
     for name, function in functions.items():
         if name not in HOOK_NAMES and not name.startswith("_"):
             _check_slip(name, function, set(vars(namespace)))
-    record = PluginRecord(name=TASK_NAME, origin=FileOrigin(file))
-    plugins.register(namespace, record=record, undecorated=True)
-    if record.failure is not None:
-        raise TaskError(record.failure.reason, file=file) from record.failure.error
-    return namespace
 
 
 def line_of_name(file: Path, name: str) -> int | None:

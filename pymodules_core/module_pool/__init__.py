@@ -1,5 +1,6 @@
 """The named modules of one run: chosen, built and held together."""
 
+from pymodules_core.module_pool.compiling import compile_modules
 from pymodules_core.module_pool.global_state import guard_global_state
 from pymodules_core.module_pool.pool import ModulePool, PoolEntry
 from pymodules_core.module_pool.random_streams import derive_seed, random_stream, seed_everything
@@ -7,6 +8,7 @@ from pymodules_core.module_pool.random_streams import derive_seed, random_stream
 __all__ = [
     "ModulePool",
     "PoolEntry",
+    "compile_modules",
     "derive_seed",
     "guard_global_state",
     "random_stream",

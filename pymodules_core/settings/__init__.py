@@ -9,6 +9,7 @@ from pymodules_core.settings.experiment_settings import (
     TrainSettings,
 )
 from pymodules_core.settings.module_settings import (
+    CompileSettings,
     ModuleSettings,
     WeightsFromCkp,
     WeightsFromExp,
@@ -18,6 +19,7 @@ from pymodules_core.settings.structure import structure
 
 __all__ = [
     "CheckpointSettings",
+    "CompileSettings",
     "ExperimentSettings",
     "ModuleSettings",
     "ModulesSettings",

@@ -23,6 +23,8 @@ class TrainSettings:
         seed: Seed of initial weights, data order and every random number of the run.
         batch_size: Samples a step where the task returns a Dataset.
         num_workers: Worker processes of the loaders the trainer makes.
+        seed_items: Seed the random numbers of items for each batch, or for each sample: then they
+            stay the same in batches of another size.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         precision: Autocast of the steps.
         monitor: The metric of ``eval_step`` that decides ``best``.
@@ -41,6 +43,7 @@ class TrainSettings:
     seed: Whole = 0
     batch_size: Count = 64
     num_workers: Whole = 0
+    seed_items: Literal["batch", "sample"] = "batch"
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     monitor: str = "loss"
@@ -51,6 +54,18 @@ class TrainSettings:
     on_nonfinite: Literal["raise", "skip"] = "raise"
     eval_every_n_epochs: Count = 1
     eval_at_start: bool = True
+
+
+@attrs.frozen(kw_only=True)
+class TaskChoice:
+    """``[experiment]``.
+
+    Attributes:
+        task: A task of an installed package, ``<distribution>:<entry point>``, in the place of
+            ``pymodules/task.py``.
+    """
+
+    task: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -129,6 +144,7 @@ class PluginsSettings:
 class ExperimentSettings:
     """The whole of ``experiment.toml``; ``task`` is the user's and typed by the task."""
 
+    experiment: TaskChoice = attrs.field(factory=TaskChoice)
     train: TrainSettings = attrs.field(factory=TrainSettings)
     optimizers: dict[str, OptimizerSettings] = attrs.field(factory=dict)
     checkpoints: CheckpointSettings = attrs.field(factory=CheckpointSettings)

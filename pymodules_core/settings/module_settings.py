@@ -50,18 +50,39 @@ class WeightsFromExp:
 
 
 @attrs.frozen(kw_only=True)
+class CompileSettings:
+    """How ``torch.compile`` treats a module; each is an argument of it.
+
+    Attributes:
+        mode: What it trades compile time for.
+        backend: What compiles.
+        dynamic: Whether shapes vary; None finds out.
+        fullgraph: Whether a break in the graph is an error.
+    """
+
+    mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = (
+        "default"
+    )
+    backend: str = "inductor"
+    dynamic: bool | None = None
+    fullgraph: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class ModuleSettings:
     """Settings of one module.
 
     Attributes:
         frozen: No gradients for its parameters, always in eval mode, saved to ``frzn`` only.
         mode: ``"eval"`` keeps a module that trains in eval mode, for fixed batch-norm statistics.
+        compile: Compile it in place before the first step; a table sets how.
         load_weights_from_ckp: Initial weights from a checkpoint file.
         load_weights_from_exp: Initial weights from another experiment.
     """
 
     frozen: bool = False
     mode: Literal["train", "eval"] = "train"
+    compile: bool | CompileSettings = False
     load_weights_from_ckp: WeightsFromCkp | None = None
     load_weights_from_exp: WeightsFromExp | None = None
 

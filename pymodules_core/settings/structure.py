@@ -226,6 +226,10 @@ def _structure_union(converter: cattrs.Converter, value: object, union: Any) -> 
             return value
     if literals and isinstance(value, str):
         return _structure_literal(value, literals[0])
+    if isinstance(value, Mapping):
+        # A table is meant to be the class: its own mistakes are to be told.
+        others.sort(key=is_structured, reverse=True)
+        return converter.structure(value, others[0])
     for member in others[1:]:
         try:
             return converter.structure(value, member)

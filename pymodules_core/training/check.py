@@ -4,6 +4,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -99,9 +100,13 @@ class _FirstBatch(Batches):
         """One."""
         return 1
 
-    def epoch(self, epoch: int) -> Iterator[object]:
+    def epoch(self, epoch: int, *, done: int = 0) -> Iterator[object]:
         """Give the first batch."""
-        return itertools.islice(self._whole.epoch(epoch), 1)
+        return itertools.islice(self._whole.epoch(epoch, done=done), 1)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Give that of the whole data."""
+        return self._whole.state_dict()
 
 
 def _describe_pool(session: Session) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Makes what a task's functions get as ``config``."""
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -10,11 +11,12 @@ from pymodules_core.settings import structure
 from pymodules_core.settings.structure import is_structured
 
 
-def make_config(namespace: ModuleType, experiment: Experiment) -> Any:
+def make_config(namespace: ModuleType, file: Path, experiment: Experiment) -> Any:
     """Make the task's ``Config`` from ``[task]``, or give the table where the task has none.
 
     Args:
-        namespace: The imported ``task.py``.
+        namespace: The imported task.
+        file: Its file.
         experiment: Whose table it is.
 
     Raises:
@@ -25,7 +27,6 @@ def make_config(namespace: ModuleType, experiment: Experiment) -> Any:
     table = experiment.settings.task
     if config_class is None:
         return table
-    file = experiment.task_file
     if not is_structured(config_class):
         is_class = isinstance(config_class, type)
         raise TaskError(

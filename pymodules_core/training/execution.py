@@ -1,7 +1,8 @@
-"""One pass through the order of a run, from the first commit to the last record.
+"""The order of a run, from the first commit, or the newest, to the last record.
 
 Commit ``frzn``, ``init`` and ``last``, evaluate as epoch 0; then for each epoch: train, commit
-``last``, evaluate, commit ``last``, ``epoch_<n>`` and, if better, ``best``.
+``last``, evaluate, commit ``last``, ``epoch_<n>`` and, if better, ``best``. Each commit has the
+training state, from which a run goes on as if it had never stopped.
 """
 
 import logging
@@ -14,12 +15,21 @@ from typing import Any
 
 import attrs
 
-from pymodules_core.checkpoints import CheckpointManager, Receipt
-from pymodules_core.errors import ExistingRunError, PymodulesError
+from pymodules_core.checkpoints import CheckpointManager, Receipt, Resumed
+from pymodules_core.errors import (
+    ExistingRunError,
+    PymodulesError,
+    RunInterruptedError,
+    StoreLockedError,
+)
+from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.names import BEST, LAST, epoch_pool
+from pymodules_core.training.data import Batches
 from pymodules_core.training.records import RunRecord, RunState
 from pymodules_core.training.reporting import EpochSummary, Reporter
 from pymodules_core.training.session import Session
+from pymodules_core.training.signals import StopSignals
+from pymodules_core.training.state.training_state import Position, Stage, TrainingState
 from pymodules_core.training.stopping import Stopping
 
 logger = logging.getLogger("pymodules_core")
@@ -55,7 +65,15 @@ class RunResult:
 
 
 class Execution:
-    """One pass through the order of a run; holds what changes while it goes on."""
+    """One pass through the order of a run; holds what changes while it goes on.
+
+    Args:
+        session: The parts of the run.
+        checkpoints: Where it is saved; the run goes on where there is something to go on from.
+        reporter: Shows progress.
+        facts: What ``run.json`` tells besides.
+        signals: Ends the run where one was received.
+    """
 
     def __init__(
         self,
@@ -63,37 +81,57 @@ class Execution:
         checkpoints: CheckpointManager,
         reporter: Reporter,
         facts: Mapping[str, Any],
+        *,
+        signals: StopSignals | None = None,
     ) -> None:
         self._session = session
+        self._signals = signals or StopSignals()
         self._run = session.run
         self._checkpoints = checkpoints
         self._reporter = reporter
         self._settings = session.experiment.settings
         self._stopping = Stopping(self._settings.train)
-        self._metrics: Mapping[str, float] = {}
-        self._last_epoch_pool = 0
+        self._position = Position()
+        self._state = TrainingState(
+            run=session.run,
+            units=session.units,
+            plugins=session.plugins,
+            data={"train": session.loops.train_batches, "eval": session.loops.eval_batches},
+            stopping=self._stopping,
+            position=self._position,
+        )
+        # Metrics of the first part of the epoch that the run goes on in.
+        self._averages: Mapping[str, Any] | None = None
         self._untold: deque[Receipt] = deque()
-        self._started = time.perf_counter()
         session.run.data_dir.mkdir(parents=True, exist_ok=True)
         self._record = RunRecord(session.run.data_dir, facts)
 
     def execute(self) -> RunResult:
-        """Run from the first commit to the last, and say how it ended, whatever happens."""
-        events = self._session.events
+        """Run to the end, and say how it ended, whatever happens.
+
+        Raises:
+            RunInterruptedError: A signal ended it; everything up to that step is saved.
+            PymodulesError: It failed; what was committed before is intact.
+        """
         try:
-            self._start()
-            for epoch in range(1, self._settings.train.epochs + 1):
+            if self._checkpoints.has_commit:
+                self._resume()
+            else:
+                self._start()
+            self._finish_begun_epoch()
+            while self._run.epoch < self._settings.train.epochs:
                 if self._stopping.is_reached(self._run.step):
                     break
-                self._epoch(epoch)
+                self._run.epoch += 1
+                self._train_and_evaluate()
             self._checkpoints.wait()
             self._tell_commits()
-            events.emit("run_finished")
-        except ExistingRunError:
-            # Another process was faster: run.json is its own.
+            self._session.events.emit("run_finished")
+        except (ExistingRunError, StoreLockedError):
+            # Another process has the run: run.json is its own.
             raise
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt)
+            interrupted = isinstance(error, KeyboardInterrupt | RunInterruptedError)
             state = RunState.INTERRUPTED if interrupted else RunState.FAILED
             self._tell_failure(state, error)
             raise
@@ -103,6 +141,8 @@ class Execution:
     def _tell_failure(self, state: RunState, error: BaseException) -> None:
         """Record it and call ``run_failed``; what they raise must not hide why the run failed."""
         reason = ": ".join(filter(None, (type(error).__name__, str(error))))
+        if isinstance(error, RunInterruptedError):
+            reason = error.what
         for tell in (
             self._checkpoints.wait,
             self._tell_commits,
@@ -117,69 +157,168 @@ class Execution:
     def _start(self) -> None:
         session = self._session
         session.events.emit("weights_ready")
-        receipt = self._checkpoints.start()
+        self._record.begin()
+        receipt = self._checkpoints.start(state=self._state.capture())
         self._write_record(RunState.RUNNING)
         self._committed(receipt)
         session.events.emit("run_started")
+
+    def _resume(self) -> None:
+        """Go on from the newest commit."""
+        session = self._session
+        resumed = self._checkpoints.resume(allow_new=True)
+        load_initial_weights(session.pool)  # of modules that are new
+        if resumed.state is None:
+            self._take_weights_only(resumed)
+        else:
+            self._averages = self._state.restore(resumed.state)
+        self._run.resumed_step = self._run.step
+        self._record.go_on(self._position.log_bytes, epoch=self._run.epoch, step=self._run.step)
+        where = "in" if self._position.stage is Stage.TRAINING else "after"
+        self._reporter.line(f"going on {where} epoch {self._run.epoch}, step {self._run.step}")
+        self._write_record(RunState.RUNNING)
+        session.events.emit("run_started")
+
+    def _take_weights_only(self, resumed: Resumed) -> None:
+        """Go on from a commit that the trainer did not make, or that was repaired from files."""
+        logger.warning(
+            "the checkpoint has no training state: optimizers, schedulers and random numbers begin "
+            "anew after epoch %d",
+            resumed.epoch,
+        )
+        self._run.epoch, self._run.step = resumed.epoch, resumed.step
+        self._position.stage = Stage.FINISHED if resumed.epoch else Stage.STARTED
+        self._position.last_epoch_pool = resumed.epoch
+        self._position.log_bytes = self._record.log_bytes
+
+    def _finish_begun_epoch(self) -> None:
+        """Do what is left of the epoch of the newest commit; nothing where it was finished."""
+        match self._position.stage:
+            case Stage.STARTED:
+                self._evaluate_start()
+            case Stage.TRAINING:
+                self._train_and_evaluate()
+            case Stage.TRAINED:
+                self._end_epoch(time.perf_counter(), is_evaluated=True)
+
+    def _evaluate_start(self) -> None:
+        session = self._session
         batches = session.loops.eval_batches
         if batches is None or not self._settings.train.eval_at_start:
             return
         start = time.perf_counter()
-        self._metrics = session.loops.evaluate(batches)
-        self._log("eval", self._metrics)
-        session.monitored(self._checkpoints, self._metrics)
-        self._committed(self._checkpoints.commit(BEST, epoch=0, metrics=self._metrics))
-        self._epoch_ended({}, self._metrics, start, is_best=False)
+        metrics = self._evaluate(batches)
+        session.monitored(self._checkpoints, metrics)
+        self._commit(Stage.FINISHED, LAST, BEST, metrics=metrics)
+        self._epoch_ended(start, is_evaluated=True, is_best=False)
 
-    def _epoch(self, epoch: int) -> None:
-        session, run = self._session, self._run
-        run.epoch = epoch
+    def _train_and_evaluate(self) -> None:
+        session, position = self._session, self._position
         start = time.perf_counter()
-        self._stopping.committed(run.step)
-        train_metrics = session.loops.train(
-            should_stop=self._stopping.is_reached, after_step=self._after_step
+        done, averages = 0, None
+        if position.stage is Stage.TRAINING:
+            done, averages = position.batches_done, self._averages
+        else:
+            self._stopping.committed(self._run.step)
+        position.train_metrics = session.loops.train(
+            should_stop=self._stopping.is_reached,
+            after_step=self._after_step,
+            batches_done=done,
+            averages=averages,
         )
         rates = {name: unit.learning_rate for name, unit in session.units.items()}
-        self._log("train", train_metrics, learning_rates=rates)
-        train = self._settings.train
-        batches = session.loops.eval_batches
-        is_last = epoch == train.epochs or self._stopping.is_reached(run.step)
-        if batches is None or not (is_last or epoch % train.eval_every_n_epochs == 0):
-            self._metrics = train_metrics
-            # Train and eval values are two quantities: a scheduler that compares gets one of them.
-            session.loops.end_epoch(None if batches else train_metrics.get(train.monitor))
-            pools = [LAST, *(self._epoch_pools() if batches is None else [])]
-            self._commit(*pools)
-            self._epoch_ended(train_metrics, {}, start, is_best=False)
-            return
-        self._commit(LAST)
-        self._metrics = session.loops.evaluate(batches)
-        self._log("eval", self._metrics)
-        session.loops.end_epoch(session.monitored(self._checkpoints, self._metrics))
-        receipt = self._commit(LAST, BEST, *self._epoch_pools(), metrics=self._metrics)
-        self._stopping.evaluated(epoch, is_better=receipt.best_moved)
-        self._epoch_ended(train_metrics, self._metrics, start, is_best=receipt.best_moved)
+        self._log("train", position.train_metrics, learning_rates=rates)
+        # Asked once: the minutes may run out between two answers.
+        is_evaluated = self._is_evaluation_due()
+        if is_evaluated:
+            self._commit(Stage.TRAINED, LAST)
+        self._end_epoch(start, is_evaluated=is_evaluated)
 
-    def _after_step(self) -> None:
-        if self._stopping.is_commit_due(self._run.step, self._settings.checkpoints):
+    def _end_epoch(self, start: float, *, is_evaluated: bool) -> None:
+        session, position = self._session, self._position
+        batches = session.loops.eval_batches
+        if batches is None or not is_evaluated:
+            position.metrics = position.train_metrics
+            # Train and eval values are two quantities: a scheduler that compares gets one of them.
+            monitored = position.metrics.get(self._settings.train.monitor)
+            session.loops.end_epoch(monitored if batches is None else None)
+            self._commit(Stage.FINISHED, LAST, *(self._epoch_pools() if batches is None else ()))
+            self._epoch_ended(start, is_evaluated=False, is_best=False)
+            return
+        metrics = self._evaluate(batches)
+        session.loops.end_epoch(session.monitored(self._checkpoints, metrics))
+        is_better = self._checkpoints.best.is_better(metrics)
+        self._stopping.evaluated(self._run.epoch, is_better=is_better)
+        self._commit(Stage.FINISHED, LAST, BEST, *self._epoch_pools(), metrics=metrics)
+        self._epoch_ended(start, is_evaluated=True, is_best=is_better)
+
+    def _is_evaluation_due(self) -> bool:
+        train, epoch = self._settings.train, self._run.epoch
+        if self._session.loops.eval_batches is None:
+            return False
+        is_last = epoch >= train.epochs or self._stopping.is_reached(self._run.step)
+        return is_last or epoch % train.eval_every_n_epochs == 0
+
+    def _evaluate(self, batches: Batches) -> Mapping[str, float]:
+        """Evaluate; a signal ends it, and the run that goes on repeats it from its first batch."""
+        self._stop_if_asked()
+        metrics = self._session.loops.evaluate(batches, after_step=self._stop_if_asked)
+        self._position.metrics = metrics
+        self._log("eval", metrics)
+        return metrics
+
+    def _after_step(self, batches_done: int) -> None:
+        is_asked = self._signals.received is not None
+        if is_asked or self._stopping.is_commit_due(self._run.step, self._settings.checkpoints):
             for unit in self._session.units.values():
                 unit.check_finite()
-            self._commit(LAST)
+            self._position.batches_done = batches_done
+            self._commit(Stage.TRAINING, LAST)
             self._stopping.committed(self._run.step)
+            self._stop_if_asked()
+
+    def _stop_if_asked(self) -> None:
+        """End the run where a signal asked for it; everything is committed.
+
+        Raises:
+            RunInterruptedError: It did.
+        """
+        received = self._signals.received
+        if received is None:
+            return
+        self._checkpoints.wait()
+        run = self._run
+        error = RunInterruptedError(
+            f"{received.name}: stopped and saved; epoch {run.epoch}, step {run.step}",
+            found=int(received),
+            fix=f"pymodules train {self._session.experiment.name} --resume goes on",
+        )
+        error.exit_code = 128 + received
+        raise error
 
     def _epoch_pools(self) -> list[str]:
         """Name ``epoch_<n>`` where enough epochs went by since the last one."""
         epoch = self._run.epoch
-        if epoch - self._last_epoch_pool < self._settings.checkpoints.every_n_epochs:
+        if epoch - self._position.last_epoch_pool < self._settings.checkpoints.every_n_epochs:
             return []
-        self._last_epoch_pool = epoch
+        self._position.last_epoch_pool = epoch
         return [epoch_pool(epoch)]
 
-    def _commit(self, *pools: str, metrics: Mapping[str, float] | None = None) -> Receipt:
+    def _commit(
+        self, stage: Stage, *pools: str, metrics: Mapping[str, float] | None = None
+    ) -> None:
         run = self._run
-        receipt = self._checkpoints.commit(*pools, epoch=run.epoch, step=run.step, metrics=metrics)
-        self._committed(receipt)
-        return receipt
+        self._position.stage = stage
+        self._position.log_bytes = self._record.log_bytes
+        self._committed(
+            self._checkpoints.commit(
+                *pools,
+                epoch=run.epoch,
+                step=run.step,
+                metrics=metrics,
+                state=self._state.capture(),
+            )
+        )
 
     def _committed(self, receipt: Receipt) -> None:
         self._untold.append(receipt)
@@ -194,26 +333,27 @@ class Execution:
 
     def _epoch_ended(
         self,
-        train_metrics: Mapping[str, float],
-        eval_metrics: Mapping[str, float],
         start: float,
         *,
+        is_evaluated: bool,
         is_best: bool,
     ) -> None:
+        position = self._position
         self._tell_commits()
         self._write_record(RunState.RUNNING)
         self._reporter.epoch_ended(
             EpochSummary(
                 epoch=self._run.epoch,
                 epochs=self._settings.train.epochs,
-                train_metrics=train_metrics,
-                eval_metrics=eval_metrics,
+                train_metrics=position.train_metrics,
+                eval_metrics=position.metrics if is_evaluated else {},
                 is_best=is_best,
                 seconds=time.perf_counter() - start,
                 skipped_steps=self._skipped_steps(),
             )
         )
-        self._session.events.emit("epoch_finished", metrics=eval_metrics or train_metrics)
+        self._session.events.emit("epoch_finished", metrics=position.metrics)
+        self._stop_if_asked()
 
     def _log(self, phase: str, metrics: Mapping[str, float], **more: Any) -> None:
         self._record.log_metrics(
@@ -230,7 +370,8 @@ class Execution:
             epoch=self._run.epoch,
             epochs=train.epochs,
             step=self._run.step,
-            metrics=self._metrics,
+            metrics=self._position.metrics,
+            wall_s=round(self._stopping.elapsed_s, 3),
             best=None
             if best.value is None
             else {"metric": best.monitor, "value": best.value, "epoch": best.epoch},
@@ -250,9 +391,9 @@ class Execution:
             steps=self._run.step,
             best_value=best.value,
             best_epoch=best.epoch,
-            metrics=self._metrics,
+            metrics=self._position.metrics,
             stop_reason=self._stop_reason(),
-            wall_s=time.perf_counter() - self._started,
+            wall_s=self._stopping.elapsed_s,
             data_dir=self._run.data_dir,
             pools=tuple(self._checkpoints.pools()),
         )

@@ -5,7 +5,7 @@ hand-written loop does too, plus a clock reading.
 """
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
@@ -17,7 +17,7 @@ from pymodules_core.training.data import Batches
 from pymodules_core.training.device import batch_length, move_batch
 from pymodules_core.training.metrics import MetricAverages
 from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
-from pymodules_core.training.reporting import REFRESH_S, Reporter
+from pymodules_core.training.reporting import REFRESH_S, PassStart, Reporter
 from pymodules_core.training.run import Run
 from pymodules_core.training.run_events import RunEvents
 from pymodules_core.training.task import Task, TaskErrors
@@ -48,13 +48,21 @@ class Loops:
     eval_batches: Batches | None
 
     def train(
-        self, *, should_stop: Callable[[int], bool], after_step: Callable[[], None]
+        self,
+        *,
+        should_stop: Callable[[int], bool],
+        after_step: Callable[[int], None],
+        batches_done: int = 0,
+        averages: Mapping[str, Any] | None = None,
     ) -> dict[str, float]:
-        """Train one epoch.
+        """Train one epoch, or what is left of it.
 
         Args:
             should_stop: Given the count of a step, tells whether it is the last of the epoch.
-            after_step: Called after each step, hooks included; commits in mid-epoch.
+            after_step: Called after each step, hooks included, with the batches done; commits in
+                mid-epoch, and raises where the run is to end there.
+            batches_done: Batches that were trained before.
+            averages: The metrics of those.
 
         Returns:
             Means of the metrics over the steps.
@@ -64,16 +72,18 @@ class Loops:
             TrainingError: A step raises, or a loss is not finite.
         """
         run, units = self.run, self.units.values()
-        averages = run.start_pass(is_evaluation=False)
+        sums = run.start_pass(is_evaluation=False, averages=averages)
         step = self.task.step("train_step", run)
         run.module_pool.set_training(training=True)
         autocast = _autocast(self.precision)
         errors = self._errors("train_step", lambda: count)
         length = self.train_batches.length
-        count = 0
-        progress = self._progress("train", self.train_batches, averages)
+        count = batches_done
+        progress = self._progress("train", self.train_batches, sums, done=batches_done)
+        # A limit that the last step before had reached: nothing is left of this epoch.
+        is_over = batches_done > 0 and should_stop(run.step)
         with closing(progress):
-            for batch in progress:
+            for batch in () if is_over else progress:
                 with errors:
                     run.start_train_step()
                     with autocast:
@@ -84,7 +94,7 @@ class Loops:
                 count += 1
                 run.step += 1
                 self._step_finished()
-                after_step()
+                after_step(count)
                 if is_last:
                     break
         # Data of unknown length ends only here, after the hooks of its last step.
@@ -98,10 +108,14 @@ class Loops:
                 unit.check_finite()
         if not count:
             raise self._no_batch("train_data")
-        return self._finish("train_step", averages)
+        return self._finish("train_step", sums)
 
-    def evaluate(self, batches: Batches) -> dict[str, float]:
+    def evaluate(self, batches: Batches, *, after_step: Callable[[], None]) -> dict[str, float]:
         """Evaluate once: eval mode, no gradients.
+
+        Args:
+            batches: The data.
+            after_step: Called after each batch; raises where the run is to end there.
 
         Returns:
             Means of the metrics, weighted by batch size.
@@ -123,6 +137,7 @@ class Loops:
                 with errors, autocast:
                     run.take_eval_result(step(batch))
                 count += 1
+                after_step()
         if not count:
             raise self._no_batch("eval_data")
         return self._finish("eval_step", averages)
@@ -137,30 +152,48 @@ class Loops:
             for unit in self.units.values():
                 unit.end_epoch(monitored)
 
+    def _learning_rates(self) -> dict[str, float]:
+        """Give them as the bar shows them."""
+        is_single = len(self.units) == 1
+        return {
+            "lr" if is_single else f"lr_{name}": unit.learning_rate
+            for name, unit in self.units.items()
+        }
+
     def _step_finished(self) -> None:
         if self.events.has_step_hooks:
             self.events.emit("train_step_finished", stepped=self.run.stepped)
 
     def _progress(
-        self, phase: str, batches: Batches, averages: MetricAverages
+        self, phase: str, batches: Batches, averages: MetricAverages, *, done: int = 0
     ) -> Generator[Any, None, None]:
         """Give the batches on the run's device and refresh the bar a few times a second."""
         run, reporter, clock = self.run, self.reporter, time.perf_counter
         device = run.device
+        is_training = phase == "train"
+        rates = self._learning_rates
         must_move = device.type != "cpu"
-        reporter.pass_started(phase, run.epoch, batches.length)
+        reporter.pass_started(
+            PassStart(
+                phase=phase,
+                epoch=run.epoch,
+                epochs=run.experiment.settings.train.epochs,
+                batches=batches.length,
+                done=done,
+            )
+        )
         refresh_at = clock() + REFRESH_S
-        done = 0
         try:
             # What the loop's body raises does not pass through here: these are the data's errors.
             with self._errors(f"{phase}_data", lambda: done):
-                for batch in batches.epoch(run.epoch):
+                for batch in batches.epoch(run.epoch, done=done):
                     moved = move_batch(batch, device) if must_move else batch
                     run.batch_size = batch_length(moved)
                     yield moved
                     done += 1
                     if clock() >= refresh_at:
-                        reporter.pass_advanced(done, averages.running_means())
+                        shown = averages.running_means()
+                        reporter.pass_advanced(done, shown | (rates() if is_training else {}))
                         refresh_at = clock() + REFRESH_S
                 if (promised := batches.promised) is not None and done < promised:
                     raise TaskError(

@@ -1,11 +1,13 @@
 """Averages the metrics of steps into those of an epoch."""
 
 import math
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from pymodules_core.errors import TaskError
+from pymodules_core.training.state.encoding import decode, encode
 
 
 @runtime_checkable
@@ -103,6 +105,26 @@ class MetricAverages:
         return self.running_means() | {
             name: _as_float(name, metric.compute()) for name, metric in self._stateful.items()
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the sums of the numbers so far, for a checkpoint within a pass.
+
+        What accumulates by itself is not among them; ``stateful`` names it.
+        """
+        return {
+            "totals": encode(self._totals, name="metrics"),
+            "weights": dict(self._weights),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        self._totals = decode(state["totals"])
+        self._weights = dict(state["weights"])
+
+    @property
+    def stateful(self) -> Mapping[str, StatefulMetric]:
+        """Metrics that accumulate by themselves, by name."""
+        return self._stateful
 
     def reset_stateful(self) -> None:
         """Reset metrics that accumulate by themselves, for the next pass."""

@@ -10,9 +10,11 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pymodules_core.errors import NonFiniteLossError, TaskError
 from pymodules_core.settings import OptimizerSettings
+from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.training.state.optimizer_state import load_optimizer_state, optimizer_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from torch import Tensor
     from torch.nn import Parameter
@@ -191,6 +193,47 @@ class OptimizerUnit:
                 self.scheduler.step(monitored)
         else:
             self.scheduler.step()
+
+    def state_dict(self, names: "Mapping[Parameter, str]") -> dict[str, Any]:
+        """Give all that the next update depends on, the open window's gradients included.
+
+        Args:
+            names: The name of each parameter of the pool.
+
+        Raises:
+            TaskError: The optimizer or scheduler keeps what a checkpoint cannot hold.
+        """
+        where = f"optimizer {self.name!r}"
+        return {
+            "optimizer": optimizer_state(self.optimizer, names, name=where),
+            "scheduler": None
+            if self.scheduler is None
+            else encode(self.scheduler.state_dict(), name=f"the scheduler of {where}"),
+            "scaler": None if self._scaler is None else self._scaler.state_dict(),
+            "window": self._window,
+            "gradients": {
+                names[p]: p.grad for p in self._parameters if self._window and p.grad is not None
+            },
+            "skipped_steps": self.skipped_steps,
+        }
+
+    def load_state_dict(self, state: "Mapping[str, Any]", names: "Mapping[Parameter, str]") -> None:
+        """Take back what ``state_dict`` gave.
+
+        Args:
+            state: The state.
+            names: The name of each parameter of the pool.
+        """
+        load_optimizer_state(self.optimizer, state["optimizer"], names, name=self.name)
+        if self.scheduler is not None and state["scheduler"] is not None:
+            self.scheduler.load_state_dict(decode(state["scheduler"]))
+        if self._scaler is not None and state["scaler"] is not None:
+            self._scaler.load_state_dict(dict(state["scaler"]))
+        self._window = state["window"]
+        self.skipped_steps = state["skipped_steps"]
+        for parameter in self._parameters:
+            gradient = state["gradients"].get(names[parameter])
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
 
     def _nonfinite_error(self, value: float) -> NonFiniteLossError:
         return NonFiniteLossError(

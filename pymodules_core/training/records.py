@@ -1,10 +1,10 @@
 """What a run writes about itself: ``run.json``, the whole state, and ``metrics.jsonl``, a log."""
 
 import json
+import logging
 import math
 import os
 import platform
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -23,7 +23,10 @@ from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME
 from pymodules_core.settings.structure import unstructure
 from pymodules_core.specs import FileOrigin, Origin
 from pymodules_core.training.session import Session
+from pymodules_core.training.sources import source_digests
 from pymodules_core.versions import versions
+
+logger = logging.getLogger("pymodules_core")
 
 
 class RunState(StrEnum):
@@ -46,9 +49,40 @@ class RunRecord:
     def __init__(self, data_dir: Path, facts: Mapping[str, Any]) -> None:
         self._run_file = data_dir / RUN_FILE_NAME
         self._metrics_file = data_dir / METRICS_FILE_NAME
-        self._facts = dict(facts)
-        self._started = time.time()
-        self._facts["started"] = _timestamp()
+        self._facts = {"started": _timestamp(), "resumed": [], **facts}
+
+    @property
+    def log_bytes(self) -> int:
+        """Length of ``metrics.jsonl``."""
+        return self._metrics_file.stat().st_size if self._metrics_file.exists() else 0
+
+    def begin(self) -> None:
+        """Begin a run: its log is empty, whatever a killed one left before its first commit."""
+        self._metrics_file.write_bytes(b"")
+
+    def go_on(self, log_bytes: int, *, epoch: int, step: int) -> None:
+        """Go on with a run: what was logged after the commit is trained and logged again.
+
+        Args:
+            log_bytes: Length of the log at the commit.
+            epoch: The epoch of the commit.
+            step: Its step.
+        """
+        before = _read_json(self._run_file)
+        self._facts["started"] = before.get("started", self._facts["started"])
+        self._facts["resumed"] = [
+            *before.get("resumed", []),
+            {"time": _timestamp(), "epoch": epoch, "step": step},
+        ]
+        lost = log_bytes - self.log_bytes
+        if lost > 0:
+            logger.warning(
+                "%s has lost its last %d bytes, the metrics of some epochs before",
+                display_path(self._metrics_file),
+                lost,
+            )
+        elif lost < 0:
+            os.truncate(self._metrics_file, log_bytes)
 
     def write(self, state: RunState, **progress: Any) -> None:
         """Replace ``run.json``.
@@ -61,7 +95,6 @@ class RunRecord:
             "state": state,
             **self._facts,
             "updated": _timestamp(),
-            "wall_s": round(time.time() - self._started, 3),
             **progress,
         }
         text = json.dumps(_finite(content), indent=2, default=str)
@@ -99,6 +132,7 @@ def run_facts(session: Session) -> dict[str, Any]:
         ],
         "initial_weights": [_report_facts(report) for report in session.reports],
         "files": files,
+        "sources": source_digests(experiment),
         "shared_parameters": pool.shared_parameters,
         "plugins": [
             {"name": record.name, **record.origin.to_json()}
@@ -115,7 +149,10 @@ def run_facts(session: Session) -> dict[str, Any]:
 
 def provenance_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Choose of a run's facts what every commit keeps."""
-    kept = ("experiment", "seed", "overrides", "plugins", "git_commit")
+    kept = (
+        *("experiment", "seed", "device", "threads", "settings", "overrides"),
+        *("sources", "plugins", "versions", "git_commit"),
+    )
     return {
         "modules": {module["name"]: module["origin"] for module in facts["modules"]},
         **{key: facts[key] for key in kept},
@@ -143,6 +180,15 @@ def _report_facts(report: LoadReport) -> dict[str, Any]:
         "mismatched": list(report.mismatched),
         "coverage": report.coverage,
     }
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object; an empty one where there is none or it is damaged."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _timestamp() -> str:

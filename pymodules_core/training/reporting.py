@@ -7,7 +7,7 @@ from typing import IO, Protocol
 
 import attrs
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 REFRESH_S = 0.2
 
@@ -35,14 +35,33 @@ class EpochSummary:
     skipped_steps: int
 
 
+@attrs.frozen(kw_only=True)
+class PassStart:
+    """A pass over the data that begins.
+
+    Attributes:
+        phase: ``train`` or ``eval``.
+        epoch: The epoch; 0 is the evaluation before training.
+        epochs: Epochs planned.
+        batches: Batches of the pass, None where the data does not know.
+        done: Batches that were done before the run was interrupted.
+    """
+
+    phase: str
+    epoch: int
+    epochs: int
+    batches: int | None
+    done: int = 0
+
+
 class Reporter(Protocol):
     """What a run tells while it goes on."""
 
     def line(self, text: str) -> None:
         """Say one thing."""
 
-    def pass_started(self, phase: str, epoch: int, batches: int | None) -> None:
-        """A pass over the data begins."""
+    def pass_started(self, started: PassStart) -> None:
+        """A pass over the data begins, or goes on in the middle."""
 
     def pass_advanced(self, done: int, metrics: Mapping[str, float]) -> None:
         """Some batches are done; called a few times a second."""
@@ -60,7 +79,7 @@ class SilentReporter:
     def line(self, text: str) -> None:
         """Say nothing."""
 
-    def pass_started(self, phase: str, epoch: int, batches: int | None) -> None:
+    def pass_started(self, started: PassStart) -> None:
         """Say nothing."""
 
     def pass_advanced(self, done: int, metrics: Mapping[str, float]) -> None:
@@ -88,21 +107,22 @@ class ConsoleReporter:
         self._show_bar = self._console.is_terminal if show_bar is None else show_bar
         self._bar: Progress | None = None
         self._started_at = 0.0
+        self._started = PassStart(phase="", epoch=0, epochs=0, batches=None)
 
     def line(self, text: str) -> None:
         """Print one line, above the bar where there is one."""
         self._console.print(text, markup=False)
 
-    def pass_started(self, phase: str, epoch: int, batches: int | None) -> None:
-        """Put up a bar."""
+    def pass_started(self, started: PassStart) -> None:
+        """Put up two bars: the epochs, and the batches of this pass."""
         if not self._show_bar:
             return
-        self._started_at = time.perf_counter()
+        self._started, self._started_at = started, time.perf_counter()
         # redirect_stderr off: rich's redirection breaks a user's own tqdm.
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[metrics]}"),
@@ -111,19 +131,38 @@ class ConsoleReporter:
             transient=True,
             redirect_stderr=False,
         )
-        self._bar.add_task(f"{phase} epoch {epoch}", total=batches, metrics="", rate="")
+        if started.epoch:
+            done = started.epoch - 1
+            count = f"{started.epoch}/{started.epochs}"
+            self._bar.add_task(
+                "epoch", total=started.epochs, completed=done, count=count, rate="", metrics=""
+            )
+        self._bar.add_task(
+            started.phase,
+            total=started.batches,
+            completed=started.done,
+            count=f"{started.done}/{started.batches or '?'}",
+            rate="",
+            metrics="",
+        )
         self._bar.start()
 
     def pass_advanced(self, done: int, metrics: Mapping[str, float]) -> None:
-        """Move the bar."""
+        """Move the bars."""
         if self._bar is None:
             return
-        rate = done / max(time.perf_counter() - self._started_at, 1e-9)
+        started = self._started
+        elapsed_s = max(time.perf_counter() - self._started_at, 1e-9)
+        if started.epoch and started.batches and started.phase == "train":
+            self._bar.update(
+                self._bar.task_ids[0], completed=started.epoch - 1 + done / started.batches
+            )
         self._bar.update(
-            self._bar.task_ids[0],
+            self._bar.task_ids[-1],
             completed=done,
+            count=f"{done}/{started.batches or '?'}",
+            rate=f"{(done - started.done) / elapsed_s:.0f} steps/s",
             metrics=format_metrics(metrics),
-            rate=f"{rate:.0f} steps/s",
             refresh=True,
         )
 

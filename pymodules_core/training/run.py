@@ -13,6 +13,7 @@ from pymodules_core.module_pool import ModulePool
 from pymodules_core.training.metrics import MetricAverages, check_metric
 from pymodules_core.training.optimize import OptimizeBlock
 from pymodules_core.training.optimizer_unit import OptimizerUnit
+from pymodules_core.training.state.user_state import UserState
 
 
 class Run:
@@ -34,6 +35,9 @@ class Run:
         data_dir: Folder of what the run writes; hooks may put files there.
         epoch: The epoch that runs, counted from 1; 0 before training.
         step: Train steps so far, whichever optimizers they updated.
+        resumed_step: The step this process goes on from; None in a run that began in it.
+        state: A dict of the task's and of plugins that every checkpoint holds and a resume brings
+            back: tensors, arrays, primitives, and objects with ``state_dict``.
         batch_size: Samples of the batch at hand; set it where it cannot be read off the batch.
     """
 
@@ -54,6 +58,8 @@ class Run:
         self.data_dir = data_dir
         self.epoch = 0
         self.step = 0
+        self.resumed_step: int | None = None
+        self.state = UserState()
         self.batch_size = 1
         self._units = units
         self._averages = MetricAverages()
@@ -121,10 +127,24 @@ class Run:
         self._blocks.append(block)
         return block
 
-    def start_pass(self, *, is_evaluation: bool) -> MetricAverages:
-        """Begin a pass over data with empty averages; the loops call it."""
+    @property
+    def averages(self) -> MetricAverages:
+        """The metrics of the pass at hand, or of the last one."""
+        return self._averages
+
+    def start_pass(
+        self, *, is_evaluation: bool, averages: Mapping[str, Any] | None = None
+    ) -> MetricAverages:
+        """Begin a pass over data; the loops call it.
+
+        Args:
+            is_evaluation: Whether nothing is trained.
+            averages: The sums of its first part, where it goes on in the middle.
+        """
         self._is_evaluating = is_evaluation
         self._averages = MetricAverages()
+        if averages is not None:
+            self._averages.load_state_dict(averages)
         self._logged.clear()
         return self._averages
 

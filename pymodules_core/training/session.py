@@ -22,7 +22,8 @@ from pymodules_core.errors import (
 )
 from pymodules_core.experiment import Experiment
 from pymodules_core.initial_weights import load_initial_weights
-from pymodules_core.module_pool import ModulePool, derive_seed, seed_everything
+from pymodules_core.module_pool import ModulePool, compile_modules, derive_seed, seed_everything
+from pymodules_core.run_files import METRICS_FILE_NAME
 from pymodules_core.training.data import Batches, Phase
 from pymodules_core.training.device import choose_device
 from pymodules_core.training.loops import Loops
@@ -72,6 +73,7 @@ class Session:
         data_dir: Path,
         reporter: Reporter,
         load_installed: bool = True,
+        load_weights: bool = True,
     ) -> "Session":
         """Build the pool, load its weights, and set up task, data and optimizers.
 
@@ -80,6 +82,7 @@ class Session:
             data_dir: What the run calls ``run.data_dir``.
             reporter: Shows progress.
             load_installed: Whether to load installed plugins.
+            load_weights: Whether modules get the initial weights that settings ask for.
 
         Raises:
             PymodulesError: Anything that keeps the run from starting.
@@ -93,9 +96,10 @@ class Session:
             raise
         plugins = PluginManager.for_experiment(experiment, load_installed=load_installed)
         pool = ModulePool.discover(experiment, plugins=plugins)
-        reports = load_initial_weights(pool)
+        reports = load_initial_weights(pool) if load_weights else []
         task = Task.load(plugins, experiment)
         pool.to(device)
+        compile_modules(pool)
         # From here on the run draws from the global streams; what was built before has its own.
         seed_everything(derive_seed(train.seed, "run"))
         train_batches = _batches(task, "train", experiment, device)
@@ -163,6 +167,7 @@ class Session:
             keep_epochs=checkpoints.keep_epochs,
             asynchronous=checkpoints.asynchronous,
             link=checkpoints.link,
+            companions=(self.run.data_dir / METRICS_FILE_NAME,),
             provenance=provenance,
         )
 

@@ -1,6 +1,8 @@
 """When a run ends before its last epoch, and when it saves in the middle of one."""
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from pymodules_core.settings import CheckpointSettings, TrainSettings
 
@@ -18,11 +20,30 @@ class Stopping:
     def __init__(self, settings: TrainSettings) -> None:
         self.reason: str | None = None
         self._settings = settings
+        self._minutes = settings.max_minutes
         self._step_of_commit = 0
         self._committed_at = time.monotonic()
         self._evaluations_without_better = 0
-        minutes = settings.max_minutes
-        self._deadline = None if minutes is None else time.monotonic() + minutes * 60
+        self._started_at = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run began, without the time in which nobody trained it."""
+        return time.monotonic() - self._started_at
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what decides about the end of the run."""
+        return {
+            "elapsed_s": self.elapsed_s,
+            "evaluations_without_better": self._evaluations_without_better,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, step: int) -> None:
+        """Go on after ``step`` steps from what ``state_dict`` gave."""
+        self._started_at = time.monotonic() - state["elapsed_s"]
+        self._evaluations_without_better = state["evaluations_without_better"]
+        self._check_patience()
+        self.committed(step)
 
     def committed(self, step: int) -> None:
         """Everything up to ``step`` is saved."""
@@ -34,8 +55,8 @@ class Stopping:
         limit = self._settings.max_steps
         if limit is not None and step >= limit:
             self.reason = f"max_steps = {limit} reached"
-        elif self._deadline is not None and time.monotonic() >= self._deadline:
-            self.reason = f"max_minutes = {self._settings.max_minutes:g} reached"
+        elif self._minutes is not None and self.elapsed_s >= self._minutes * 60:
+            self.reason = f"max_minutes = {self._minutes:g} reached"
         return self.reason is not None
 
     def is_commit_due(self, step: int, checkpoints: CheckpointSettings) -> bool:
@@ -48,12 +69,13 @@ class Stopping:
 
     def evaluated(self, epoch: int, *, is_better: bool) -> None:
         """Count an evaluation; enough of them without a better one end the run."""
-        settings = self._settings
         if is_better:
             self._evaluations_without_better = 0
-        elif epoch > settings.startup:
+        elif epoch > self._settings.startup:
             self._evaluations_without_better += 1
-        if settings.patience is not None and self._evaluations_without_better >= settings.patience:
-            self.reason = (
-                f"no better {settings.monitor} in {settings.patience} evaluations (patience)"
-            )
+        self._check_patience()
+
+    def _check_patience(self) -> None:
+        patience = self._settings.patience
+        if patience is not None and self._evaluations_without_better >= patience:
+            self.reason = f"no better {self._settings.monitor} in {patience} evaluations (patience)"

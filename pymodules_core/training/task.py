@@ -15,7 +15,7 @@ from pymodules_core.discovery.plugin_manager import PluginManager
 from pymodules_core.discovery.task_file import (
     TASK_NAME,
     code_of,
-    register_task_file,
+    register_task,
 )
 from pymodules_core.errors import (
     PymodulesError,
@@ -59,7 +59,7 @@ class Task:
 
     @classmethod
     def load(cls, plugins: PluginManager, experiment: Experiment) -> "Task":
-        """Import ``task.py`` and check that it has what a run needs.
+        """Import the task and check that it has what a run needs.
 
         Raises:
             TaskError: A function is missing, or a name is a slip.
@@ -68,14 +68,14 @@ class Task:
         """
         seed_everything(experiment.settings.train.seed)
         with guard_global_state("importing task.py"):
-            namespace = register_task_file(plugins, experiment)
+            namespace, file = register_task(plugins, experiment)
         functions = {}
         for name in _FUNCTIONS:
             found = [i for i in plugins.implementations(name) if i.record.name == TASK_NAME]
             if found:
                 functions[name] = found[0]
-        _check_complete(namespace, functions, experiment.task_file)
-        return cls(experiment.task_file, functions, make_config(namespace, experiment))
+        _check_complete(namespace, functions, file)
+        return cls(file, functions, make_config(namespace, file, experiment))
 
     @property
     def has_eval(self) -> bool:

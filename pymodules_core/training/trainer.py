@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pymodules_core.checkpoints.lineage import newest_record
+from pymodules_core.checkpoints.store.records import CommitRecord
 from pymodules_core.errors import (
     ExistingRunError,
     MonitorError,
     PymodulesError,
+    RunInterruptedError,
     TrainingError,
     display_path,
 )
@@ -18,10 +21,17 @@ from pymodules_core.run_files import (
     move_run_aside,
     refuse_existing_run,
 )
+from pymodules_core.training.changes import (
+    check_changes,
+    refuse_other_freezing,
+    with_overrides_of,
+)
 from pymodules_core.training.execution import Execution, RunResult
 from pymodules_core.training.records import provenance_of, run_facts
 from pymodules_core.training.reporting import ConsoleReporter, Reporter
 from pymodules_core.training.session import Session
+from pymodules_core.training.signals import StopSignals
+from pymodules_core.training.sources import copy_sources
 
 
 class Trainer:
@@ -31,7 +41,9 @@ class Trainer:
         experiment: A name in the data home, a folder, or an opened experiment.
         data_home: Overrides the environment variable and ``./data``.
         overrides: Dotted keys laid over ``experiment.toml``: ``{"train.epochs": 3}``.
-        existing: What to do with a run that is there: refuse, or move it aside.
+        existing: What to do with a run that is there: refuse, move it aside, or go on with it. It
+            goes on with the overrides it had; those given here come on top.
+        accept_changes: Go on although files, settings or plugins changed since the run began.
         load_installed: Whether to load installed plugins.
         reporter: Shows progress; lines on standard output and a bar on a terminal by default.
     """
@@ -42,22 +54,27 @@ class Trainer:
         *,
         data_home: Path | None = None,
         overrides: Mapping[str, Any] | None = None,
-        existing: Literal["refuse", "reset"] = "refuse",
+        existing: Literal["refuse", "reset", "resume"] = "refuse",
+        accept_changes: bool = False,
         load_installed: bool = True,
         reporter: Reporter | None = None,
     ) -> None:
         self.experiment = Experiment.open(experiment, data_home=data_home, overrides=overrides)
         self._existing = existing
+        self._accept_changes = accept_changes
         self._load_installed = load_installed
         self._reporter = reporter or ConsoleReporter()
 
     def fit(self) -> RunResult:
         """Train to the end.
 
-        The run owns the global random streams of torch, ``random`` and numpy while it goes on.
+        The run owns the global random streams of torch, ``random`` and numpy while it goes on. In
+        the main thread SIGINT, SIGTERM and SIGHUP end it after the step at hand, saved.
 
         Raises:
             ExistingRunError: There is a run already.
+            RunChangedError: The run to go on with began with other files, settings or plugins.
+            RunInterruptedError: A signal ended the run; its ``exit_code`` is 128 and the signal.
             MonitorError: The monitored metric is not among those of the first evaluation; nothing
                 is left of the new run, and the old one is where it was.
             PymodulesError: With ``exit_code`` 2 the experiment is not valid and nothing was
@@ -65,29 +82,63 @@ class Trainer:
         """
         if self._existing == "refuse":
             refuse_existing_run(self.experiment)
+        record = newest_record(self.experiment.path) if self._existing == "resume" else None
+        if record is not None:
+            self._take_overrides_of(record)
         session = Session.prepare(
             self.experiment,
             data_dir=self.experiment.data_dir,
             reporter=self._reporter,
             load_installed=self._load_installed,
+            load_weights=record is None,
         )
+        facts = run_facts(session)
+        provenance = provenance_of(facts)
+        changes = self._check_changes(record, session, provenance)
         moved = move_run_aside(self.experiment) if self._existing == "reset" else None
         if moved:
             self._reporter.line(f"the old run is now in {display_path(moved)}")
         try:
-            facts = run_facts(session)
             folder = checkpoints_dir(self.experiment.path)
-            with session.checkpoints(folder, provenance=provenance_of(facts)) as checkpoints:
-                return Execution(session, checkpoints, self._reporter, facts).execute()
+            with (
+                StopSignals(self._reporter.line) as signals,
+                session.checkpoints(folder, provenance=provenance) as checkpoints,
+            ):
+                execution = Execution(session, checkpoints, self._reporter, facts, signals=signals)
+                if record is None or changes:
+                    copy_sources(self.experiment, self.experiment.data_dir)
+                return execution.execute()
         except ExistingRunError:
             raise
         except PymodulesError as error:
-            if isinstance(error, MonitorError) and session.run.step == 0:
+            is_new = record is None and session.run.step == 0
+            if isinstance(error, MonitorError) and is_new:
                 self._undo(moved)
-            else:
+            elif not isinstance(error, RunInterruptedError):
                 # Whatever its class, this is no experiment that was refused: the run had begun.
                 error.exit_code = TrainingError.exit_code
             raise
+
+    def _take_overrides_of(self, record: CommitRecord) -> None:
+        """Open the experiment anew with the overrides its run had; those given now win."""
+        given = self.experiment.overrides
+        self.experiment = with_overrides_of(record, self.experiment)
+        if kept := self.experiment.overrides.keys() - given.keys():
+            shown = (f"{key}={self.experiment.overrides[key]!r}" for key in sorted(kept))
+            self._reporter.line(f"with the overrides that the run has: {', '.join(shown)}")
+
+    def _check_changes(
+        self, record: CommitRecord | None, session: Session, provenance: Mapping[str, Any]
+    ) -> list[str]:
+        if record is None:
+            return []
+        changes = check_changes(
+            record, provenance, self.experiment, is_accepted=self._accept_changes
+        )
+        refuse_other_freezing(record, session.pool)
+        for change in changes:
+            self._reporter.line(f"changed: {change}")
+        return changes
 
     def _undo(self, moved: Path | None) -> None:
         delete_run(self.experiment)

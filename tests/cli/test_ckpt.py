@@ -95,9 +95,11 @@ def test_ls_tells_epochs_metrics_and_what_pools_share(runs, capsys):
     assert shared == ["0 B", one, one, "0 B", one]
     link = readable_records(Layout(CKPS))[0].link
     assert link in {"reflink", "hard link", "copy"}
+    record = readable_records(Layout(CKPS))[0]
+    state = record.objects[record.state].size_bytes
     assert output.splitlines()[-1] == (
-        f"commit 6: 6 pools of {5 * size / 1000:.1f} kB in {3 * size / 1000:.1f} kB on disk "
-        f"({link})"
+        f"commit 6: 6 pools of {5 * size / 1000:.1f} kB in {(3 * size + state) / 1000:.1f} kB on "
+        f"disk ({link}), training state {state / 1000:.1f} kB"
     )
 
 
@@ -285,7 +287,7 @@ def test_verify_reads_files_of_any_kind(runs, capsys):
     code, output, error = call(capsys, "verify", "tiny", "out/net.safetensors", "broken.pt")
 
     assert code == 1
-    assert output == ("tiny: 3 objects and 5 files are whole\nout/net.safetensors: whole, 2 keys\n")
+    assert output == ("tiny: 6 objects and 5 files are whole\nout/net.safetensors: whole, 2 keys\n")
     assert error.startswith("error: broken.pt: ")
 
 
@@ -300,7 +302,7 @@ def test_verify_names_what_is_damaged_and_repair_mends_it(runs, capsys):
     assert error == (
         f"damaged: {object_}: is damaged: its bytes are not those that were saved; "
         "it is part of epoch_1/net\n"
-        "error: tiny: 1 of 3 objects and 5 files are damaged\n  fix: pymodules ckpt repair tiny\n"
+        "error: tiny: 1 of 6 objects and 5 files are damaged\n  fix: pymodules ckpt repair tiny\n"
     )
 
     code, output, error = call(capsys, "repair", "tiny")
@@ -381,7 +383,8 @@ def test_prune_keeps_the_newest_and_says_what_goes(runs, capsys):
 
     assert done == (0, f"tiny: dropped epoch_1, {size / 1000:.1f} kB on disk\n", "")
     assert not (CKPS / "epoch_1").exists()
-    assert len(list((CKPS / ".store/objects").iterdir())) == 2
+    # The weights of init and of all other pools, and the training state.
+    assert len(list((CKPS / ".store/objects").iterdir())) == 3
     assert call(capsys, "verify", "tiny")[0] == 0
     assert call(capsys, *arguments)[1] == "tiny: nothing to drop\n"
 

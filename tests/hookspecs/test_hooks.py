@@ -22,7 +22,8 @@ calls = []
 
 @hookimpl
 def weights_ready(run):
-    calls.append(("weights_ready", run.module_pool.net.weight.shape, list(run.data_dir.iterdir())))
+    files = [path.name for path in run.data_dir.iterdir()]
+    calls.append(("weights_ready", run.module_pool.net.weight.shape, files))
 
 @hookimpl
 def run_started(run):
@@ -142,7 +143,7 @@ def test_weights_ready_comes_before_any_checkpoint(install, tmp_path):
 
     name, shape, files = sys.modules[package].calls[0]
     assert (name, tuple(shape)) == ("weights_ready", (1, 4))
-    assert files == []
+    assert files == ["sources"]
 
 
 def test_run_failed_gets_the_error(install, tmp_path):

@@ -271,3 +271,27 @@ def test_a_gan_task_trains_both_networks_and_logs_their_losses(tmp_path):
     log = (path / "data" / "metrics.jsonl").read_text()
     assert '"loss_d": ' in log
     assert '"loss_g": ' in log
+
+
+def test_a_second_block_of_a_step_sees_the_weights_that_the_first_made():
+    module = nn.Linear(2, 1)
+    bf16 = Precision(device_type="cpu", dtype=torch.bfloat16)
+    optimizer = SGD(module.parameters(), 1.0)
+    owners = {p: key for key, p in module.named_parameters()}
+    unit = make_units(
+        {"m": optimizer},
+        schedulers={},
+        settings={},
+        owners=owners,
+        precision=bf16,
+        skip_nonfinite=False,
+    )["m"]
+    inputs = torch.ones(1, 2)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with OptimizeBlock(unit, set()) as step:
+            step.loss = module(inputs).sum()
+        after = module(inputs)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(after, module(inputs))

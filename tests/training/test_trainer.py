@@ -225,7 +225,8 @@ def test_an_existing_run_is_refused_and_left_alone(tmp_path, monkeypatch):
 
     assert str(caught.value) == (
         "experiments/tiny/data: experiment 'tiny' has a run already (finished, epoch 2)\n"
-        "  fix: pymodules train tiny --reset moves it aside and starts anew"
+        "  fix: pymodules train tiny --resume goes on with it; --reset moves it aside "
+        "and starts anew"
     )
     assert {f: f.stat().st_mtime_ns for f in path.rglob("*") if f.is_file()} == before
 
@@ -335,7 +336,7 @@ def test_commits_in_mid_epoch_save_last_only(tmp_path):
 
     assert (path / "data" / "commits").read_text().splitlines() == [
         "0 frzn init last",
-        "0 best",
+        "0 last best",
         "2 last",
         "3 last",
         "3 last best epoch_1",

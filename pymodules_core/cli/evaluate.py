@@ -1,0 +1,68 @@
+"""``pymodules eval``."""
+
+import json
+from pathlib import Path
+
+import click
+
+from pymodules_core.cli.options import (
+    data_home_option,
+    debug_option,
+    experiment_argument,
+    json_option,
+    overrides_option,
+    parse_overrides,
+    plugins_option,
+)
+
+
+@click.command("eval")
+@experiment_argument
+@click.option("--pool", default="best", show_default=True, help="The checkpoint pool.")
+@json_option
+@overrides_option
+@data_home_option
+@plugins_option
+@debug_option
+def command(
+    exp: str,
+    pool: str,
+    as_json: bool,
+    settings: tuple[str, ...],
+    data_home: Path | None,
+    no_plugins: bool,
+) -> None:
+    """Evaluate the weights of a checkpoint pool of EXP on its evaluation data.
+
+    Nothing is written. RECORDED is what the run itself measured of these weights.
+    """
+    from pymodules_core.cli.output import print_table
+    from pymodules_core.experiment import Experiment
+    from pymodules_core.training.evaluation import evaluate
+    from pymodules_core.training.reporting import ConsoleReporter, SilentReporter
+
+    experiment = Experiment.open(exp, data_home=data_home, overrides=parse_overrides(settings))
+    reporter = SilentReporter() if as_json else ConsoleReporter()
+    found = evaluate(experiment, pool, load_installed=not no_plugins, reporter=reporter)
+    if as_json:
+        content = {
+            "experiment": experiment.name,
+            "pool": found.pool,
+            "epoch": found.epoch,
+            "metrics": dict(found.metrics),
+            "recorded": dict(found.recorded),
+        }
+        click.echo(json.dumps(content))
+        return
+    click.echo(f"{experiment.name}, pool {found.pool} of epoch {found.epoch}")
+    print_table(
+        ("METRIC", "NOW", "RECORDED"),
+        [
+            (
+                name,
+                f"{value:.6g}",
+                "-" if (before := found.recorded.get(name)) is None else f"{before:.6g}",
+            )
+            for name, value in found.metrics.items()
+        ],
+    )

@@ -1,0 +1,101 @@
+"""Loads a task that an installed package offers, once an experiment names it.
+
+Tasks are entry points of a group of their own, so that nothing is imported that nobody asked for.
+"""
+
+from types import ModuleType
+
+import importlib_metadata
+
+from pymodules_core.discovery.plugin_manager import PluginManager
+from pymodules_core.discovery.plugin_records import normalise
+from pymodules_core.errors import (
+    PluginError,
+    SettingsError,
+    closest_match,
+    display_path,
+    list_words,
+)
+from pymodules_core.experiment import Experiment
+from pymodules_core.specs import DistributionOrigin
+
+TASKS_GROUP = "pymodules.tasks"
+
+_KEY = "experiment.task"
+
+
+def load_packaged_task(
+    plugins: PluginManager, experiment: Experiment
+) -> tuple[ModuleType, DistributionOrigin]:
+    """Import the task that ``[experiment] task`` names.
+
+    Args:
+        plugins: Says whether installed packages may be loaded at all.
+        experiment: Whose task.
+
+    Raises:
+        SettingsError: No installed package offers it, the experiment has a ``task.py`` too, or
+            installed plugins are turned off.
+        PluginError: Its import fails, or the entry point is no module.
+    """
+    wanted = str(experiment.settings.experiment.task)
+    if experiment.task_file.is_file():
+        raise _refusal(
+            experiment,
+            f"{wanted!r} is the task, and {display_path(experiment.task_file)} is there, too",
+            "remove one of the two",
+        )
+    if not plugins.loads_installed:
+        raise _refusal(
+            experiment,
+            f"{wanted!r} comes from a package, and installed plugins are turned off",
+            "train without --no-plugins, or write pymodules/task.py",
+        )
+    offered = {
+        f"{point.dist.name}:{point.name}": point
+        for point in importlib_metadata.entry_points(group=TASKS_GROUP)
+        if point.dist is not None
+    }
+    by_name = {normalise(name): point for name, point in offered.items()}
+    point = by_name.get(normalise(wanted))
+    if point is None or point.dist is None:
+        near = closest_match(wanted, offered)
+        raise _refusal(
+            experiment,
+            f"no installed package offers the task {wanted!r}; there are: "
+            f"{list_words(sorted(offered))}",
+            None if near else f"pip install {wanted.partition(':')[0]}",
+            closest=near,
+        )
+    origin = DistributionOrigin(point.dist.name, point.dist.version, point.name)
+    try:
+        namespace = point.load()
+    except (Exception, SystemExit) as error:
+        raise PluginError(
+            f"the task {wanted} of {origin.provider} {origin.version} cannot be imported: "
+            f"{type(error).__name__}: {error}",
+            found=wanted,
+            fix=f"report it to {origin.provider}",
+        ) from error
+    if not isinstance(namespace, ModuleType):
+        raise PluginError(
+            f"the task {wanted} of {origin.provider} is {type(namespace).__name__}, expected a "
+            "Python module of functions",
+            found=wanted,
+            fix=f'let its entry point name the module: {point.name} = "package.module"',
+        )
+    return namespace, origin
+
+
+def _refusal(
+    experiment: Experiment, what: str, fix: str | None, *, closest: str | None = None
+) -> SettingsError:
+    return experiment.locate(
+        SettingsError(
+            f"{_KEY}: {what}",
+            key=_KEY,
+            found=experiment.settings.experiment.task,
+            closest=closest,
+            fix=fix,
+        )
+    )

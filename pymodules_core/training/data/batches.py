@@ -1,0 +1,224 @@
+"""Turns what a task gives as data into batches, which a run can go on from in mid-epoch.
+
+Order and random numbers of the data are a function of (seed, epoch, batch). So the number of
+workers does not matter, and a run that goes on starts at the right batch: without reading those
+before it where the data has indices, by reading and dropping them where it has not.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
+
+from pymodules_core.module_pool import derive_seed
+from pymodules_core.settings import TrainSettings
+from pymodules_core.training.data.checks import check_data
+from pymodules_core.training.data.isolation import IsolatedStreams
+from pymodules_core.training.data.items import SeededItems, WorkerStart
+from pymodules_core.training.data.sampling import (
+    EpochBatches,
+    batch_seed,
+    find_batches,
+)
+from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.training.state.user_state import Stateful
+
+logger = logging.getLogger("pymodules_core")
+
+Phase = Literal["train", "eval"]
+
+# What DataLoader takes besides the dataset and what decides its batches. Not `in_order`: batches
+# that overtake others would be lost or come twice where a run goes on.
+_LOADER_OPTIONS = (
+    "collate_fn",
+    "multiprocessing_context",
+    "num_workers",
+    "persistent_workers",
+    "pin_memory",
+    "prefetch_factor",
+    "timeout",
+)
+
+
+class Batches:
+    """The batches of one phase, iterated once an epoch.
+
+    Args:
+        data: What the task's function returned.
+        phase: ``train`` shuffles datasets.
+        settings: Batch size, workers and seed.
+        pin_memory: Whether batches go to a CUDA device.
+
+    Raises:
+        TaskError: The data is empty, no iterable, or can be read only once.
+    """
+
+    def __init__(
+        self, data: Any, *, phase: Phase, settings: TrainSettings, pin_memory: bool
+    ) -> None:
+        check_data(data, f"{phase}_data", settings)
+        self._phase: Phase = phase
+        self._seed = derive_seed(settings.seed, phase)
+        self._order: EpochBatches | None = None
+        self._generator: torch.Generator | None = None
+        self._stateful = data if isinstance(data, Stateful) else None
+        # Else what it promises is the user's: a custom sampler may count wrongly.
+        self._is_length_known = False
+        if isinstance(data, Dataset):
+            data = _batched(data, phase, settings, pin_memory=pin_memory)
+            self._is_length_known = not isinstance(data.dataset, IterableDataset)
+        if type(data) is DataLoader and not isinstance(data.dataset, IterableDataset):
+            data = self._with_own_order(data, settings)
+        elif isinstance(data, DataLoader):
+            self._generator = _own_generator(data)
+            data.worker_init_fn = WorkerStart(data.worker_init_fn)
+        self._batches: Iterable[Any] = data
+        self._streams = None if _draws_nothing(data) else IsolatedStreams()
+
+    @property
+    def promised(self) -> int | None:
+        """Batches that an epoch has to give: known where the trainer batches a dataset itself."""
+        return self.length if self._is_length_known else None
+
+    @property
+    def length(self) -> int | None:
+        """Batches in an epoch, or None where the data does not know."""
+        try:
+            return len(self._batches)  # type: ignore[arg-type]  # TypeError is the answer
+        except TypeError:
+            return None
+
+    def epoch(self, epoch: int, *, done: int = 0) -> Iterator[Any]:
+        """Start the batches of an epoch.
+
+        Args:
+            epoch: Which one.
+            done: Batches of it that were trained already and are not given again.
+        """
+        if self._generator is not None:
+            self._generator.manual_seed(derive_seed(self._seed, epoch))
+        if self._order is not None:
+            self._order.epoch, self._order.done = epoch, done
+        batches = iter(self._batches) if self._streams is None else self._isolated(epoch, done)
+        if not done or self._order is not None or self._stateful is not None:
+            return batches
+        if not isinstance(self._batches, list | tuple):
+            logger.warning(
+                "%s_data has neither indices nor state_dict: %d batches of epoch %d are read and "
+                "dropped, to go on after them",
+                self._phase,
+                done,
+                epoch,
+            )
+        return islice(batches, done, None)
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Give the state of data that keeps one itself; None for any other."""
+        if self._stateful is None:
+            return None
+        state = self._stateful.state_dict()
+        return {"data": encode(state, name=f"{self._phase}_data().state_dict()")}
+
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Take back what ``state_dict`` gave."""
+        if self._stateful is not None and state is not None:
+            self._stateful.load_state_dict(decode(state["data"]))
+
+    def _isolated(self, epoch: int, done: int) -> Iterator[Any]:
+        """Read each batch under a stream of its own; the caller's stays as it is."""
+        streams = self._streams or IsolatedStreams()
+        number = done if self._order is not None else 0
+        streams.seed = derive_seed(self._seed, "start", epoch)
+        with streams:
+            batches = iter(self._batches)
+        while True:
+            streams.seed = batch_seed(self._seed, epoch, number)
+            with streams:
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+            yield batch
+            number += 1
+
+    def _with_own_order(self, loader: "DataLoader[Any]", settings: TrainSettings) -> Any:
+        """Give a loader like the user's whose order and random numbers are functions of the epoch.
+
+        Where items draw in the training process, ``_isolated`` seeds them.
+        """
+        is_by_sample = settings.seed_items == "sample"
+        is_tagged = is_by_sample or loader.num_workers > 0
+        batches, order = find_batches(loader, settings.seed)
+        self._order = EpochBatches(
+            batches, order, seed=self._seed if is_tagged else None, tags_epoch=is_by_sample
+        )
+        self._generator = torch.Generator()
+        dataset = loader.dataset
+        if is_tagged:
+            dataset = SeededItems(dataset, self._seed if is_by_sample else None)
+        options: dict[str, Any] = {name: getattr(loader, name) for name in _LOADER_OPTIONS}
+        if not loader.num_workers:
+            del options["prefetch_factor"], options["multiprocessing_context"]
+        if loader.batch_sampler is None:
+            options |= {"sampler": self._order, "batch_size": None}
+        else:
+            options["batch_sampler"] = self._order
+        return DataLoader(
+            dataset,
+            **options,
+            generator=self._generator,
+            worker_init_fn=WorkerStart(loader.worker_init_fn),
+        )
+
+
+def _batched(
+    dataset: "Dataset[Any]", phase: Phase, settings: TrainSettings, *, pin_memory: bool
+) -> "DataLoader[Any]":
+    is_indexed = not isinstance(dataset, IterableDataset)
+    return DataLoader(
+        dataset,
+        batch_size=settings.batch_size,
+        shuffle=phase == "train" if is_indexed else None,
+        num_workers=settings.num_workers,
+        pin_memory=pin_memory,
+    )
+
+
+def _own_generator(loader: "DataLoader[Any]") -> torch.Generator | None:
+    """Give a user's loader a generator of its own, so that it draws nothing from the run's."""
+    if loader.generator is not None:
+        return None
+    generator = torch.Generator()
+    loader.generator = generator
+    if isinstance(loader.sampler, RandomSampler) and loader.sampler.generator is None:
+        loader.sampler.generator = generator
+    return generator
+
+
+def _draws_nothing(data: Any) -> bool:
+    """Tell whether reading a batch in this process surely draws no random number."""
+    if type(data) is not DataLoader:
+        return isinstance(data, list | tuple)
+    return data.num_workers > 0 or (
+        data.collate_fn is default_collate and _is_of_tensors(data.dataset)
+    )
+
+
+def _is_of_tensors(dataset: Any) -> bool:
+    if type(dataset) is Subset:
+        return _is_of_tensors(dataset.dataset)
+    if type(dataset) is ConcatDataset:
+        return all(map(_is_of_tensors, dataset.datasets))
+    return type(dataset) is TensorDataset

@@ -1,0 +1,186 @@
+"""Which samples are in which batch: a function of (seed, phase, epoch) and nothing else."""
+
+from collections.abc import Iterable, Iterator, Sized
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+)
+
+from pymodules_core.module_pool import derive_seed
+from pymodules_core.training.data.isolation import IsolatedStreams
+
+
+class EpochSampler(Sampler[int]):
+    """Shuffles the indices of a dataset by (seed, epoch) and nothing else.
+
+    Args:
+        length: Samples in the dataset.
+        seed: The run's seed.
+
+    Attributes:
+        epoch: Set before an epoch starts.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self._length = length
+        self._seed = seed
+        self.epoch = 0
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", self.epoch))
+        return iter(torch.randperm(self._length, generator=generator).tolist())
+
+    def __len__(self) -> int:
+        return self._length
+
+
+class CustomSampler(Sampler[Any]):
+    """Makes a sampler of the user's a function of (seed, epoch).
+
+    It draws under a stream of its own, its generator is seeded anew each epoch, and ``set_epoch``
+    is called where there is one.
+
+    Args:
+        sampler: Of indices or of lists of them.
+        seed: The run's seed.
+
+    Attributes:
+        epoch: Set before an epoch starts.
+    """
+
+    def __init__(self, sampler: Iterable[Any], seed: int) -> None:
+        self._sampler = sampler
+        self._seed = seed
+        self.epoch = 0
+        # A sampler of batches holds one of indices.
+        self._parts = (sampler, getattr(sampler, "sampler", None))
+        self._generators = [
+            (generator, generator.initial_seed())
+            for generator in (getattr(part, "generator", None) for part in self._parts)
+            if isinstance(generator, torch.Generator)
+        ]
+
+    def __iter__(self) -> Iterator[Any]:
+        for generator, own_seed in self._generators:
+            generator.manual_seed(derive_seed(own_seed, "order", self.epoch))
+        for part in self._parts:
+            if callable(set_epoch := getattr(part, "set_epoch", None)):
+                set_epoch(self.epoch)
+        streams = IsolatedStreams()
+        streams.seed = derive_seed(self._seed, "order", self.epoch)
+        with streams:
+            iterator = iter(self._sampler)
+        for number in range(2**63):  # one more stream for each draw: workers ask ahead
+            streams.seed = derive_seed(self._seed, "order", self.epoch, number)
+            with streams:
+                try:
+                    indices = next(iterator)
+                except StopIteration:
+                    return
+            yield indices
+
+    def __len__(self) -> int:
+        return len(self._sampler)  # type: ignore[arg-type]  # TypeError where it has none
+
+
+class EpochBatches(Sampler[Any]):
+    """The batches of indices of an epoch, from where a run goes on.
+
+    Args:
+        batches: Lists of indices, or indices where the loader does not make batches.
+        order: What has to know the epoch; None where the order is always the same.
+        seed: Put the seed of each batch before its indices, derived from this one.
+        tags_epoch: Put the epoch there instead.
+
+    Attributes:
+        epoch: Set before an epoch starts.
+        done: Batches of it that are not given again.
+    """
+
+    def __init__(
+        self,
+        batches: Iterable[Any],
+        order: EpochSampler | CustomSampler | None,
+        *,
+        seed: int | None = None,
+        tags_epoch: bool = False,
+    ) -> None:
+        self._batches = batches
+        self._order = order
+        self._seed = seed
+        self._tags_epoch = tags_epoch
+        self.epoch = 0
+        self.done = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        done, epoch, seed = self.done, self.epoch, self._seed
+        if self._order is not None:
+            self._order.epoch = epoch
+        for number, indices in enumerate(islice(iter(self._batches), done, None), start=done):
+            if seed is None:
+                yield indices
+                continue
+            tag = epoch if self._tags_epoch else batch_seed(seed, epoch, number)
+            yield [tag, *indices] if isinstance(indices, list) else (tag, indices)
+
+    def __len__(self) -> int:
+        return len(self._batches)  # type: ignore[arg-type]  # TypeError where it has none
+
+
+def batch_seed(seed: int, epoch: int, number: int) -> int:
+    """Give the seed of the streams under which a batch is read."""
+    return derive_seed(seed, "batch", epoch, number)
+
+
+def find_batches(
+    loader: "DataLoader[Any]", seed: int
+) -> tuple[Iterable[Any], EpochSampler | CustomSampler | None]:
+    """Give the batches of indices of a loader over a map-style dataset, in an order of our own.
+
+    Shuffled stays shuffled, in order stays in order; other samplers are kept and seeded.
+
+    Args:
+        loader: The user's.
+        seed: The run's seed.
+
+    Returns:
+        The batches, and what has to know the epoch before they are iterated.
+    """
+    whole = loader.batch_sampler
+    if whole is not None and type(whole) is not BatchSampler:
+        custom = CustomSampler(whole, seed)
+        return custom, custom
+    sampler, order = _own_sampler(loader, seed)
+    if whole is None:  # batch_size=None: the loader makes no batches
+        return sampler, order
+    return BatchSampler(sampler, whole.batch_size, whole.drop_last), order
+
+
+def length_of(dataset: "Dataset[Any]") -> int:
+    """Give the samples of a dataset; 0 where it has no length."""
+    return len(dataset) if isinstance(dataset, Sized) else 0
+
+
+def _own_sampler(
+    loader: "DataLoader[Any]", seed: int
+) -> tuple[Iterable[Any], EpochSampler | CustomSampler | None]:
+    sampler = loader.sampler
+    if type(sampler) is SequentialSampler:
+        return sampler, None
+    length = length_of(loader.dataset)
+    own: EpochSampler | CustomSampler
+    if type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == length:
+        generator = sampler.generator
+        # A generator of the user's says which order: by its seed, anew each epoch.
+        own = EpochSampler(length, seed if generator is None else generator.initial_seed())
+    else:
+        own = CustomSampler(sampler, seed)
+    return own, own

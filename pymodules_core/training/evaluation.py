@@ -1,0 +1,96 @@
+"""Evaluates a checkpoint pool of a run without training, and writes nothing."""
+
+from collections.abc import Mapping
+
+import attrs
+
+from pymodules_core.checkpoints.applying import load_modules
+from pymodules_core.checkpoints.lineage import newest_record
+from pymodules_core.checkpoints.reading import PoolReader
+from pymodules_core.errors import CheckpointNotFoundError, TaskError
+from pymodules_core.experiment import Experiment
+from pymodules_core.names import FRZN
+from pymodules_core.run_files import checkpoints_dir
+from pymodules_core.training.changes import with_overrides_of
+from pymodules_core.training.reporting import Reporter, SilentReporter
+from pymodules_core.training.session import Session
+
+
+@attrs.frozen(kw_only=True)
+class Evaluation:
+    """What an evaluation came to.
+
+    Attributes:
+        pool: The checkpoint pool.
+        epoch: The epoch of its weights; None where that is not known.
+        metrics: Means over the evaluation data.
+        recorded: What the run measured of these weights; None for values that were not finite.
+    """
+
+    pool: str
+    epoch: int | None
+    metrics: Mapping[str, float]
+    recorded: Mapping[str, float | None]
+
+
+def evaluate(
+    experiment: Experiment,
+    pool_name: str,
+    *,
+    load_installed: bool = True,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Load a pool's weights, and those of ``frzn``, into today's modules and run the eval loop.
+
+    Args:
+        experiment: The experiment; overrides that its run has are laid under its own.
+        pool_name: ``init``, ``last``, ``best`` or ``epoch_<n>``.
+        load_installed: Whether to load installed plugins.
+        reporter: Shows progress.
+
+    Raises:
+        CheckpointNotFoundError: There is no run, no such pool, or a module is not in it.
+        TaskError: The task has no evaluation.
+        PymodulesError: Anything else that keeps the experiment from being built or evaluated.
+    """
+    path = checkpoints_dir(experiment.path)
+    record = newest_record(experiment.path)
+    if record is None:
+        raise CheckpointNotFoundError(
+            f"experiment {experiment.name!r} has no checkpoints",
+            file=path,
+            fix=f"pymodules train {experiment.name}",
+        )
+    experiment = with_overrides_of(record, experiment)
+    session = Session.prepare(
+        experiment,
+        data_dir=experiment.data_dir,
+        reporter=reporter or SilentReporter(),
+        load_installed=load_installed,
+        load_weights=False,
+    )
+    batches = session.loops.eval_batches
+    if batches is None:
+        raise TaskError(
+            "the task has no eval_data and eval_step",
+            file=experiment.task_file,
+            fix="write both",
+        )
+    reader = PoolReader(path)
+    pool = session.pool
+    frozen = [name for name in pool if pool.is_frozen(name)]
+    others = [name for name in pool if not pool.is_frozen(name)]
+    stored = reader.read(pool_name, others) if others else {}
+    load_modules(pool, stored | reader.read(FRZN, frozen), strict=True, is_exact=True)
+    found = record.pools.get(pool_name)
+    session.run.epoch = found.epoch if found else 0
+    return Evaluation(
+        pool=pool_name,
+        epoch=found.epoch if found else None,
+        metrics=session.loops.evaluate(batches, after_step=_do_nothing),
+        recorded=found.metrics if found else {},
+    )
+
+
+def _do_nothing() -> None:
+    pass

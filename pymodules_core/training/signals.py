@@ -1,0 +1,65 @@
+"""SIGINT, SIGTERM and SIGHUP end a run after the step at hand, saved; a second one at once."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+_NOTICE = "{}: finishing this step and saving; once more ends at once, without saving"
+
+
+class StopSignals:
+    """Remembers that the run was asked to end, while its ``with`` block goes on.
+
+    In threads other than the main one nothing is installed: Python delivers signals there only.
+    Signals that the caller ignores, as ``nohup`` does, stay ignored.
+
+    Args:
+        tell: Says one line to the person who waits.
+
+    Attributes:
+        received: The first signal; None so far.
+    """
+
+    def __init__(self, tell: Callable[[str], None] = lambda _: None) -> None:
+        self.received: signal.Signals | None = None
+        self._tell = tell
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Self":
+        if threading.current_thread() is threading.main_thread():
+            for name in _NAMES:
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            # None: a handler that was not installed from Python, and cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before.clear()
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.received is None:
+            self.received = signal.Signals(number)
+            # The stream may be in the middle of a line of its own, and refuse another in it.
+            with suppress(RuntimeError):
+                self._tell(_NOTICE.format(self.received.name))
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)

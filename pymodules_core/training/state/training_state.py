@@ -1,0 +1,167 @@
+"""The training state of a commit: everything besides weights that the next step depends on."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+from pymodules_core.discovery import PluginManager
+from pymodules_core.errors import CheckpointError, PluginError
+from pymodules_core.training.data import Batches
+from pymodules_core.training.optimizer_unit import OptimizerUnit
+from pymodules_core.training.run import Run
+from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.training.state.optimizer_state import parameter_names
+from pymodules_core.training.state.random_state import random_state, restore_random_state
+from pymodules_core.training.stopping import Stopping
+
+_FORMAT = 1
+
+
+class Stage(StrEnum):
+    """What of the epoch is done."""
+
+    STARTED = "started"
+    """The initial weights are saved; with epoch 0 to be evaluated."""
+    TRAINING = "training"
+    """Some of its steps."""
+    TRAINED = "trained"
+    """All of its steps."""
+    FINISHED = "finished"
+    """Its evaluation, too, where it has one."""
+
+
+@attrs.define(kw_only=True)
+class Position:
+    """Where in the order of a run it is; epoch and step are the run's.
+
+    Attributes:
+        stage: What of the epoch is done.
+        batches_done: Batches of the epoch, in stage ``training``.
+        train_metrics: Means of the last train loop.
+        metrics: Means of the last eval loop, or of the last train loop without one.
+        last_epoch_pool: The last epoch with a pool ``epoch_<n>``.
+        log_bytes: How long ``metrics.jsonl`` is.
+    """
+
+    stage: Stage = Stage.STARTED
+    batches_done: int = 0
+    train_metrics: Mapping[str, float] = attrs.field(factory=dict)
+    metrics: Mapping[str, float] = attrs.field(factory=dict)
+    last_epoch_pool: int = 0
+    log_bytes: int = 0
+
+
+class TrainingState:
+    """Reads and writes the state of all parts of a run.
+
+    Args:
+        run: Epoch, step, metrics of the pass at hand, ``run.state``.
+        units: The optimizers by name.
+        plugins: Those with ``state_dict`` and ``load_state_dict`` take part.
+        data: Phase to batches.
+        stopping: Limits and patience.
+        position: Where the run is.
+    """
+
+    def __init__(
+        self,
+        *,
+        run: Run,
+        units: Mapping[str, OptimizerUnit],
+        plugins: PluginManager,
+        data: Mapping[str, Batches | None],
+        stopping: Stopping,
+        position: Position,
+    ) -> None:
+        self._run = run
+        self._units = units
+        self._plugins = plugins.stateful()
+        self._data = {phase: batches for phase, batches in data.items() if batches is not None}
+        self._stopping = stopping
+        self._position = position
+        self._names = parameter_names(run.module_pool)
+
+    def capture(self) -> dict[str, Any]:
+        """Give the state as it is now, as tensors and primitives.
+
+        Raises:
+            TaskError: Something of the task's cannot be held by a checkpoint.
+            PluginError: A plugin's ``state_dict`` fails.
+        """
+        run, position = self._run, self._position
+        is_training = position.stage is Stage.TRAINING
+        return {
+            "format": _FORMAT,
+            "epoch": run.epoch,
+            "step": run.step,
+            "position": {**attrs.asdict(position), "stage": position.stage.value},
+            "averages": run.averages.state_dict() if is_training else None,
+            "optimizers": {
+                name: unit.state_dict(self._names) for name, unit in self._units.items()
+            },
+            "data": {phase: batches.state_dict() for phase, batches in self._data.items()},
+            "stopping": self._stopping.state_dict(),
+            "user": run.state.state_dict(),
+            "plugins": {name: self._plugin_state(name) for name in self._plugins},
+            # Last: nothing above may draw, and if it did, the next step would notice.
+            "random": random_state(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """Bring every part back to where it was.
+
+        Args:
+            state: What ``capture`` gave.
+
+        Returns:
+            The sums of metrics of the epoch's first part, in stage ``training``.
+
+        Raises:
+            CheckpointError: A newer version wrote it.
+            PluginError: A plugin cannot take its state back.
+        """
+        if state["format"] > _FORMAT:
+            raise CheckpointError(
+                f"the training state has format {state['format']}, and this version reads "
+                f"{_FORMAT}",
+                found=state["format"],
+                fix="pip install --upgrade pymodules-core",
+            )
+        run, position = self._run, self._position
+        run.epoch, run.step = state["epoch"], state["step"]
+        for name, value in state["position"].items():
+            setattr(position, name, Stage(value) if name == "stage" else value)
+        for name, unit in self._units.items():
+            if name in state["optimizers"]:
+                unit.load_state_dict(state["optimizers"][name], self._names)
+        for phase, batches in self._data.items():
+            batches.load_state_dict(state["data"].get(phase))
+        self._stopping.load_state_dict(state["stopping"], step=run.step)
+        run.state.load_state_dict(state["user"])
+        for name in self._plugins.keys() & state["plugins"].keys():
+            self._restore_plugin(name, state["plugins"][name])
+        restore_random_state(state["random"])
+        averages: Mapping[str, Any] | None = state["averages"]
+        return averages
+
+    def _plugin_state(self, name: str) -> Any:
+        try:
+            return encode(self._plugins[name].state_dict(), name="its state")
+        except Exception as error:
+            raise _plugin_error(name, "state_dict", error) from error
+
+    def _restore_plugin(self, name: str, state: Any) -> None:
+        try:
+            self._plugins[name].load_state_dict(decode(state))
+        except Exception as error:
+            raise _plugin_error(name, "load_state_dict", error) from error
+
+
+def _plugin_error(name: str, function: str, error: Exception) -> PluginError:
+    return PluginError(
+        f"{function} of plugin {name} raises {type(error).__name__}: {error}",
+        found=name,
+        fix=f'[plugins] disable = ["{name}"], or report it to its authors',
+    )

@@ -1,0 +1,94 @@
+"""``run.state``: values of the task and of plugins that are saved with every checkpoint."""
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any, Protocol, runtime_checkable
+
+from pymodules_core.errors import TaskError
+from pymodules_core.training.state.encoding import decode, encode
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What saves and loads itself: optimizers, averaged models, metrics, replay buffers."""
+
+    def state_dict(self) -> Any:
+        """Give everything that has to be saved."""
+
+    def load_state_dict(self, state_dict: Any) -> Any:
+        """Take it back."""
+
+
+class UserState(MutableMapping[str, Any]):
+    """A dict that a resume brings back.
+
+    Values are tensors, arrays, primitives, and lists, tuples and dicts of them, or objects with
+    ``state_dict`` and ``load_state_dict``. Such an object has to be made by the program that goes
+    on, too: until then its key is missing, and when it is assigned it gets its state.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, Any] = {}
+        self._waiting: dict[str, Any] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Keep a value.
+
+        Raises:
+            TaskError: ``key`` is no text, or a checkpoint could not hold the value.
+        """
+        if not isinstance(key, str):
+            raise TaskError(
+                f"run.state has keys of type str, and {key!r} is {type(key).__name__}",
+                found=key,
+                fix=f"call it {str(key)!r}",
+            )
+        self._encode(key, value)
+        if isinstance(value, Stateful) and key in self._waiting:
+            value.load_state_dict(self._waiting[key])
+        self._waiting.pop(key, None)
+        self._values[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"run.state {self._values!r}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give all values as tensors and primitives.
+
+        What was saved of objects that were not assigned again is kept.
+
+        Raises:
+            TaskError: A value has become something that a checkpoint cannot hold.
+        """
+        waiting = {
+            key: {"object": encode(state, name=f"run.state[{key!r}]")}
+            for key, state in self._waiting.items()
+        }
+        return waiting | {key: self._encode(key, value) for key, value in self._values.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+        self._values.clear()
+        self._waiting.clear()
+        for key, saved in state.items():
+            if "object" in saved:
+                self._waiting[key] = decode(saved["object"])
+            else:
+                self._values[key] = decode(saved["plain"])
+
+    def _encode(self, key: str, value: Any) -> dict[str, Any]:
+        name = f"run.state[{key!r}]"
+        if isinstance(value, Stateful):
+            return {"object": encode(value.state_dict(), name=f"{name}.state_dict()")}
+        return {"plain": encode(value, name=name)}

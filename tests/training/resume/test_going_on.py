@@ -1,0 +1,354 @@
+"""What ``--resume`` needs, keeps and refuses."""
+
+import json
+import logging
+import os
+import shutil
+
+import pytest
+import torch
+from run_cases import outcome_of
+from support import TINY_MODULE, TINY_TASK, write_experiment
+
+from pymodules_core import CheckpointManager, ModulePool, Trainer
+from pymodules_core.cli.main import run
+from pymodules_core.errors import ExistingRunError, RunChangedError, SettingsError
+from pymodules_core.training.reporting import SilentReporter
+
+
+class Lines(SilentReporter):
+    """Keeps what a run says."""
+
+    def __init__(self):
+        self.lines = []
+
+    def line(self, text):
+        self.lines.append(text)
+
+
+def fit(path, *, existing="resume", reporter=None, accept_changes=False, **overrides):
+    keys = {key.replace("__", "."): value for key, value in overrides.items()}
+    return Trainer(
+        path,
+        existing=existing,
+        accept_changes=accept_changes,
+        overrides=keys,
+        reporter=reporter or SilentReporter(),
+    ).fit()
+
+
+def weights(path, pool, module="net"):
+    return torch.load(path / "data" / "module_ckps" / pool / f"{module}.pt", weights_only=True)
+
+
+def test_without_a_run_it_starts_one(tmp_path):
+    path = write_experiment(tmp_path)
+
+    assert fit(path).epochs == 2
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path):
+    path = write_experiment(tmp_path)
+    fit(path)
+    before = outcome_of(path)
+
+    result = fit(path)
+
+    assert (result.epochs, result.steps) == (2, 6)
+    assert result.stop_reason == "all 2 epochs done"
+    assert outcome_of(path) == before
+
+
+def test_more_epochs_go_on_with_a_finished_run(tmp_path):
+    longer, once = (write_experiment(tmp_path, name) for name in ("longer", "once"))
+    fit(longer, train__epochs=2)
+    fit(once, train__epochs=5)
+
+    result = fit(longer, train__epochs=5)
+
+    assert result.epochs == 5
+    assert outcome_of(longer) == outcome_of(once)
+
+
+def test_the_record_tells_where_the_run_went_on(tmp_path):
+    path = write_experiment(tmp_path)
+    fit(path)
+    started = json.loads((path / "data" / "run.json").read_text())["started"]
+
+    fit(path, train__epochs=3)
+
+    record = json.loads((path / "data" / "run.json").read_text())
+    assert record["started"] == started
+    assert [(one["epoch"], one["step"]) for one in record["resumed"]] == [(2, 6)]
+    assert record["state"] == "finished"
+
+
+def test_the_overrides_of_the_run_are_kept_and_can_be_changed(tmp_path):
+    path = write_experiment(tmp_path)
+    fit(path, train__epochs=1, train__seed=5)
+    reporter = Lines()
+
+    result = fit(path, reporter=reporter, train__epochs=3)
+
+    assert result.epochs == 3
+    assert reporter.lines[0] == "with the overrides that the run has: train.seed=5"
+    assert json.loads((path / "data" / "run.json").read_text())["seed"] == 5
+
+
+def test_hooks_learn_that_the_run_goes_on(tmp_path):
+    task = TINY_TASK + (
+        "\n\ndef weights_ready(run):\n    run.state['told'] = ['weights_ready']\n"
+        "\n\ndef run_started(run):\n"
+        "    run.state['told'] = [*run.state['told'], run.resumed_step]\n"
+    )
+    path = write_experiment(tmp_path, task=task)
+    fit(path)
+
+    fit(path, train__epochs=3)
+    fit(path, train__epochs=4)
+
+    with CheckpointManager(path / "data" / "module_ckps", ModulePool.discover(path)) as manager:
+        state = manager.resume().state
+    assert state["user"]["told"]["plain"] == ["weights_ready", None, 6, 9]
+
+
+def test_a_changed_file_is_shown_line_by_line_and_refused(home):
+    path = write_experiment(home)
+    fit(path)
+    before = outcome_of(path)
+    task = path / "pymodules" / "task.py"
+    task.write_text(task.read_text().replace("lr=0.1", "lr=0.2"))
+    (path / "pymodules" / "modules" / "_new.py").write_text("")
+
+    with pytest.raises(RunChangedError) as caught:
+        fit(path, train__epochs=3)
+
+    assert str(caught.value) == (
+        "experiment 'tiny' is not what its run began with\n"
+        "  pymodules/modules/_new.py is new\n"
+        "  pymodules/task.py changed\n"
+        "      -    return SGD(module_pool.net.parameters(), lr=0.1)\n"
+        "      +    return SGD(module_pool.net.parameters(), lr=0.2)\n"
+        "  fix: put it back, or go on with the changes: --resume --accept-changes"
+    )
+    assert outcome_of(path) == before
+
+
+def test_accepted_changes_go_on_and_are_what_the_next_resume_compares_with(home):
+    path = write_experiment(home)
+    fit(path)
+    task = path / "pymodules" / "task.py"
+    old = task.read_text()
+    task.write_text(old.replace('"""', "'''") + "\n# changed\n")
+    reporter = Lines()
+
+    fit(path, accept_changes=True, reporter=reporter, train__epochs=3)
+
+    assert reporter.lines[0].startswith("changed: pymodules/task.py changed\n")
+    assert (path / "data/sources.1/pymodules/task.py").read_text() == old
+    assert (path / "data/sources/pymodules/task.py").read_text() == task.read_text()
+    assert fit(path, train__epochs=4).epochs == 4
+
+
+def test_settings_that_decide_what_is_learned_may_not_change(tmp_path):
+    path = write_experiment(tmp_path)
+    fit(path)
+
+    with pytest.raises(RunChangedError) as caught:
+        fit(path, train__batch_size=8, optimizers__main__clip_norm=1.0)
+
+    assert caught.value.found == [
+        "optimizers.main.clip_norm: None -> 1.0",
+        "train.batch_size: 16 -> 8",
+    ]
+
+
+def test_limits_retention_and_workers_may_change(tmp_path):
+    path = write_experiment(tmp_path)
+    fit(path)
+
+    result = fit(
+        path,
+        train__epochs=9,
+        train__max_steps=9,
+        train__patience=5,
+        train__num_workers=1,
+        checkpoints__keep_epochs=1,
+        checkpoints__every_n_steps=2,
+    )
+
+    assert result.stop_reason == "max_steps = 9 reached"
+    assert result.pools[-1] == "epoch_3"
+
+
+def test_a_module_that_came_later_begins_with_its_initial_weights(tmp_path):
+    path = write_experiment(tmp_path)
+    fit(path)
+    (path / "pymodules/modules/later.py").write_text(TINY_MODULE)
+
+    fit(path, accept_changes=True, train__epochs=3)
+
+    assert set(weights(path, "last", "later")) == {"weight", "bias"}
+    assert not (path / "data/module_ckps/init/later.pt").exists()
+
+
+def test_a_module_that_is_gone_keeps_its_weights_in_the_pools(tmp_path):
+    modules = {"net": TINY_MODULE, "other": TINY_MODULE}
+    path = write_experiment(tmp_path, modules=modules)
+    fit(path)
+    kept = weights(path, "last", "other")
+    (path / "pymodules/modules/other.py").unlink()
+
+    fit(path, accept_changes=True, train__epochs=3)
+
+    assert torch.equal(weights(path, "last", "other")["weight"], kept["weight"])
+
+
+def test_what_is_frozen_stays_so(tmp_path):
+    modules = {"net": TINY_MODULE, "other": TINY_MODULE}
+    path = write_experiment(tmp_path, modules=modules)
+    fit(path)
+
+    with pytest.raises(SettingsError) as caught:
+        fit(path, accept_changes=True, modules__settings__other__frozen=True)
+
+    assert str(caught.value) == (
+        "module 'other' is frozen and was not when the run began\n"
+        "  fix: a run keeps what is frozen: begin another experiment, whose modules take their "
+        "weights from this one by load_weights_from_exp"
+    )
+
+
+def test_optimizer_state_follows_names_not_places(tmp_path):
+    two = TINY_TASK.replace(
+        "SGD(module_pool.net.parameters(), lr=0.1)",
+        "torch.optim.Adam(module_pool.net.parameters(), lr=0.1)",
+    )
+    turned = two.replace(
+        "module_pool.net.parameters(), lr", "reversed(list(module_pool.net.parameters())), lr"
+    )
+    path, whole = (write_experiment(tmp_path, name, task=two) for name in ("turned", "whole"))
+    fit(path, train__epochs=2)
+    fit(whole, train__epochs=4)
+    (path / "pymodules/task.py").write_text(turned)
+
+    fit(path, accept_changes=True, train__epochs=4)
+
+    # The order of sums may differ in the last bit; state at the wrong parameter does not.
+    torch.testing.assert_close(weights(path, "last")["weight"], weights(whole, "last")["weight"])
+
+
+def test_a_commit_without_training_state_goes_on_with_a_warning(tmp_path, caplog):
+    path = write_experiment(tmp_path)
+    pool = ModulePool.discover(path)
+    with CheckpointManager(path / "data" / "module_ckps", pool) as manager:
+        manager.start()
+        manager.commit("last", epoch=1, step=3, metrics={"loss": 1.0})
+
+    with caplog.at_level(logging.WARNING):
+        result = fit(path)
+
+    assert (result.epochs, result.steps) == (2, 6)
+    assert "the checkpoint has no training state" in caplog.text
+
+
+def test_a_damaged_newest_commit_falls_back_to_the_one_before(tmp_path, caplog):
+    path, whole = (write_experiment(tmp_path, name) for name in ("broken", "whole"))
+    fit(path, train__epochs=3)
+    fit(whole, train__epochs=4)
+    newest = (path / "data/module_ckps/epoch_3/net.pt").read_bytes()
+    files = list((path / "data/module_ckps").rglob("*.pt"))
+    for file in [file for file in files if file.read_bytes() == newest]:  # links and copies
+        file.chmod(0o644)
+        os.truncate(file, len(newest) - 1)
+
+    with caplog.at_level(logging.WARNING):
+        fit(path, train__epochs=4)
+
+    assert "quarantine" in caplog.text
+    assert outcome_of(path)["pools"] == outcome_of(whole)["pools"]
+
+
+def test_a_run_that_was_killed_before_its_first_commit_starts_anew(tmp_path):
+    path = write_experiment(tmp_path)
+    (path / "data" / "module_ckps").mkdir(parents=True)
+    (path / "data" / "metrics.jsonl").write_text('{"half')
+
+    assert fit(path).epochs == 2
+    assert [row["epoch"] for row in outcome_of(path)["log"]] == [0, 1, 1, 2, 2]
+
+
+def test_a_log_that_lost_rows_is_told(tmp_path, caplog):
+    path = write_experiment(tmp_path)
+    fit(path)
+    (path / "data" / "metrics.jsonl").write_text("")
+
+    with caplog.at_level(logging.WARNING):
+        fit(path, train__epochs=3)
+
+    assert "has lost its last" in caplog.text
+
+
+def test_other_threads_are_told_to_be_not_bit_exact(tmp_path, caplog):
+    path = write_experiment(tmp_path)
+    fit(path)
+    torch.set_num_threads(2)
+
+    with caplog.at_level(logging.WARNING):
+        fit(path, train__epochs=3)
+
+    assert "not bit for bit as if it had never stopped: threads 1 -> 2" in caplog.text
+
+
+def test_patience_counts_on(tmp_path):
+    path = write_experiment(tmp_path, task=TINY_TASK.replace("lr=0.1", "lr=0.0"))
+    fit(path, train__epochs=2, train__patience=4)
+
+    result = fit(path, train__epochs=50, train__patience=4)
+
+    assert result.epochs == 4
+    assert fit(path, train__epochs=60, train__patience=4).epochs == 4
+
+
+def test_the_command_names_both_ways_past_a_run(home, capsys):
+    path = write_experiment(home)
+    fit(path)
+
+    codes = [
+        run(["train", "tiny"]),
+        run(["train", "tiny", "--resume", "--reset"]),
+        run(["train", "tiny", "--accept-changes"]),
+    ]
+
+    assert codes == [2, 2, 2]
+    errors = capsys.readouterr().err
+    assert "--resume goes on with it; --reset moves it aside and starts anew" in errors
+    assert "--resume goes on with the run, --reset moves it aside: choose one" in errors
+    assert "--accept-changes belongs to --resume" in errors
+
+
+def test_a_run_without_the_folder_of_its_sources_still_goes_on(tmp_path):
+    path = write_experiment(tmp_path)
+    fit(path)
+    shutil.rmtree(path / "data" / "sources")
+    task = path / "pymodules" / "task.py"
+    task.write_text(task.read_text() + "\n# changed\n")
+
+    with pytest.raises(RunChangedError) as caught:
+        fit(path)
+
+    assert caught.value.found == ["pymodules/task.py changed"]
+
+
+def test_two_runs_at_once_are_refused(tmp_path):
+    path = write_experiment(tmp_path)
+    fit(path)
+    pool = ModulePool.discover(path)
+    with CheckpointManager(path / "data" / "module_ckps", pool) as manager:
+        manager.resume()
+
+        with pytest.raises(Exception, match="is being written by this process") as caught:
+            fit(path, train__epochs=3)
+
+    assert not isinstance(caught.value, ExistingRunError)
+    assert json.loads((path / "data" / "run.json").read_text())["state"] == "finished"

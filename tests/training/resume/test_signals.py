@@ -1,0 +1,154 @@
+"""Signals end a run after its step, saved; real processes get real signals."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from run_cases import outcome_of
+from support import TINY_TASK, write_experiment
+
+SLOW = TINY_TASK.replace(
+    "def train_step(module_pool, batch):",
+    "def train_step(module_pool, batch):\n    import time\n    time.sleep(0.02)",
+)
+SLOW_EVAL = TINY_TASK.replace(
+    "def eval_step(module_pool, batch):",
+    "def eval_step(module_pool, batch, run):\n    import time\n    time.sleep(0.3 * run.epoch)",
+)
+WORKERS = SLOW.replace(
+    "return dataset(1)",
+    "from torch.utils.data import DataLoader\n"
+    "    return DataLoader(dataset(1), batch_size=16, shuffle=True, num_workers=2)",
+)
+TOML = "[train]\nepochs = 40\nbatch_size = 16\n"
+
+
+def start(path: Path, *arguments: str) -> subprocess.Popen:
+    """Start the command in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pymodules_core", "train", str(path), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def wait_for_epoch(path: Path, epoch: int) -> None:
+    """Wait until an epoch is logged."""
+    log = path / "data" / "metrics.jsonl"
+    until = time.monotonic() + 60
+    while not (log.exists() and f'"epoch": {epoch},' in log.read_text()):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """What the slow run comes to where nothing stops it."""
+    path = write_experiment(tmp_path, "whole", task=SLOW, toml=TOML)
+    process = start(path)
+    process.communicate()
+    assert process.returncode == 0
+    return outcome_of(path)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_ends_the_run_saved_and_the_rest_comes_to_the_same(tmp_path, whole, number, code):
+    path = write_experiment(tmp_path, "stopped", task=SLOW, toml=TOML)
+    process = start(path)
+    wait_for_epoch(path, 3)
+
+    process.send_signal(number)
+
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == code, output + errors
+    assert re.search(
+        rf"{number.name}: stopped and saved; epoch \d+, step \d+\n"
+        r"  fix: pymodules train stopped --resume goes on\n$",
+        errors,
+    )
+    assert "Traceback" not in errors
+    rest = start(path, "--resume")
+    output, errors = rest.communicate(timeout=60)
+    assert rest.returncode == 0, output + errors
+    assert "going on " in output
+    assert outcome_of(path) == whole
+
+
+def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(tmp_path):
+    path = write_experiment(tmp_path, "group", task=WORKERS, toml=TOML)
+    process = start(path)
+    wait_for_epoch(path, 2)
+
+    os.killpg(process.pid, signal.SIGTERM)
+
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143, errors
+    assert "SIGTERM: stopped and saved" in errors
+
+
+def test_a_second_signal_ends_the_run_at_once(tmp_path):
+    task = TINY_TASK.replace(
+        "def train_step(module_pool, batch):",
+        "def train_step(module_pool, batch, run):\n"
+        "    import time\n"
+        "    for _ in range(3000 if run.step == 4 else 0):\n"
+        "        time.sleep(0.01)",
+    )
+    path = write_experiment(tmp_path, "stuck", task=task, toml=TOML)
+    process = start(path)
+    wait_for_epoch(path, 1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+
+    process.send_signal(signal.SIGINT)
+
+    output, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "SIGINT: finishing this step and saving; once more ends at once" in output
+    assert "interrupted" in errors
+
+
+def test_a_signal_in_an_evaluation_is_answered_there_and_commits_nothing(tmp_path):
+    path = write_experiment(tmp_path, "evaluating", task=SLOW_EVAL, toml=TOML)
+    process = start(path)
+    wait_for_epoch(path, 1)
+
+    process.send_signal(signal.SIGTERM)
+
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "SIGTERM: stopped and saved; epoch 1, step 3" in errors
+    rows = (path / "data" / "metrics.jsonl").read_text().splitlines()
+    assert '"phase": "train"' in rows[-1]
+    status = subprocess.run(
+        [sys.executable, "-m", "pymodules_core", "status", str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "interrupted" in status.stdout
+
+
+def test_nohup_is_kept(tmp_path):
+    path = write_experiment(tmp_path, "kept", task=SLOW, toml=TOML.replace("40", "6"))
+    process = subprocess.Popen(
+        ["nohup", sys.executable, "-m", "pymodules_core", "train", str(path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for_epoch(path, 1)
+
+    process.send_signal(signal.SIGHUP)
+
+    assert process.wait(timeout=60) == 0

@@ -1,0 +1,304 @@
+"""Data that a run goes on from in mid-epoch, and random numbers that no worker count changes."""
+
+import logging
+import random
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+    WeightedRandomSampler,
+    get_worker_info,
+)
+
+from pymodules_core.settings import TrainSettings
+from pymodules_core.training.data import Batches
+
+NUMBERS = TensorDataset(torch.arange(20))
+
+
+class Counting(Dataset):
+    """Remembers which items were read."""
+
+    def __init__(self):
+        self.read = []
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return index
+
+
+class Noise(Dataset):
+    """Items that draw from every stream."""
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        return index + torch.rand(()) + random.random() + np.random.rand()
+
+
+class NoiseStream(IterableDataset):
+    def __iter__(self):
+        for _ in range(20):
+            yield torch.rand(()) + random.random() + np.random.rand()
+
+
+class Growing(Sampler):
+    """A sampler of the user's own that draws as it goes."""
+
+    def __iter__(self):
+        for _ in range(12):
+            yield random.randrange(20)
+
+    def __len__(self):
+        return 12
+
+
+class Opened(Dataset):
+    """A dataset whose file is opened in the worker."""
+
+    file = None
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return self.file[index]
+
+
+def open_file(_):
+    get_worker_info().dataset.file = [10, 11, 12, 13]
+
+
+class StatefulData:
+    """Data that keeps its place itself."""
+
+    def __init__(self):
+        self.place = 0
+
+    def __iter__(self):
+        while self.place < 6:
+            self.place += 1
+            yield torch.tensor([self.place])
+        self.place = 0
+
+    def state_dict(self):
+        return {"place": self.place}
+
+    def load_state_dict(self, state):
+        self.place = state["place"]
+
+
+def batches_of(data, phase="train", **settings):
+    return Batches(
+        data, phase=phase, settings=TrainSettings(batch_size=3, **settings), pin_memory=False
+    )
+
+
+def values(batches):
+    return [torch.as_tensor(b[0] if isinstance(b, list) else b).tolist() for b in batches]
+
+
+def loaders():
+    weights = torch.arange(1.0, 21.0)
+    return {
+        "dataset": lambda: NUMBERS,
+        "noise": Noise,
+        "in order": lambda: DataLoader(Noise(), batch_size=3),
+        "shuffled": lambda: DataLoader(Noise(), batch_size=3, shuffle=True, drop_last=True),
+        "workers": lambda: DataLoader(Noise(), batch_size=3, shuffle=True, num_workers=1),
+        "with a generator": lambda: DataLoader(
+            Noise(), batch_size=3, shuffle=True, generator=torch.Generator().manual_seed(3)
+        ),
+        "replacement": lambda: DataLoader(
+            Noise(), batch_size=3, sampler=RandomSampler(range(20), replacement=True)
+        ),
+        "weighted": lambda: DataLoader(
+            Noise(), batch_size=3, sampler=WeightedRandomSampler(weights, 20)
+        ),
+        "own sampler": lambda: DataLoader(Noise(), batch_size=3, sampler=Growing()),
+        "own batches": lambda: DataLoader(
+            Noise(), batch_sampler=BatchSampler(Growing(), 3, drop_last=False)
+        ),
+        "no batches": lambda: DataLoader(Noise(), batch_size=None, shuffle=True),
+        "a stream": NoiseStream,
+        "a list": lambda: [torch.tensor([n]) for n in range(7)],
+        "stateful": StatefulData,
+    }
+
+
+@pytest.mark.parametrize("phase", ["train", "eval"])
+@pytest.mark.parametrize("name", loaders())
+def test_an_epoch_goes_on_after_any_batch(name, phase):
+    make = loaders()[name]
+    whole = values(batches_of(make(), phase).epoch(2))
+
+    for done in (1, 2, len(whole) - 1, len(whole)):
+        first = batches_of(make(), phase)
+        begun = list(islice(first.epoch(2), done))
+        state = first.state_dict()
+        rest = batches_of(make(), phase)
+        rest.load_state_dict(state)
+        torch.manual_seed(done)  # whatever the training draws
+        random.seed(done)
+
+        assert values(begun) == whole[:done]
+        if name != "stateful" or done < len(whole):
+            assert values(rest.epoch(2, done=done)) == whole[done:]
+
+
+@pytest.mark.parametrize("name", ["noise", "shuffled", "weighted", "own sampler", "own batches"])
+def test_epochs_differ_and_seeds_differ(name):
+    make = loaders()[name]
+    first = values(batches_of(make()).epoch(1))
+
+    assert values(batches_of(make()).epoch(1)) == first
+    assert values(batches_of(make()).epoch(2)) != first
+    assert values(batches_of(make(), seed=1).epoch(1)) != first
+
+
+def test_batches_before_the_place_are_not_read():
+    data = Counting()
+
+    values(batches_of(data, "eval").epoch(1, done=5))
+
+    assert data.read == [15, 16, 17, 18, 19]
+
+
+@pytest.mark.parametrize("seed_items", ["batch", "sample"])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_number_of_workers_changes_no_item(seed_items, shuffle):
+    def epoch(workers, *, persistent=False, epochs=(2,)):
+        loader = DataLoader(
+            Noise(),
+            batch_size=3,
+            shuffle=shuffle,
+            num_workers=workers,
+            persistent_workers=persistent,
+        )
+        batches = batches_of(loader, seed_items=seed_items)
+        return [values(batches.epoch(number)) for number in epochs][-1]
+
+    alone = epoch(0)
+
+    assert epoch(2) == alone
+    assert epoch(2, persistent=True, epochs=(1, 2)) == alone
+
+
+def test_seeds_by_sample_survive_another_batch_size():
+    def items(size, seed_items):
+        loader = DataLoader(Noise(), batch_size=size)
+        batches = batches_of(loader, seed_items=seed_items)
+        return torch.cat(list(batches.epoch(1))).tolist()
+
+    assert items(3, "sample") == items(5, "sample")
+    assert items(3, "batch") != items(5, "batch")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("make", [Noise, NoiseStream])
+def test_reading_shifts_no_stream_of_the_training(make, workers):
+    batches = batches_of(DataLoader(make(), batch_size=3, num_workers=workers))
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    expected = (torch.rand(3).tolist(), random.random(), np.random.rand())
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+
+    values(batches.epoch(1))
+
+    assert (torch.rand(3).tolist(), random.random(), np.random.rand()) == expected
+
+
+def test_a_generator_of_the_users_decides_the_order_by_its_seed():
+    def order(own_seed, run_seed):
+        generator = torch.Generator().manual_seed(own_seed)
+        loader = DataLoader(NUMBERS, batch_size=3, shuffle=True, generator=generator)
+        return values(batches_of(loader, seed=run_seed).epoch(1))
+
+    assert order(3, 0) == order(3, 1)
+    assert order(3, 0) != order(4, 0)
+
+
+def test_data_without_indices_is_read_up_to_its_place_and_says_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        rest = values(batches_of(NoiseStream()).epoch(1, done=3))
+
+    assert len(rest) == 4
+    assert caplog.messages == [
+        "train_data has neither indices nor state_dict: 3 batches of epoch 1 are read and dropped, "
+        "to go on after them"
+    ]
+
+
+def test_a_list_is_no_stream(caplog):
+    values(batches_of([torch.zeros(1)] * 4).epoch(1, done=3))
+
+    assert caplog.messages == []
+
+
+def test_a_worker_init_function_reaches_the_dataset_itself():
+    loader = DataLoader(Opened(), batch_size=2, num_workers=1, worker_init_fn=open_file)
+
+    assert values(batches_of(loader, "eval").epoch(1)) == [[10, 11], [12, 13]]
+
+
+def test_the_loader_that_is_made_is_like_the_users():
+    loader = DataLoader(
+        NUMBERS, batch_size=7, drop_last=True, collate_fn=len, timeout=0, pin_memory=False
+    )
+
+    batches = batches_of(loader, "eval")
+
+    assert batches.length == 2
+    assert list(batches.epoch(1)) == [7, 7]
+
+
+def test_a_subclass_of_the_loader_stays_what_it_is():
+    class Doubling(DataLoader):
+        def __iter__(self):
+            return (2 * batch[0] for batch in super().__iter__())
+
+    batches = batches_of(Doubling(NUMBERS, batch_size=10, shuffle=True))
+
+    first = torch.cat(list(batches.epoch(1)))
+    assert sorted(first.tolist()) == list(range(0, 40, 2))
+    assert torch.equal(torch.cat(list(batches.epoch(1))), first)
+    assert torch.equal(torch.cat(list(batches.epoch(1, done=1))), first[10:])
+
+
+def test_set_epoch_is_called_on_samplers_that_have_it():
+    class Shifted(SequentialSampler):
+        epoch = 0
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+        def __iter__(self):
+            return iter([self.epoch, self.epoch + 1])
+
+    loader = DataLoader(NUMBERS, batch_size=2, sampler=Shifted(range(2)))
+
+    assert values(batches_of(loader).epoch(5)) == [[5, 6]]
+
+
+def test_parts_of_tensors_are_read_without_a_stream_of_their_own():
+    data = torch.utils.data.ConcatDataset([Subset(NUMBERS, [1, 2]), NUMBERS])
+
+    assert len(values(batches_of(data).epoch(1))) == 8
