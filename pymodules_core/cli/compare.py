@@ -1,0 +1,87 @@
+"""``pymodules compare``: settings and results of experiments side by side; no torch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pymodules_core.cli.options import data_home_option, debug_option, json_option
+
+if TYPE_CHECKING:
+    from pymodules_core.views.comparison import Comparison, Row
+
+_BEST_MARK = "*"
+
+
+@click.command("compare")
+@click.argument("exps", metavar="EXP EXP...", nargs=-1)
+@click.option("--only-changed", is_flag=True, help="Hide what is equal in all of them.")
+@json_option
+@data_home_option
+@debug_option
+def command(
+    exps: tuple[str, ...], only_changed: bool, as_json: bool, data_home: Path | None
+) -> None:
+    """Show settings, modules and results of two or more experiments side by side.
+
+    The settings are those that a run had, with its overrides; of an experiment without a run,
+    those of its experiment.toml. Versions, plugins and files are shown where they differ.
+    """
+    if len(exps) < 2:
+        raise click.UsageError(
+            "name two experiments or more: pymodules compare A B",
+            ctx=click.get_current_context(),
+        )
+    from pymodules_core.cli.output import print_json
+    from pymodules_core.views.comparison import compare
+    from pymodules_core.views.subjects import open_subjects
+
+    comparison = compare(open_subjects(exps, data_home=data_home))
+    rows = comparison.changed_rows() if only_changed else comparison.rows
+    if as_json:
+        print_json(
+            [
+                {
+                    "group": row.group.value,
+                    "key": row.key,
+                    "values": dict(row.values),
+                    "changed": row.is_changed,
+                    "best": list(row.best),
+                }
+                for row in rows
+            ]
+        )
+    elif not rows:
+        click.echo("nothing differs")
+    else:
+        _print_rows(comparison, rows)
+
+
+def _print_rows(comparison: "Comparison", rows: "list[Row]") -> None:
+    from pymodules_core.cli.output import print_table
+
+    cells: list[list[str]] = []
+    group = None
+    for row in rows:
+        if row.group is not group:
+            blank = [""] * (len(comparison.labels) + 1)
+            cells += [blank, [row.group.upper(), *blank[1:]]]
+            group = row.group
+        cells.append([row.key, *(_cell_text(row, label) for label in comparison.labels)])
+    # The heading of the first group needs no line before it.
+    print_table(("EXPERIMENT", *comparison.labels), cells[1:])
+    if comparison.goal is not None and any(row.best for row in rows):
+        metric, mode = comparison.goal
+        click.echo(f"\n{_BEST_MARK} the best {metric} of these ({mode})")
+    elif comparison.has_several_goals:
+        click.echo("\nno best is marked: monitor or mode differ")
+
+
+def _cell_text(row: "Row", label: str) -> str:
+    from pymodules_core.views.text import MISSING, shorten
+
+    cell = row.cell(label)
+    if cell is None:
+        return MISSING
+    mark = f" {_BEST_MARK}" if label in row.best else ""
+    return f"{shorten(cell)}{mark}"

@@ -1,0 +1,262 @@
+"""What a run wrote about itself, read so that damage costs what is damaged and no more.
+
+``run.json`` is taken as it stands, since views show more of it than the rest of the package needs;
+every value is checked where it is used, because a file may have been edited or be of a newer
+version.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from pymodules_core.errors import list_words
+from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME, RunBest, read_run_file
+
+TRAIN = "train"
+EVAL = "eval"
+
+
+@attrs.frozen(kw_only=True)
+class MetricsRow:
+    """One line of ``metrics.jsonl``; None stands for what was not finite."""
+
+    epoch: int
+    step: int
+    phase: str
+    metrics: dict[str, float | None]
+    learning_rates: dict[str, float | None] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class Resumption:
+    """Where a run went on after it had ended early.
+
+    Attributes:
+        time: When, as it was written; empty if not known.
+        epoch: The epoch of the commit it went on from.
+        step: Its step.
+    """
+
+    time: str
+    epoch: int
+    step: int
+
+
+@attrs.frozen(kw_only=True)
+class History:
+    """All that is known of one run.
+
+    Attributes:
+        state: ``running``, ``finished``, ``interrupted``, ``failed``; ``killed`` where its process
+            is gone and ``unreadable`` where ``run.json`` is.
+        facts: ``run.json``.
+        rows: ``metrics.jsonl``, in the order of training.
+        notes: What could not be read, in sentences.
+    """
+
+    state: str
+    facts: Mapping[str, Any]
+    rows: list[MetricsRow]
+    notes: list[str]
+
+    @property
+    def best(self) -> RunBest | None:
+        """The best epoch so far; its value is None where it was not finite."""
+        found = table(self.facts, "best")
+        metric, epoch = found.get("metric"), whole(found.get("epoch"))
+        if not isinstance(metric, str) or epoch is None:
+            return None
+        return RunBest(metric=metric, value=finite(found.get("value")), epoch=epoch)
+
+    @property
+    def resumptions(self) -> list[Resumption]:
+        """Where the run went on, oldest first; empty where it ran in one go."""
+        return [
+            Resumption(time=text(found, "time"), epoch=epoch, step=step)
+            for found in tables(self.facts, "resumed")
+            if (epoch := whole(found.get("epoch"))) is not None
+            and (step := whole(found.get("step"))) is not None
+        ]
+
+    def setting(self, name: str) -> Any:
+        """Give a value of ``[train]`` as the run had it; None where it is not known."""
+        return table(table(self.facts, "settings"), "train").get(name)
+
+    def last_row(self, phase: str) -> MetricsRow | None:
+        """Give the last row of a phase, None where there is none."""
+        return next((row for row in reversed(self.rows) if row.phase == phase), None)
+
+    def best_epochs(self) -> list[int]:
+        """Give the epochs at which ``best`` moved, as far as the evaluations tell."""
+        best = self.best
+        if best is None:
+            return []
+        sign = -1.0 if self.setting("mode") == "max" else 1.0
+        min_delta = finite(self.setting("min_delta")) or 0.0
+        epochs: list[int] = []
+        value: float | None = None
+        for row in self.rows:
+            if row.phase != EVAL or best.metric not in row.metrics:
+                continue
+            found = row.metrics[best.metric]
+            # As when the run decided it: the first value is always better, NaN never is.
+            is_first = not epochs
+            is_better = found is not None and (value is None or sign * (value - found) > min_delta)
+            if is_first or is_better:
+                epochs.append(row.epoch)
+                value = found
+        return epochs
+
+    def epoch_at(self, step: int) -> float | None:
+        """Give where between two epochs a step was; None where no row tells."""
+        ends = sorted({(row.step, row.epoch) for row in self.rows} | {(0, 0)})
+        for (before, first), (after, last) in pairwise(ends):
+            if before <= step <= after and after > before:
+                return first + (last - first) * (step - before) / (after - before)
+        return None
+
+
+def read_history(experiment_path: Path) -> History | None:
+    """Read the run of an experiment.
+
+    Returns:
+        What is known of it; None where there is neither ``run.json`` nor ``metrics.jsonl``.
+    """
+    data = experiment_path / "data"
+    run_file, metrics_file = data / RUN_FILE_NAME, data / METRICS_FILE_NAME
+    if not run_file.exists() and not metrics_file.exists():
+        return None
+    facts = _read_facts(run_file)
+    rows, damaged, is_cut = _read_rows(metrics_file)
+    notes = []
+    if facts is None:
+        notes.append(f"{RUN_FILE_NAME} cannot be read; only metrics and checkpoints are shown.")
+    if is_cut:
+        notes.append(
+            f"The last line of {METRICS_FILE_NAME} is cut off and left out: the run is writing it, "
+            "or was killed meanwhile."
+        )
+    if damaged:
+        notes.append(
+            f"{METRICS_FILE_NAME} has {_count(len(damaged), 'damaged line')}, left out: "
+            f"{list_words(damaged, most=10)}."
+        )
+    return History(
+        state=_state(experiment_path, facts), facts=facts or {}, rows=_in_order(rows), notes=notes
+    )
+
+
+def table(facts: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Give a table of ``facts``; an empty one where there is none or something else."""
+    found = facts.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def tables(facts: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """Give a list of tables; what is none is left out."""
+    found = facts.get(key)
+    return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+
+
+def text(facts: Mapping[str, Any], key: str) -> str:
+    """Give a text; an empty one where there is none or something else."""
+    found = facts.get(key)
+    return found if isinstance(found, str) else ""
+
+
+def finite(value: object) -> float | None:
+    """Give a finite number; None for anything else, JSON's NaN and overlong integers included."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def whole(value: object) -> int | None:
+    """Give a count; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _read_facts(file: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    # RecursionError: brackets without end.
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _state(experiment_path: Path, facts: Mapping[str, Any] | None) -> str:
+    """Give the state on disk, also of a file of which only the state can be read."""
+    run = read_run_file(experiment_path)
+    return (run.state_on_disk if run else text(facts or {}, "state")) or "unreadable"
+
+
+def _read_rows(file: Path) -> tuple[list[MetricsRow], list[int], bool]:
+    """Read ``metrics.jsonl``.
+
+    Returns:
+        The rows, the numbers of damaged lines, and whether the last line is a part of one.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError:
+        return [], [], False
+    rows, damaged = [], []
+    lines = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        row = _parse_row(line)
+        if row is not None:
+            rows.append(row)
+        elif line.strip():
+            damaged.append(number)
+    # A whole line ends with a line feed, so that the last piece is empty.
+    is_cut = bool(damaged) and damaged[-1] == len(lines)
+    return rows, damaged[:-1] if is_cut else damaged, is_cut
+
+
+def _parse_row(line: bytes) -> MetricsRow | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
+        return None
+    epoch, step, phase = whole(found.get("epoch")), whole(found.get("step")), found.get("phase")
+    if epoch is None or step is None or not isinstance(phase, str):
+        return None
+    return MetricsRow(
+        epoch=epoch,
+        step=step,
+        phase=phase,
+        metrics=_numbers(found["metrics"]),
+        learning_rates=_numbers(table(found, "learning_rates")),
+    )
+
+
+def _numbers(found: Mapping[str, Any]) -> dict[str, float | None]:
+    return {name: finite(value) for name, value in found.items()}
+
+
+def _in_order(rows: Iterable[MetricsRow]) -> list[MetricsRow]:
+    """Sort rows; of what a run repeated after it had gone on from a commit, the later row holds."""
+    latest = {(row.epoch, row.step, row.phase): row for row in rows}
+    return sorted(latest.values(), key=lambda row: (row.epoch, row.step, row.phase != TRAIN))
+
+
+def phases_of(histories: Iterable[History]) -> list[str]:
+    """Give the phases that any run logged, eval and train first."""
+    found = {row.phase for row in chain.from_iterable(history.rows for history in histories)}
+    return sorted(found, key=lambda phase: (phase not in {TRAIN, EVAL}, phase != EVAL, phase))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,73 @@
+"""Values as people read them."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+LONGEST_VALUE = 40
+MISSING = "-"
+
+
+def shorten(value: str, most: int = LONGEST_VALUE) -> str:
+    """Cut a text to ``most`` characters on one line, the last one telling that there is more."""
+    line = " ".join(value.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def number_text(value: float | None) -> str:
+    """Give a measured value in four digits; None was not finite."""
+    if value is None:
+        return "not finite"
+    return f"{value:.4g}"
+
+
+def setting_text(value: Any) -> str:
+    """Give a setting as ``experiment.toml`` has it, texts without quotes."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def duration_text(seconds: float | None) -> str:
+    """Give a time in the two largest units."""
+    if seconds is None:
+        return MISSING
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h"
+
+
+def moment_text(iso: str) -> str:
+    """Give date and time in UTC; a text that is none, as it is."""
+    try:
+        moment = datetime.fromisoformat(iso).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return iso
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
+def origin_text(origin: Mapping[str, Any]) -> str:
+    """Give where a module came from, as ``run.json`` tells it."""
+    if origin.get("kind") == "distribution":
+        return f"{origin.get('distribution')} {origin.get('version')}"
+    return str(origin.get("file") or origin.get("description") or MISSING)
+
+
+def count_text(number: int | None) -> str:
+    """Give a count with thousands separators."""
+    return MISSING if number is None else f"{number:,}"
+
+
+def size_text(size_bytes: float) -> str:
+    """Give a size in the unit that keeps it short."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"
