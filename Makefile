@@ -22,7 +22,7 @@ test: lint
 test-long: $(VENV)/.installed
 	$(BIN)/pytest -m long
 
-bench: $(VENV)/.installed-bench
+bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/step_overhead.py
 	$(BIN)/python -W ignore tests/benchmarks/checkpoint_cost.py
@@ -45,10 +45,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt hatchling editables
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,examples]"
 	$(BIN)/python -m compileall -q pymodules_core
-	touch $@
-
-$(VENV)/.installed-bench: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev,examples,bench]"
 	touch $@
 
 clean:

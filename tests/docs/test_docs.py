@@ -2,8 +2,6 @@
 
 import ast
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -64,30 +62,6 @@ def test_every_toml_block_is_valid(source):
 def test_every_link_leads_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
-
-
-def test_the_own_loop_runs_as_it_stands(tmp_path):
-    write_experiment(tmp_path / "data", "mine")
-    loop, resuming, trainer, *rest = blocks(REPOSITORY / "docs" / "own_loop.md", "python")
-    script = tmp_path / "loop.py"
-    script.write_text(loop + resuming + trainer)
-
-    result = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-
-    assert result.returncode == 0, result.stderr
-    assert not rest
-    assert sorted(p.name for p in (tmp_path / "out" / "module_ckps").iterdir()) == [
-        ".store",
-        "best",
-        "epoch_1",
-        "epoch_2",
-        "epoch_3",
-        "frzn",
-        "init",
-        "last",
-    ]
 
 
 def test_the_readmes_experiment_is_what_new_writes_and_its_files_train(
