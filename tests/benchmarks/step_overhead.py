@@ -35,6 +35,7 @@ from pymodules_core import Trainer
 from pymodules_core.training.reporting import (
     ConsoleReporter,
     EpochSummary,
+    PassStart,
     Reporter,
     SilentReporter,
 )
@@ -116,10 +117,10 @@ class TimedReporter:
         """Pass it on."""
         self._reporter.line(text)
 
-    def pass_started(self, phase: str, epoch: int, batches: int | None) -> None:
+    def pass_started(self, started: PassStart) -> None:
         """Start the clock."""
         self._started_at = time.perf_counter()
-        self._reporter.pass_started(phase, epoch, batches)
+        self._reporter.pass_started(started)
 
     def pass_advanced(self, done: int, metrics: Mapping[str, float]) -> None:
         """Pass it on."""
