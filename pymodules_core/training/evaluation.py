@@ -7,9 +7,14 @@ import attrs
 from pymodules_core.checkpoints.applying import load_modules
 from pymodules_core.checkpoints.lineage import newest_record
 from pymodules_core.checkpoints.reading import PoolReader
-from pymodules_core.errors import CheckpointNotFoundError, TaskError
+from pymodules_core.errors import (
+    CheckpointNotFoundError,
+    TaskError,
+    closest_match,
+    list_words,
+)
 from pymodules_core.experiment import Experiment
-from pymodules_core.names import FRZN
+from pymodules_core.names import FRZN, check_pool_name, pool_sort_key
 from pymodules_core.run_files import checkpoints_dir
 from pymodules_core.training.changes import with_overrides_of
 from pymodules_core.training.reporting import Reporter, SilentReporter
@@ -22,13 +27,13 @@ class Evaluation:
 
     Attributes:
         pool: The checkpoint pool.
-        epoch: The epoch of its weights; None where that is not known.
+        epoch: The epoch of its weights.
         metrics: Means over the evaluation data.
         recorded: What the run measured of these weights; None for values that were not finite.
     """
 
     pool: str
-    epoch: int | None
+    epoch: int
     metrics: Mapping[str, float]
     recorded: Mapping[str, float | None]
 
@@ -61,6 +66,17 @@ def evaluate(
             file=path,
             fix=f"pymodules train {experiment.name}",
         )
+    there = sorted({*record.pools} - {FRZN}, key=pool_sort_key)
+    if check_pool_name(pool_name, existing=there) not in there:
+        near = closest_match(pool_name, there)
+        raise CheckpointNotFoundError(
+            f"experiment {experiment.name!r} has no pool {pool_name!r} to evaluate; there are: "
+            f"{list_words(there)}",
+            file=path,
+            found=pool_name,
+            closest=near,
+            fix=None if near else "pymodules ckpt ls shows what is there",
+        )
     experiment = with_overrides_of(record, experiment)
     session = Session.prepare(
         experiment,
@@ -82,13 +98,13 @@ def evaluate(
     others = [name for name in pool if not pool.is_frozen(name)]
     stored = reader.read(pool_name, others) if others else {}
     load_modules(pool, stored | reader.read(FRZN, frozen), strict=True, is_exact=True)
-    found = record.pools.get(pool_name)
-    session.run.epoch = found.epoch if found else 0
+    found = record.pools[pool_name]
+    session.run.epoch = found.epoch
     return Evaluation(
         pool=pool_name,
-        epoch=found.epoch if found else None,
+        epoch=found.epoch,
         metrics=session.loops.evaluate(batches, after_step=_do_nothing),
-        recorded=found.metrics if found else {},
+        recorded=found.metrics,
     )
 
 
