@@ -12,16 +12,22 @@ from pymodules_core.cli.main import run
 EXECUTED = "raise RuntimeError('this file was executed')\n"
 
 
+COMMANDS = (
+    *("new", "list", "plugins", "check", "train", "eval"),
+    *("status", "compare", "plot", "ckpt"),
+)
+
+
 def test_help_names_every_command(capsys):
     code = run(["--help"])
 
     output = capsys.readouterr().out
     assert code == 0
-    for name in ("new", "list", "plugins", "check", "train", "status", "ckpt"):
+    for name in COMMANDS:
         assert f"\n  {name} " in output
 
 
-@pytest.mark.parametrize("name", ["new", "list", "plugins", "check", "train", "status", "ckpt"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help(capsys, name):
     code = run([name, "--help"])
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+
 from pymodules_core.errors import TaskError
 from pymodules_core.training.state.encoding import decode, encode
 
@@ -21,9 +23,10 @@ class Stateful(Protocol):
 class UserState(MutableMapping[str, Any]):
     """A dict that a resume brings back.
 
-    Values are tensors, arrays, primitives, and lists, tuples and dicts of them, or objects with
-    ``state_dict`` and ``load_state_dict``. Such an object has to be made by the program that goes
-    on, too: until then its key is missing, and when it is assigned it gets its state.
+    Values are tensors, arrays, primitives, and lists, tuples and dicts of them; or objects with
+    ``state_dict`` and ``load_state_dict``, and ``torch.Generator``. Such an object has to be made
+    by the program that goes on, too: until then its key is missing, and when it is assigned it gets
+    its state.
     """
 
     def __init__(self) -> None:
@@ -46,8 +49,11 @@ class UserState(MutableMapping[str, Any]):
                 fix=f"call it {str(key)!r}",
             )
         self._encode(key, value)
-        if isinstance(value, Stateful) and key in self._waiting:
-            value.load_state_dict(self._waiting[key])
+        if key in self._waiting:
+            if isinstance(value, torch.Generator):
+                value.set_state(self._waiting[key])
+            elif isinstance(value, Stateful):
+                value.load_state_dict(self._waiting[key])
         self._waiting.pop(key, None)
         self._values[key] = value
 
@@ -89,6 +95,8 @@ class UserState(MutableMapping[str, Any]):
 
     def _encode(self, key: str, value: Any) -> dict[str, Any]:
         name = f"run.state[{key!r}]"
+        if isinstance(value, torch.Generator):
+            return {"object": value.get_state()}
         if isinstance(value, Stateful):
             return {"object": encode(value.state_dict(), name=f"{name}.state_dict()")}
         return {"plain": encode(value, name=name)}

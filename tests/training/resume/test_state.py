@@ -347,6 +347,20 @@ def test_run_state_brings_values_and_objects_back():
     assert fresh.n_averaged == 1
 
 
+def test_run_state_takes_generators():
+    state = UserState()
+    state["noise"] = torch.Generator().manual_seed(3)
+    torch.rand(2, generator=state["noise"])
+    saved = through_a_file(state.state_dict())
+    expected = torch.rand(2, generator=state["noise"])
+
+    again = UserState()
+    again.load_state_dict(saved)
+    again["noise"] = torch.Generator()
+
+    assert torch.equal(torch.rand(2, generator=again["noise"]), expected)
+
+
 def test_run_state_keeps_what_nobody_took_back():
     state = UserState()
     state["average"] = nn.Linear(1, 1)
