@@ -1,5 +1,6 @@
 """The training state of a commit: everything besides weights that the next step depends on."""
 
+import logging
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import attrs
 
 from pymodules_core.discovery import PluginManager
-from pymodules_core.errors import CheckpointError, PluginError
+from pymodules_core.errors import CheckpointError, PluginError, list_words
 from pymodules_core.training.data import Batches
 from pymodules_core.training.optimizer_unit import OptimizerUnit
 from pymodules_core.training.run import Run
@@ -15,6 +16,8 @@ from pymodules_core.training.state.encoding import decode, encode
 from pymodules_core.training.state.optimizer_state import parameter_names
 from pymodules_core.training.state.random_state import random_state, restore_random_state
 from pymodules_core.training.stopping import Stopping
+
+logger = logging.getLogger("pymodules_core")
 
 _FORMAT = 1
 
@@ -98,6 +101,7 @@ class TrainingState:
             "step": run.step,
             "position": {**attrs.asdict(position), "stage": position.stage.value},
             "averages": run.averages.state_dict() if is_training else None,
+            "unsaved_metrics": self._unsaved_metrics() if is_training else [],
             "optimizers": {
                 name: unit.state_dict(self._names) for name, unit in self._units.items()
             },
@@ -143,8 +147,20 @@ class TrainingState:
         for name in self._plugins.keys() & state["plugins"].keys():
             self._restore_plugin(name, state["plugins"][name])
         restore_random_state(state["random"])
+        if state["unsaved_metrics"]:
+            logger.warning(
+                "train metrics that accumulate by themselves know only the rest of epoch %d: %s. "
+                "Fix: keep them in run.state, where they have state_dict",
+                run.epoch,
+                list_words(state["unsaved_metrics"]),
+            )
         averages: Mapping[str, Any] | None = state["averages"]
         return averages
+
+    def _unsaved_metrics(self) -> list[str]:
+        """Name the metric objects of the pass at hand that ``run.state`` does not hold."""
+        kept = {id(value) for value in self._run.state.values()}
+        return [name for name, one in self._run.averages.stateful.items() if id(one) not in kept]
 
     def _plugin_state(self, name: str) -> Any:
         try:

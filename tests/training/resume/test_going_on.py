@@ -12,7 +12,7 @@ from support import TINY_MODULE, TINY_TASK, write_experiment
 
 from pymodules_core import CheckpointManager, ModulePool, Trainer
 from pymodules_core.cli.main import run
-from pymodules_core.errors import ExistingRunError, RunChangedError, SettingsError
+from pymodules_core.errors import ExistingRunError, RunChangedError, SettingsError, StepError
 from pymodules_core.training.reporting import SilentReporter
 
 
@@ -352,3 +352,65 @@ def test_two_runs_at_once_are_refused(tmp_path):
 
     assert not isinstance(caught.value, ExistingRunError)
     assert json.loads((path / "data" / "run.json").read_text())["state"] == "finished"
+
+
+METRIC_TASK = TINY_TASK.replace(
+    "def train_step(module_pool, batch):",
+    """class Seen:
+    def __init__(self):
+        self.count = torch.zeros(())
+
+    def update(self, inputs):
+        self.count += len(inputs)
+
+    def compute(self):
+        return self.count
+
+    def reset(self):
+        self.count.zero_()
+
+    def state_dict(self):
+        return {"count": self.count.clone()}
+
+    def load_state_dict(self, state):
+        self.count = state["count"]
+
+
+seen = Seen()
+
+
+def run_started(run):
+    KEEP
+
+
+def train_step_finished(run):
+    import os
+    if os.environ.get("DIE_AT") == str(run.step):
+        raise RuntimeError
+
+
+def train_step(module_pool, batch):
+    seen.update(batch[0])
+    return {"loss": train_loss(module_pool, batch), "seen": seen}
+
+
+def train_loss(module_pool, batch):""",
+)
+
+
+@pytest.mark.parametrize(("keep", "count"), [("pass", 24.0), ("run.state['seen'] = seen", 40.0)])
+def test_a_metric_object_goes_on_within_an_epoch_where_run_state_holds_it(
+    tmp_path, monkeypatch, caplog, keep, count
+):
+    path = write_experiment(tmp_path, task=METRIC_TASK.replace("KEEP", keep))
+    monkeypatch.setenv("DIE_AT", "2")
+    with pytest.raises(StepError):
+        fit(path, checkpoints__every_n_steps=1, train__epochs=1)
+    monkeypatch.delenv("DIE_AT")
+
+    fit(path)
+
+    (row,) = [row for row in outcome_of(path)["log"] if row["phase"] == "train"]
+    assert row["metrics"]["seen"] == count
+    told = "train metrics that accumulate by themselves know only the rest of epoch 1: seen."
+    assert (told in caplog.text) == (keep == "pass")
