@@ -3,6 +3,13 @@
 Implementations are called in the order of plugin names and must not depend on it. One that raises
 in ``task.py``, or in a plugin that provides a module of the pool, fails the run; one of any other
 plugin is named once and the training goes on without it.
+
+Each call has random streams of its own, so that what it draws does not shift the training; but for
+``train_step_finished`` of ``task.py``, which draws from the run's.
+
+A run may go on in another process, from its newest commit. ``run_started`` is called there again,
+and so is ``epoch_finished`` where that commit was the last word of its epoch: what the first call
+changed, in ``run.state`` or in modules, was not saved. A logger has to expect an epoch twice.
 """
 
 from collections.abc import Mapping
@@ -37,10 +44,10 @@ class RunHooks:
 
     @hookspec
     def run_started(self, run: "Run") -> None:
-        """Everything is set up and ``frzn``, ``init`` and ``last`` are saved. Once a run.
+        """Everything is set up, and the run is saved or goes on. Once a process.
 
         Args:
-            run: The run.
+            run: The run; ``run.resumed_step`` tells from which step it goes on, or is None.
         """
 
     @hookspec
@@ -80,7 +87,9 @@ class RunHooks:
 
     @hookspec
     def run_finished(self, run: "Run") -> None:
-        """The run ended as planned and everything is saved. Once a run.
+        """The run ended as planned and everything is saved.
+
+        Once a run; again where more epochs are trained later.
 
         Args:
             run: The run; ``run.data_dir`` takes what is worth keeping.
@@ -88,7 +97,9 @@ class RunHooks:
 
     @hookspec
     def run_failed(self, run: "Run", error: BaseException) -> None:
-        """The run ends with an error or an interrupt; checkpoints so far are intact. Once a run.
+        """The run ends with an error or an interrupt; checkpoints so far are intact.
+
+        Once a process.
 
         What it raises itself is a warning, so that it never hides why the run failed.
 

@@ -6,6 +6,7 @@ training state, from which a run goes on as if it had never stopped.
 """
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -114,14 +115,13 @@ class Execution:
             PymodulesError: It failed; what was committed before is intact.
         """
         try:
-            if self._checkpoints.has_commit:
-                self._resume()
-            else:
+            if not self._checkpoints.has_commit:
                 self._start()
+            elif not self._resume():
+                return self._result()
+            self._session.events.emit("run_started")
             self._finish_begun_epoch()
-            while self._run.epoch < self._settings.train.epochs:
-                if self._stopping.is_reached(self._run.step):
-                    break
+            while not self._is_over():
                 self._run.epoch += 1
                 self._train_and_evaluate()
             self._checkpoints.wait()
@@ -161,10 +161,13 @@ class Execution:
         receipt = self._checkpoints.start(state=self._state.capture())
         self._write_record(RunState.RUNNING)
         self._committed(receipt)
-        session.events.emit("run_started")
 
-    def _resume(self) -> None:
-        """Go on from the newest commit."""
+    def _resume(self) -> bool:
+        """Go on from the newest commit.
+
+        Returns:
+            Whether anything is left to do; where nothing is, nothing is written.
+        """
         session = self._session
         resumed = self._checkpoints.resume(allow_new=True)
         load_initial_weights(session.pool)  # of modules that are new
@@ -172,12 +175,14 @@ class Execution:
             self._take_weights_only(resumed)
         else:
             self._averages = self._state.restore(resumed.state)
+        if self._record.is_finished and self._is_over():
+            return False
         self._run.resumed_step = self._run.step
         self._record.go_on(self._position.log_bytes, epoch=self._run.epoch, step=self._run.step)
         where = "in" if self._position.stage is Stage.TRAINING else "after"
         self._reporter.line(f"going on {where} epoch {self._run.epoch}, step {self._run.step}")
         self._write_record(RunState.RUNNING)
-        session.events.emit("run_started")
+        return True
 
     def _take_weights_only(self, resumed: Resumed) -> None:
         """Go on from a commit that the trainer did not make, or that was repaired from files."""
@@ -188,11 +193,14 @@ class Execution:
         )
         self._run.epoch, self._run.step = resumed.epoch, resumed.step
         self._position.stage = Stage.FINISHED if resumed.epoch else Stage.STARTED
+        self._position.metrics = {
+            name: math.nan if value is None else value for name, value in resumed.metrics.items()
+        }
         self._position.last_epoch_pool = resumed.epoch
         self._position.log_bytes = self._record.log_bytes
 
     def _finish_begun_epoch(self) -> None:
-        """Do what is left of the epoch of the newest commit; nothing where it was finished."""
+        """Do what is left of the epoch of the newest commit."""
         match self._position.stage:
             case Stage.STARTED:
                 self._evaluate_start()
@@ -200,6 +208,16 @@ class Execution:
                 self._train_and_evaluate()
             case Stage.TRAINED:
                 self._end_epoch(time.perf_counter(), is_evaluated=True)
+            case Stage.FINISHED:
+                self._tell_epoch()
+
+    def _is_over(self) -> bool:
+        """Tell whether the epoch at hand, which is finished, was the last."""
+        is_last = self._position.stage is Stage.FINISHED or self._run.epoch == 0
+        return is_last and (
+            self._run.epoch >= self._settings.train.epochs
+            or self._stopping.is_reached(self._run.step)
+        )
 
     def _evaluate_start(self) -> None:
         session = self._session
@@ -352,8 +370,15 @@ class Execution:
                 skipped_steps=self._skipped_steps(),
             )
         )
-        self._session.events.emit("epoch_finished", metrics=position.metrics)
         self._stop_if_asked()
+        self._tell_epoch()
+
+    def _tell_epoch(self) -> None:
+        """Call the hook; after the commit, so that a run that goes on from it calls it, too.
+
+        What it changes, in ``run.state`` for one, is of the next epoch.
+        """
+        self._session.events.emit("epoch_finished", metrics=self._position.metrics)
 
     def _log(self, phase: str, metrics: Mapping[str, float], **more: Any) -> None:
         self._record.log_metrics(

@@ -56,6 +56,11 @@ class RunRecord:
         """Length of ``metrics.jsonl``."""
         return self._metrics_file.stat().st_size if self._metrics_file.exists() else 0
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether ``run.json`` says that the run ended as planned."""
+        return _read_json(self._run_file).get("state") == RunState.FINISHED
+
     def begin(self) -> None:
         """Begin a run: its log is empty, whatever a killed one left before its first commit."""
         self._metrics_file.write_bytes(b"")

@@ -32,7 +32,7 @@ class Stage(StrEnum):
     TRAINED = "trained"
     """All of its steps."""
     FINISHED = "finished"
-    """Its evaluation, too, where it has one."""
+    """Its evaluation, too, where it has one; ``epoch_finished`` is still to be called."""
 
 
 @attrs.define(kw_only=True)

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -414,3 +415,89 @@ def test_a_metric_object_goes_on_within_an_epoch_where_run_state_holds_it(
     assert row["metrics"]["seen"] == count
     told = "train metrics that accumulate by themselves know only the rest of epoch 1: seen."
     assert (told in caplog.text) == (keep == "pass")
+
+
+DRAWING_TASK = (
+    TINY_TASK.replace(
+        "mse_loss(module_pool.net(inputs), targets)\n\n\ndef eval",
+        "mse_loss(module_pool.net(inputs + torch.rand(())), targets)\n\n\ndef eval",
+    )
+    + """
+
+def run_started(run):
+    torch.rand(7)
+    run.state.setdefault("difficulty", 0.0)
+
+
+def epoch_finished(run):
+    run.state["difficulty"] += float(torch.rand(()))
+    with torch.no_grad():
+        run.module_pool.net.bias.add_(run.state["difficulty"])
+
+
+def checkpoint_committed(run, receipt):
+    torch.rand(3)
+"""
+)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_hooks_that_draw_and_change_things_do_so_once_for_each_epoch(tmp_path, epochs):
+    path, whole = (
+        write_experiment(tmp_path, name, task=DRAWING_TASK) for name in ("path", "whole")
+    )
+    fit(whole, train__epochs=4)
+    fit(path, train__epochs=epochs)
+    fit(path, train__epochs=epochs)
+
+    fit(path, train__epochs=4)
+
+    assert outcome_of(path) == outcome_of(whole)
+
+
+def test_a_plugin_that_draws_shifts_no_number_of_the_training(tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    metadata = site / "acme_draws-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Name: acme-draws\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[pymodules]\ndraws = acme_draws_numbers\n")
+    (site / "acme_draws_numbers.py").write_text(
+        "import torch\nfrom pymodules_core import hookimpl\n"
+        + "".join(
+            f"\n\n@hookimpl\ndef {hook}(run):\n    torch.rand(3)\n"
+            for hook in ("weights_ready", "run_started", "train_step_finished", "epoch_finished")
+        )
+    )
+    alone, beside = (write_experiment(tmp_path, n, task=DRAWING_TASK) for n in ("alone", "beside"))
+    fit(alone)
+    monkeypatch.syspath_prepend(str(site))
+
+    fit(beside)
+
+    assert outcome_of(beside) == outcome_of(alone)
+
+
+def test_a_plugin_with_state_gets_it_back(tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    metadata = site / "acme_counts-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Name: acme-counts\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[pymodules]\ncounts = acme_counts_steps:plugin\n")
+    (site / "acme_counts_steps.py").write_text(
+        "from pymodules_core import hookimpl\n\n\nclass Plugin:\n"
+        "    steps = 0\n    started_at = None\n\n"
+        "    @hookimpl\n    def run_started(self):\n        self.started_at = self.steps\n\n"
+        "    @hookimpl\n    def train_step_finished(self):\n        self.steps += 1\n\n"
+        "    def state_dict(self):\n        return {'steps': self.steps}\n\n"
+        "    def load_state_dict(self, state):\n        self.steps = state['steps']\n\n\n"
+        "plugin = Plugin()\n"
+    )
+    monkeypatch.syspath_prepend(str(site))
+    path = write_experiment(tmp_path)
+    fit(path)
+    plugin = sys.modules["acme_counts_steps"].plugin
+    plugin.steps = 99
+
+    fit(path, train__epochs=3)
+
+    assert (plugin.started_at, plugin.steps) == (6, 9)
