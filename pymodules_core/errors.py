@@ -19,6 +19,7 @@ the same facts are attributes. Exit codes of the command line hang on the class.
     ├── SharedParameterError (ValueError)
     ├── PluginError (RuntimeError)            a plugin that the run needs is broken
     ├── TaskError (ValueError)                task.py: what it lacks, gives or returns
+    │   └── UnassignedStateError (KeyError)   run.state has the state of an object, and no object
     ├── CheckpointError (ValueError)          a pool or a checkpoint file
     │   ├── MonitorError                      the monitored metric is not among the metrics
     │   ├── CheckpointNotFoundError (FileNotFoundError)
@@ -153,6 +154,10 @@ class PluginError(PymodulesError, RuntimeError):
 
 class TaskError(PymodulesError, ValueError):
     """The task lacks a function, or one of its functions gives something unusable."""
+
+
+class UnassignedStateError(TaskError, KeyError):
+    """``run.state`` holds the saved state of an object that is not made yet."""
 
 
 class CheckpointError(PymodulesError, ValueError):

@@ -66,6 +66,11 @@ class PoolReader:
     def __init__(self, path: Path) -> None:
         self._layout = Layout(path)
 
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._layout.path
+
     def pools(self) -> list[str]:
         """Give the pools there are, in the order of a run."""
         records = readable_records(self._layout)

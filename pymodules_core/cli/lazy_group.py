@@ -1,6 +1,8 @@
 """A group of commands that imports a command when it is called, not before."""
 
 import importlib
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -44,6 +46,15 @@ class LazyGroup(click.Group):
         module = importlib.import_module(f"{self._package}.{self._table[cmd_name].module}")
         command: click.Command = module.command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; one whose output nobody reads on, as by ``head``, did its work."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Here, because click would exit with 1. The interpreter must not complain at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -4,9 +4,9 @@ Help comes from a table, so that ``pymodules --help`` imports no command.
 """
 
 import logging
-import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -78,7 +78,8 @@ def run(arguments: list[str]) -> int:
         code = cli.main(arguments, prog_name="pymodules", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except RunInterruptedError as error:
-        click.echo(f"{error}", err=True)
+        with suppress(OSError):  # the terminal may be what is gone
+            click.echo(f"{error}", err=True)
         return error.exit_code
     except PymodulesError as error:
         click.echo(f"error: {error}", err=True)
@@ -90,10 +91,6 @@ def run(arguments: list[str]) -> int:
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return INTERRUPTED_EXIT_CODE
-    except BrokenPipeError:
-        # `pymodules list | head`: nobody reads on, and the interpreter must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         # Not writable, a file where a folder belongs: the machine's state, no bug of ours.
         where = f"{display_path(Path(error.filename))}: " if error.filename else ""

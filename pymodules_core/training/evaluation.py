@@ -1,13 +1,16 @@
 """Evaluates a checkpoint pool of a run without training, and writes nothing."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import attrs
 
 from pymodules_core.checkpoints.applying import load_modules
 from pymodules_core.checkpoints.lineage import newest_record
 from pymodules_core.checkpoints.reading import PoolReader
+from pymodules_core.checkpoints.store.records import ATTEMPTS, StoredPool
 from pymodules_core.errors import (
+    CheckpointError,
     CheckpointNotFoundError,
     TaskError,
     closest_match,
@@ -46,6 +49,9 @@ def evaluate(
     reporter: Reporter | None = None,
 ) -> Evaluation:
     """Load a pool's weights, and those of ``frzn``, into today's modules and run the eval loop.
+
+    Run hooks are not called. ``run.state`` is that of the newest commit, without its objects. As a
+    run does, it seeds the global random streams.
 
     Args:
         experiment: The experiment; overrides that its run has are laid under its own.
@@ -92,19 +98,46 @@ def evaluate(
             file=experiment.task_file,
             fix="write both",
         )
-    reader = PoolReader(path)
-    pool = session.pool
-    frozen = [name for name in pool if pool.is_frozen(name)]
-    others = [name for name in pool if not pool.is_frozen(name)]
-    stored = reader.read(pool_name, others) if others else {}
-    load_modules(pool, stored | reader.read(FRZN, frozen), strict=True, is_exact=True)
-    found = record.pools[pool_name]
-    session.run.epoch = found.epoch
+    found = _load(PoolReader(path), experiment.path, pool_name, session)
     return Evaluation(
         pool=pool_name,
         epoch=found.epoch,
         metrics=session.loops.evaluate(batches, after_step=_do_nothing),
         recorded=found.metrics,
+    )
+
+
+def _load(reader: PoolReader, path: Path, pool_name: str, session: Session) -> StoredPool:
+    """Load weights and ``run.state`` of one commit, the newest; a run may be at work meanwhile."""
+    pool, run = session.pool, session.run
+    for _ in range(ATTEMPTS):
+        record = newest_record(path)
+        if record is None or pool_name not in record.pools:
+            break
+        try:
+            stored = {
+                name: module
+                for of_pool, is_frozen in ((FRZN, True), (pool_name, False))
+                for name, module in reader.read_from(
+                    record, of_pool, [n for n in pool if pool.is_frozen(n) == is_frozen]
+                ).items()
+            }
+            state = reader.read_state_of(record)
+        except FileNotFoundError as error:
+            if isinstance(error, CheckpointError):
+                raise
+            continue  # two newer commits have replaced it
+        load_modules(pool, stored, strict=True, is_exact=True)
+        if state is not None:
+            run.state.load_state_dict(state["user"])
+        found = record.pools[pool_name]
+        run.epoch, run.step = found.epoch, found.step
+        return found
+    raise CheckpointNotFoundError(
+        f"pool {pool_name!r} is gone, or changes faster than it can be read",
+        file=reader.path,
+        found=pool_name,
+        fix="try again",
     )
 
 

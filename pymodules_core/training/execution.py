@@ -8,61 +8,29 @@ training state, from which a run goes on as if it had never stopped.
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Mapping
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import attrs
-
-from pymodules_core.checkpoints import CheckpointManager, Receipt, Resumed
+from pymodules_core.checkpoints import CheckpointManager, Resumed
 from pymodules_core.errors import (
     ExistingRunError,
-    PymodulesError,
     RunInterruptedError,
     StoreLockedError,
 )
 from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.names import BEST, LAST, epoch_pool
 from pymodules_core.training.data import Batches
-from pymodules_core.training.records import RunRecord, RunState
-from pymodules_core.training.reporting import EpochSummary, Reporter
+from pymodules_core.training.journal import Journal
+from pymodules_core.training.records import RunState
+from pymodules_core.training.reporting import Reporter
+from pymodules_core.training.result import RunResult
 from pymodules_core.training.session import Session
 from pymodules_core.training.signals import StopSignals
+from pymodules_core.training.sources import copy_sources, has_sources
 from pymodules_core.training.state.training_state import Position, Stage, TrainingState
 from pymodules_core.training.stopping import Stopping
 
 logger = logging.getLogger("pymodules_core")
-
-
-@attrs.frozen(kw_only=True)
-class RunResult:
-    """How a run ended.
-
-    Attributes:
-        experiment: Its name.
-        epochs: Epochs trained.
-        steps: Steps trained.
-        best_value: The best monitored value, None without an eval loop.
-        best_epoch: Its epoch.
-        metrics: Means of the last eval loop, or of the last train loop without one.
-        stop_reason: Why it ended.
-        wall_s: Seconds in all.
-        data_dir: What the run wrote.
-        pools: Checkpoint pools on disk.
-    """
-
-    experiment: str
-    epochs: int
-    steps: int
-    best_value: float | None
-    best_epoch: int | None
-    metrics: Mapping[str, float]
-    stop_reason: str
-    wall_s: float
-    data_dir: Path
-    pools: tuple[str, ...]
 
 
 class Execution:
@@ -74,6 +42,7 @@ class Execution:
         reporter: Shows progress.
         facts: What ``run.json`` tells besides.
         signals: Ends the run where one was received.
+        has_changes: The run goes on with other sources than it began with.
     """
 
     def __init__(
@@ -84,12 +53,13 @@ class Execution:
         facts: Mapping[str, Any],
         *,
         signals: StopSignals | None = None,
+        has_changes: bool = False,
     ) -> None:
         self._session = session
         self._signals = signals or StopSignals()
+        self._has_changes = has_changes
         self._run = session.run
         self._checkpoints = checkpoints
-        self._reporter = reporter
         self._settings = session.experiment.settings
         self._stopping = Stopping(self._settings.train)
         self._position = Position()
@@ -103,9 +73,14 @@ class Execution:
         )
         # Metrics of the first part of the epoch that the run goes on in.
         self._averages: Mapping[str, Any] | None = None
-        self._untold: deque[Receipt] = deque()
-        session.run.data_dir.mkdir(parents=True, exist_ok=True)
-        self._record = RunRecord(session.run.data_dir, facts)
+        self._journal = Journal(
+            session,
+            checkpoints,
+            reporter,
+            stopping=self._stopping,
+            position=self._position,
+            facts=facts,
+        )
 
     def execute(self) -> RunResult:
         """Run to the end, and say how it ended, whatever happens.
@@ -125,42 +100,26 @@ class Execution:
                 self._run.epoch += 1
                 self._train_and_evaluate()
             self._checkpoints.wait()
-            self._tell_commits()
+            self._journal.tell_commits()
             self._session.events.emit("run_finished")
         except (ExistingRunError, StoreLockedError):
             # Another process has the run: run.json is its own.
             raise
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt | RunInterruptedError)
-            state = RunState.INTERRUPTED if interrupted else RunState.FAILED
-            self._tell_failure(state, error)
+            self._journal.failed(error)
             raise
-        self._write_record(RunState.FINISHED)
+        self._journal.write(RunState.FINISHED)
         return self._result()
-
-    def _tell_failure(self, state: RunState, error: BaseException) -> None:
-        """Record it and call ``run_failed``; what they raise must not hide why the run failed."""
-        reason = ": ".join(filter(None, (type(error).__name__, str(error))))
-        if isinstance(error, RunInterruptedError):
-            reason = error.what
-        for tell in (
-            self._checkpoints.wait,
-            self._tell_commits,
-            partial(self._write_record, state, error=reason),
-            partial(self._session.events.emit, "run_failed", error=error),
-        ):
-            try:
-                tell()
-            except (PymodulesError, OSError) as second:
-                logger.warning("%s", second)
 
     def _start(self) -> None:
         session = self._session
         session.events.emit("weights_ready")
-        self._record.begin()
         receipt = self._checkpoints.start(state=self._state.capture())
-        self._write_record(RunState.RUNNING)
-        self._committed(receipt)
+        # From here on no other process writes here.
+        self._journal.record.begin()
+        copy_sources(session.experiment, self._run.data_dir)
+        self._journal.write(RunState.RUNNING)
+        self._journal.committed(receipt)
 
     def _resume(self) -> bool:
         """Go on from the newest commit.
@@ -175,13 +134,13 @@ class Execution:
             self._take_weights_only(resumed)
         else:
             self._averages = self._state.restore(resumed.state)
-        if self._record.is_finished and self._is_over():
+        if self._journal.record.is_finished and self._is_over():
             return False
+        if self._has_changes or not has_sources(self._run.data_dir):
+            copy_sources(session.experiment, self._run.data_dir)
         self._run.resumed_step = self._run.step
-        self._record.go_on(self._position.log_bytes, epoch=self._run.epoch, step=self._run.step)
         where = "in" if self._position.stage is Stage.TRAINING else "after"
-        self._reporter.line(f"going on {where} epoch {self._run.epoch}, step {self._run.step}")
-        self._write_record(RunState.RUNNING)
+        self._journal.went_on(f"going on {where} epoch {self._run.epoch}, step {self._run.step}")
         return True
 
     def _take_weights_only(self, resumed: Resumed) -> None:
@@ -197,7 +156,7 @@ class Execution:
             name: math.nan if value is None else value for name, value in resumed.metrics.items()
         }
         self._position.last_epoch_pool = resumed.epoch
-        self._position.log_bytes = self._record.log_bytes
+        self._position.log_bytes = self._journal.record.log_bytes
 
     def _finish_begun_epoch(self) -> None:
         """Do what is left of the epoch of the newest commit."""
@@ -245,7 +204,7 @@ class Execution:
             averages=averages,
         )
         rates = {name: unit.learning_rate for name, unit in session.units.items()}
-        self._log("train", position.train_metrics, learning_rates=rates)
+        self._journal.log("train", position.train_metrics, learning_rates=rates)
         # Asked once: the minutes may run out between two answers.
         is_evaluated = self._is_evaluation_due()
         if is_evaluated:
@@ -282,7 +241,7 @@ class Execution:
         self._stop_if_asked()
         metrics = self._session.loops.evaluate(batches, after_step=self._stop_if_asked)
         self._position.metrics = metrics
-        self._log("eval", metrics)
+        self._journal.log("eval", metrics)
         return metrics
 
     def _after_step(self, batches_done: int) -> None:
@@ -327,8 +286,8 @@ class Execution:
     ) -> None:
         run = self._run
         self._position.stage = stage
-        self._position.log_bytes = self._record.log_bytes
-        self._committed(
+        self._position.log_bytes = self._journal.record.log_bytes
+        self._journal.committed(
             self._checkpoints.commit(
                 *pools,
                 epoch=run.epoch,
@@ -338,38 +297,8 @@ class Execution:
             )
         )
 
-    def _committed(self, receipt: Receipt) -> None:
-        self._untold.append(receipt)
-        self._tell_commits()
-
-    def _tell_commits(self) -> None:
-        """Call the hook for commits that are on disk by now: a plugin may act on their files."""
-        while self._untold and self._untold[0].durable:
-            receipt = self._untold.popleft()
-            logger.debug("saved %s in %.1f ms", ", ".join(receipt.pools), receipt.write_ms)
-            self._session.events.emit("checkpoint_committed", receipt=receipt)
-
-    def _epoch_ended(
-        self,
-        start: float,
-        *,
-        is_evaluated: bool,
-        is_best: bool,
-    ) -> None:
-        position = self._position
-        self._tell_commits()
-        self._write_record(RunState.RUNNING)
-        self._reporter.epoch_ended(
-            EpochSummary(
-                epoch=self._run.epoch,
-                epochs=self._settings.train.epochs,
-                train_metrics=position.train_metrics,
-                eval_metrics=position.metrics if is_evaluated else {},
-                is_best=is_best,
-                seconds=time.perf_counter() - start,
-                skipped_steps=self._skipped_steps(),
-            )
-        )
+    def _epoch_ended(self, start: float, *, is_evaluated: bool, is_best: bool) -> None:
+        self._journal.epoch_ended(start, is_evaluated=is_evaluated, is_best=is_best)
         self._stop_if_asked()
         self._tell_epoch()
 
@@ -380,34 +309,6 @@ class Execution:
         """
         self._session.events.emit("epoch_finished", metrics=self._position.metrics)
 
-    def _log(self, phase: str, metrics: Mapping[str, float], **more: Any) -> None:
-        self._record.log_metrics(
-            epoch=self._run.epoch, step=self._run.step, phase=phase, metrics=metrics, **more
-        )
-
-    def _skipped_steps(self) -> int:
-        return sum(unit.skipped_steps for unit in self._session.units.values())
-
-    def _write_record(self, state: RunState, error: str | None = None) -> None:
-        best, train = self._checkpoints.best, self._settings.train
-        self._record.write(
-            state,
-            epoch=self._run.epoch,
-            epochs=train.epochs,
-            step=self._run.step,
-            metrics=self._position.metrics,
-            wall_s=round(self._stopping.elapsed_s, 3),
-            best=None
-            if best.value is None
-            else {"metric": best.monitor, "value": best.value, "epoch": best.epoch},
-            skipped_steps=self._skipped_steps(),
-            stop_reason=self._stop_reason() if state is RunState.FINISHED else None,
-            error=error,
-        )
-
-    def _stop_reason(self) -> str:
-        return self._stopping.reason or f"all {self._settings.train.epochs} epochs done"
-
     def _result(self) -> RunResult:
         best = self._checkpoints.best
         return RunResult(
@@ -417,7 +318,7 @@ class Execution:
             best_value=best.value,
             best_epoch=best.epoch,
             metrics=self._position.metrics,
-            stop_reason=self._stop_reason(),
+            stop_reason=self._journal.stop_reason,
             wall_s=self._stopping.elapsed_s,
             data_dir=self._run.data_dir,
             pools=tuple(self._checkpoints.pools()),

@@ -1,5 +1,6 @@
 """``run.optimize``: which losses update which optimizer, and a task's optimizers as units."""
 
+import inspect
 import math
 from collections.abc import Mapping
 from types import TracebackType
@@ -170,6 +171,14 @@ def check_owned(name: str, optimizer: Optimizer, pool: ModulePool) -> None:
         for module_name, module in pool.items()
         for key, parameter in module.named_parameters()
     }
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise TaskError(
+            f"optimizer {name!r} is {type(optimizer).__name__}, which computes the loss itself, "
+            "several times a step",
+            found=optimizer,
+            fix="take one that uses the gradients it is given: AdamW, SGD",
+        )
     for group in optimizer.param_groups:
         # Adam refuses NaN itself, SGD takes it.
         if not math.isfinite(rate := float(group.get("lr", 0.0))):

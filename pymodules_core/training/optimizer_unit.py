@@ -10,8 +10,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pymodules_core.errors import NonFiniteLossError, TaskError
 from pymodules_core.settings import OptimizerSettings
-from pymodules_core.training.state.encoding import decode, encode
-from pymodules_core.training.state.optimizer_state import load_optimizer_state, optimizer_state
+from pymodules_core.training.state.optimizer_memory import OptimizerMemory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -75,6 +74,7 @@ class OptimizerUnit:
         self._skip_nonfinite = skip_nonfinite
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._window = 0
+        self._memory = OptimizerMemory(name, optimizer, scheduler)
         self._unchecked: Tensor | float = 0.0
         self._scaler = (
             torch.amp.GradScaler(precision.device_type) if precision.needs_scaler else None
@@ -203,12 +203,8 @@ class OptimizerUnit:
         Raises:
             TaskError: The optimizer or scheduler keeps what a checkpoint cannot hold.
         """
-        where = f"optimizer {self.name!r}"
         return {
-            "optimizer": optimizer_state(self.optimizer, names, name=where),
-            "scheduler": None
-            if self.scheduler is None
-            else encode(self.scheduler.state_dict(), name=f"the scheduler of {where}"),
+            **self._memory.state_dict(names),
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "window": self._window,
             "gradients": {
@@ -220,13 +216,17 @@ class OptimizerUnit:
     def load_state_dict(self, state: "Mapping[str, Any]", names: "Mapping[Parameter, str]") -> None:
         """Take back what ``state_dict`` gave.
 
+        An optimizer or scheduler of another class begins anew. Options that the task sets
+        otherwise than when the run began are today's; all of it is told.
+
         Args:
             state: The state.
             names: The name of each parameter of the pool.
+
+        Raises:
+            TaskError: The optimizer or scheduler does not take it.
         """
-        load_optimizer_state(self.optimizer, state["optimizer"], names, name=self.name)
-        if self.scheduler is not None and state["scheduler"] is not None:
-            self.scheduler.load_state_dict(decode(state["scheduler"]))
+        self._memory.load_state_dict(state, names)
         if self._scaler is not None and state["scaler"] is not None:
             self._scaler.load_state_dict(dict(state["scaler"]))
         self._window = state["window"]

@@ -76,7 +76,7 @@ class RunRecord:
         before = _read_json(self._run_file)
         self._facts["started"] = before.get("started", self._facts["started"])
         self._facts["resumed"] = [
-            *before.get("resumed", []),
+            *(found if isinstance(found := before.get("resumed"), list) else []),
             {"time": _timestamp(), "epoch": epoch, "step": step},
         ]
         lost = log_bytes - self.log_bytes

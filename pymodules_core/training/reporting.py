@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Mapping
-from typing import IO, Protocol
+from collections.abc import Callable, Mapping
+from typing import IO, Any, Protocol, cast
 
 import attrs
 from rich.console import Console
@@ -92,6 +92,37 @@ class SilentReporter:
         """Say nothing."""
 
 
+class _LastingStream:
+    """A stream that says nothing more once nobody reads it: the run is worth more than its lines.
+
+    A terminal that was closed, a pipe whose reader is gone.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._is_gone = False
+
+    def write(self, text: str) -> int:
+        """Write, as long as somebody reads."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, as long as somebody reads."""
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        if self._is_gone:
+            return
+        try:
+            act()
+        except OSError:
+            self._is_gone = True
+
+
 class ConsoleReporter:
     """Lines on a stream, and a bar under them where the stream is a terminal.
 
@@ -102,7 +133,10 @@ class ConsoleReporter:
 
     def __init__(self, stream: IO[str] | None = None, *, show_bar: bool | None = None) -> None:
         self._console = Console(
-            file=stream or sys.stdout, force_terminal=show_bar, soft_wrap=True, highlight=False
+            file=cast("IO[str]", _LastingStream(stream or sys.stdout)),
+            force_terminal=show_bar,
+            soft_wrap=True,
+            highlight=False,
         )
         self._show_bar = self._console.is_terminal if show_bar is None else show_bar
         self._bar: Progress | None = None

@@ -61,7 +61,10 @@ class RunEvents:
         stream there, and packages from one that is cheap to make.
         """
         run = self._run
-        purpose = ("hook", name, hook_name, run.epoch, run.step)
+        purpose: tuple[str | int, ...] = ("hook", name, hook_name)
+        if hook_name != "run_started":
+            # What that one draws has to be the same in every process of a run: fixed noise, say.
+            purpose = (*purpose, run.epoch, run.step)
         if hook_name != _STEP_HOOK:
             return random_stream(run.seed, *purpose)
         if name == TASK_NAME:

@@ -31,9 +31,11 @@ class StopSignals:
     def __init__(self, tell: Callable[[str], None] = lambda _: None) -> None:
         self.received: signal.Signals | None = None
         self._tell = tell
+        self._process = 0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Self":
+        self._process = os.getpid()
         if threading.current_thread() is threading.main_thread():
             for name in _NAMES:
                 number = getattr(signal, name, None)
@@ -53,13 +55,20 @@ class StopSignals:
         self._before.clear()
 
     def _handle(self, number: int, _: FrameType | None) -> None:
-        if self.received is None:
+        if os.getpid() != self._process:
+            # A process that was forked meanwhile: no run of its own is there to be saved.
+            self._end(number)
+        elif self.received is None:
             self.received = signal.Signals(number)
-            # The stream may be in the middle of a line of its own, and refuse another in it.
-            with suppress(RuntimeError):
+            # The stream may be in the middle of a line, and refuse another in it; the terminal may
+            # be gone, which is what SIGHUP says. rich exits where nobody reads its pipe.
+            with suppress(Exception, SystemExit):
                 self._tell(_NOTICE.format(self.received.name))
-        elif number == signal.SIGINT:
-            raise KeyboardInterrupt
         else:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)

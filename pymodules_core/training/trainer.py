@@ -26,12 +26,12 @@ from pymodules_core.training.changes import (
     refuse_other_freezing,
     with_overrides_of,
 )
-from pymodules_core.training.execution import Execution, RunResult
+from pymodules_core.training.execution import Execution
 from pymodules_core.training.records import provenance_of, run_facts
 from pymodules_core.training.reporting import ConsoleReporter, Reporter
+from pymodules_core.training.result import RunResult
 from pymodules_core.training.session import Session
 from pymodules_core.training.signals import StopSignals
-from pymodules_core.training.sources import copy_sources
 
 
 class Trainer:
@@ -104,10 +104,14 @@ class Trainer:
                 StopSignals(self._reporter.line) as signals,
                 session.checkpoints(folder, provenance=provenance) as checkpoints,
             ):
-                execution = Execution(session, checkpoints, self._reporter, facts, signals=signals)
-                if record is None or changes:
-                    copy_sources(self.experiment, self.experiment.data_dir)
-                return execution.execute()
+                return Execution(
+                    session,
+                    checkpoints,
+                    self._reporter,
+                    facts,
+                    signals=signals,
+                    has_changes=bool(changes),
+                ).execute()
         except ExistingRunError:
             raise
         except PymodulesError as error:

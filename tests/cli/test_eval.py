@@ -5,7 +5,12 @@ import json
 import pytest
 from support import TINY_MODULE, TINY_TASK, write_experiment
 
+from pymodules_core import Trainer
 from pymodules_core.cli.main import run
+from pymodules_core.experiment import Experiment
+from pymodules_core.training.evaluation import evaluate as evaluate_pool
+from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.session import Session
 
 NORM = TINY_MODULE.replace("nn.Linear(4, 1)", "nn.BatchNorm1d(4)").replace("{}", '{"frozen": True}')
 TASK = TINY_TASK.replace("module_pool.net(inputs)", "module_pool.net(module_pool.norm(inputs))")
@@ -120,3 +125,43 @@ def test_a_reset_says_who_started_from_the_run(home, capsys):
         "weights of this run were the start of child/net; moved aside it stays on disk, and names "
         "lead to the new run"
     )
+
+
+def test_run_state_is_there_and_objects_of_it_are_named(home, capsys):
+    task = TINY_TASK.replace(
+        "def eval_step(module_pool, batch):",
+        'def eval_step(module_pool, batch, run):\n    run.log("known", run.state[KEY])',
+    ) + (
+        "\n\ndef run_started(run):\n"
+        "    run.state['scale'] = 3.0\n"
+        "    run.state['object'] = torch.nn.Linear(1, 1)\n"
+    )
+    path = write_experiment(home, task=task.replace("KEY", '"scale"'))
+    assert run(["train", "tiny"]) == 0
+    capsys.readouterr()
+
+    assert json.loads(evaluate(capsys, "--json")[1])["metrics"]["known"] == 3.0
+    (path / "pymodules/task.py").write_text(task.replace("KEY", '"object"'))
+    code, _, errors = evaluate(capsys)
+
+    assert code == 2
+    assert "run.state['object'] is the saved state of an object that is not made yet" in errors
+
+
+def test_weights_and_what_was_recorded_of_them_are_of_one_commit(trained, monkeypatch):
+    experiment = Experiment.open("tiny")
+    prepare = Session.prepare
+
+    def train_meanwhile(*arguments, **more):
+        session = prepare(*arguments, **more)
+        monkeypatch.setattr(Session, "prepare", prepare)
+        overrides = {"train.epochs": 4}
+        Trainer("tiny", existing="resume", overrides=overrides, reporter=SilentReporter()).fit()
+        return session
+
+    monkeypatch.setattr(Session, "prepare", train_meanwhile)
+
+    found = evaluate_pool(experiment, "last")
+
+    assert found.epoch == 4
+    assert found.metrics == dict(found.recorded)

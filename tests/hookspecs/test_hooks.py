@@ -143,7 +143,7 @@ def test_weights_ready_comes_before_any_checkpoint(install, tmp_path):
 
     name, shape, files = sys.modules[package].calls[0]
     assert (name, tuple(shape)) == ("weights_ready", (1, 4))
-    assert files == ["sources"]
+    assert files == []
 
 
 def test_run_failed_gets_the_error(install, tmp_path):

@@ -73,4 +73,5 @@ def test_a_backend_that_is_not_there_is_named(tmp_path):
         fit(path)
 
     assert caught.value.key == "modules.settings.net.compile"
+    assert (caught.value.file, caught.value.line) == (path / "pymodules/modules/net.py", 5)
     assert not (path / "data").exists()

@@ -16,6 +16,7 @@ from torch.utils.data import (
     Sampler,
     SequentialSampler,
     Subset,
+    SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
     get_worker_info,
@@ -84,6 +85,31 @@ def open_file(_):
     get_worker_info().dataset.file = [10, 11, 12, 13]
 
 
+class StatefulStream(IterableDataset):
+    """Keeps its place itself, in the process it is read in."""
+
+    place = 0
+
+    def __iter__(self):
+        while self.place < 20:
+            self.place += 1
+            yield self.place + torch.rand(())
+        self.place = 0
+
+    def state_dict(self):
+        return {"place": self.place}
+
+    def load_state_dict(self, state):
+        self.place = state["place"]
+
+
+class Doubling(DataLoader):
+    """A loader of the user's own class."""
+
+    def __iter__(self):
+        return (2 * batch for batch in super().__iter__())
+
+
 class StatefulData:
     """Data that keeps its place itself."""
 
@@ -93,7 +119,7 @@ class StatefulData:
     def __iter__(self):
         while self.place < 6:
             self.place += 1
-            yield torch.tensor([self.place])
+            yield torch.tensor([self.place]) + torch.rand(())
         self.place = 0
 
     def state_dict(self):
@@ -134,6 +160,29 @@ def loaders():
         "own batches": lambda: DataLoader(
             Noise(), batch_sampler=BatchSampler(Growing(), 3, drop_last=False)
         ),
+        "batches of random": lambda: DataLoader(
+            Noise(), batch_sampler=BatchSampler(RandomSampler(range(20)), 3, drop_last=False)
+        ),
+        "batches of a subset": lambda: DataLoader(
+            Noise(),
+            batch_sampler=BatchSampler(SubsetRandomSampler(range(10)), 3, drop_last=False),
+        ),
+        "a stream's loader": lambda: DataLoader(NoiseStream(), batch_size=3),
+        "a stream in workers": lambda: DataLoader(NoiseStream(), batch_size=3, num_workers=1),
+        "a stream in workers that stay": lambda: DataLoader(
+            NoiseStream(), batch_size=3, num_workers=1, persistent_workers=True
+        ),
+        "a stream in workers with a generator": lambda: DataLoader(
+            NoiseStream(),
+            batch_size=3,
+            num_workers=1,
+            generator=torch.Generator().manual_seed(5),
+        ),
+        "own class": lambda: Doubling(Noise(), batch_size=3, shuffle=True),
+        "own class with a generator": lambda: Doubling(
+            Noise(), batch_size=3, shuffle=True, generator=torch.Generator().manual_seed(5)
+        ),
+        "a stateful stream": StatefulStream,
         "no batches": lambda: DataLoader(Noise(), batch_size=None, shuffle=True),
         "a stream": NoiseStream,
         "a list": lambda: [torch.tensor([n]) for n in range(7)],
@@ -157,7 +206,7 @@ def test_an_epoch_goes_on_after_any_batch(name, phase):
         random.seed(done)
 
         assert values(begun) == whole[:done]
-        if name != "stateful" or done < len(whole):
+        if "stateful" not in name or done < len(whole):
             assert values(rest.epoch(2, done=done)) == whole[done:]
 
 
@@ -169,6 +218,53 @@ def test_epochs_differ_and_seeds_differ(name):
     assert values(batches_of(make()).epoch(1)) == first
     assert values(batches_of(make()).epoch(2)) != first
     assert values(batches_of(make(), seed=1).epoch(1)) != first
+
+
+@pytest.mark.parametrize("name", ["a stream in workers that stay", "own class with a generator"])
+def test_an_epoch_does_not_depend_on_those_before(name):
+    make = loaders()[name]
+    alone, after = batches_of(make()), batches_of(make())
+    values(after.epoch(1))
+
+    assert values(after.epoch(2)) == values(alone.epoch(2))
+
+
+def test_a_loader_may_be_shared_by_training_and_evaluation():
+    loader = Doubling(NoiseStream(), batch_size=3, num_workers=1)
+    train, evaluation = batches_of(loader), batches_of(loader, "eval")
+    expected = (values(train.epoch(2)), values(evaluation.epoch(2)))
+
+    loader = Doubling(NoiseStream(), batch_size=3, num_workers=1)
+    train, evaluation = batches_of(loader), batches_of(loader, "eval")
+    values(evaluation.epoch(1))
+
+    assert (values(train.epoch(2)), values(evaluation.epoch(2))) == expected
+
+
+def test_a_batch_sampler_gives_what_the_sampler_in_it_gives():
+    subset = BatchSampler(SubsetRandomSampler(range(10)), 4, drop_last=True)
+    weighted = BatchSampler(WeightedRandomSampler([1.0] + [0.0] * 19, 6), 3, drop_last=False)
+
+    of_subset, of_weighted = (
+        values(batches_of(DataLoader(NUMBERS, batch_sampler=sampler)).epoch(1))
+        for sampler in (subset, weighted)
+    )
+
+    assert [len(batch) for batch in of_subset] == [4, 4]
+    assert {n for batch in of_subset for n in batch} <= set(range(10))
+    assert of_subset != [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert of_weighted == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_state_that_only_a_worker_knows_is_not_taken_for_the_place(caplog):
+    whole = values(batches_of(StatefulStream(), num_workers=1).epoch(1))
+    first = batches_of(StatefulStream(), num_workers=1)
+    begun = list(islice(first.epoch(1), 2))
+    rest = batches_of(StatefulStream(), num_workers=1)
+    rest.load_state_dict(first.state_dict())
+
+    assert values(begun) + values(rest.epoch(1, done=2)) == whole
+    assert "2 batches of epoch 1 are read and dropped" in caplog.text
 
 
 def test_batches_before_the_place_are_not_read():
@@ -271,11 +367,7 @@ def test_the_loader_that_is_made_is_like_the_users():
 
 
 def test_a_subclass_of_the_loader_stays_what_it_is():
-    class Doubling(DataLoader):
-        def __iter__(self):
-            return (2 * batch[0] for batch in super().__iter__())
-
-    batches = batches_of(Doubling(NUMBERS, batch_size=10, shuffle=True))
+    batches = batches_of(Doubling(range(20), batch_size=10, shuffle=True))
 
     first = torch.cat(list(batches.epoch(1)))
     assert sorted(first.tolist()) == list(range(0, 40, 2))

@@ -72,18 +72,23 @@ class Batches:
         self._phase: Phase = phase
         self._seed = derive_seed(settings.seed, phase)
         self._order: EpochBatches | None = None
-        self._generator: torch.Generator | None = None
-        self._stateful = data if isinstance(data, Stateful) else None
+        # Each with the seed that says which stream it is.
+        self._generators: list[tuple[torch.Generator, int]] = []
+        # In worker processes there are copies of it, and what they know does not come back.
+        is_here = not isinstance(data, Dataset) or settings.num_workers == 0
+        self._stateful = data if isinstance(data, Stateful) and is_here else None
         # Else what it promises is the user's: a custom sampler may count wrongly.
         self._is_length_known = False
         if isinstance(data, Dataset):
             data = _batched(data, phase, settings, pin_memory=pin_memory)
             self._is_length_known = not isinstance(data.dataset, IterableDataset)
-        if type(data) is DataLoader and not isinstance(data.dataset, IterableDataset):
-            data = self._with_own_order(data, settings)
+        if type(data) is DataLoader:
+            if isinstance(data.dataset, IterableDataset):
+                data = self._with_own_streams(data)
+            else:
+                data = self._with_own_order(data, settings)
         elif isinstance(data, DataLoader):
-            self._generator = _own_generator(data)
-            data.worker_init_fn = WorkerStart(data.worker_init_fn)
+            self._take_over(data)
         self._batches: Iterable[Any] = data
         self._streams = None if _draws_nothing(data) else IsolatedStreams()
 
@@ -107,8 +112,8 @@ class Batches:
             epoch: Which one.
             done: Batches of it that were trained already and are not given again.
         """
-        if self._generator is not None:
-            self._generator.manual_seed(derive_seed(self._seed, epoch))
+        for generator, seed in self._generators:
+            generator.manual_seed(derive_seed(seed, self._phase, epoch))
         if self._order is not None:
             self._order.epoch, self._order.done = epoch, done
         batches = iter(self._batches) if self._streams is None else self._isolated(epoch, done)
@@ -139,7 +144,7 @@ class Batches:
     def _isolated(self, epoch: int, done: int) -> Iterator[Any]:
         """Read each batch under a stream of its own; the caller's stays as it is."""
         streams = self._streams or IsolatedStreams()
-        number = done if self._order is not None else 0
+        number = 0 if self._order is None and self._stateful is None else done
         streams.seed = derive_seed(self._seed, "start", epoch)
         with streams:
             batches = iter(self._batches)
@@ -164,23 +169,53 @@ class Batches:
         self._order = EpochBatches(
             batches, order, seed=self._seed if is_tagged else None, tags_epoch=is_by_sample
         )
-        self._generator = torch.Generator()
         dataset = loader.dataset
         if is_tagged:
             dataset = SeededItems(dataset, self._seed if is_by_sample else None)
-        options: dict[str, Any] = {name: getattr(loader, name) for name in _LOADER_OPTIONS}
-        if not loader.num_workers:
-            del options["prefetch_factor"], options["multiprocessing_context"]
+        options = self._options_of(loader)
         if loader.batch_sampler is None:
             options |= {"sampler": self._order, "batch_size": None}
         else:
             options["batch_sampler"] = self._order
+        return DataLoader(dataset, **options)
+
+    def _with_own_streams(self, loader: "DataLoader[Any]") -> Any:
+        """Give a loader like the user's of an iterable dataset; its workers begin each epoch anew.
+
+        Workers that stay keep their streams from epoch to epoch, and no resume brings them back.
+        """
+        options = self._options_of(loader) | {"persistent_workers": False}
         return DataLoader(
-            dataset,
+            loader.dataset,
+            batch_size=loader.batch_size,
+            drop_last=loader.drop_last,
             **options,
-            generator=self._generator,
-            worker_init_fn=WorkerStart(loader.worker_init_fn),
         )
+
+    def _options_of(self, loader: "DataLoader[Any]") -> dict[str, Any]:
+        """Give what a loader like the user's takes, with a generator of its own."""
+        generator = torch.Generator()
+        given = loader.generator
+        self._generators.append((generator, given.initial_seed() if given else self._seed))
+        options: dict[str, Any] = {name: getattr(loader, name) for name in _LOADER_OPTIONS}
+        if not loader.num_workers:
+            del options["prefetch_factor"], options["multiprocessing_context"]
+        return options | {
+            "generator": generator,
+            "worker_init_fn": WorkerStart(loader.worker_init_fn),
+        }
+
+    def _take_over(self, loader: "DataLoader[Any]") -> None:
+        """Let a loader of the user's own class draw by epoch, and not from the run's stream."""
+        sampler = loader.sampler
+        if loader.generator is None:
+            loader.generator = torch.Generator().manual_seed(self._seed)
+        if isinstance(sampler, RandomSampler) and sampler.generator is None:
+            sampler.generator = loader.generator
+        found = (loader.generator, getattr(sampler, "generator", None))
+        self._generators = [(g, g.initial_seed()) for g in found if isinstance(g, torch.Generator)]
+        if not isinstance(loader.worker_init_fn, WorkerStart):
+            loader.worker_init_fn = WorkerStart(loader.worker_init_fn)
 
 
 def _batched(
@@ -194,17 +229,6 @@ def _batched(
         num_workers=settings.num_workers,
         pin_memory=pin_memory,
     )
-
-
-def _own_generator(loader: "DataLoader[Any]") -> torch.Generator | None:
-    """Give a user's loader a generator of its own, so that it draws nothing from the run's."""
-    if loader.generator is not None:
-        return None
-    generator = torch.Generator()
-    loader.generator = generator
-    if isinstance(loader.sampler, RandomSampler) and loader.sampler.generator is None:
-        loader.sampler.generator = generator
-    return generator
 
 
 def _draws_nothing(data: Any) -> bool:

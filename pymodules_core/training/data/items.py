@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from pymodules_core.module_pool import derive_seed
 from pymodules_core.training.data.isolation import seed_streams
+from pymodules_core.training.data.sampling import length_of
 
 _OWN = {"_dataset", "_sample_seed"}
 
@@ -32,7 +33,7 @@ class SeededItems(Dataset[Any]):
         tag, *indices = tagged
         dataset = self._dataset
         if self._sample_seed is not None:
-            return [self._one(tag, index) for index in indices]
+            return [self._one(self._sample_seed, tag, index) for index in indices]
         seed_streams(tag)
         whole_batch = getattr(dataset, "__getitems__", None)
         if whole_batch:
@@ -43,9 +44,12 @@ class SeededItems(Dataset[Any]):
     def __getitem__(self, tagged: tuple[int, Any]) -> Any:
         tag, index = tagged
         if self._sample_seed is not None:
-            return self._one(tag, index)
+            return self._one(self._sample_seed, tag, index)
         seed_streams(tag)
         return self._dataset[index]
+
+    def __len__(self) -> int:
+        return length_of(self._dataset)
 
     def __getattr__(self, name: str) -> Any:
         if name in _OWN or name.startswith("__"):
@@ -58,9 +62,8 @@ class SeededItems(Dataset[Any]):
         else:
             setattr(self._dataset, name, value)
 
-    def _one(self, epoch: int, index: Any) -> Any:
-        if self._sample_seed is not None:
-            seed_streams(derive_seed(self._sample_seed, "sample", epoch, index))
+    def _one(self, seed: int, epoch: int, index: Any) -> Any:
+        seed_streams(derive_seed(seed, "sample", epoch, index))
         return self._dataset[index]
 
 

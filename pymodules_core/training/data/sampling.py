@@ -158,7 +158,9 @@ def find_batches(
     if whole is not None and type(whole) is not BatchSampler:
         custom = CustomSampler(whole, seed)
         return custom, custom
-    sampler, order = _own_sampler(loader, seed)
+    # A loader that was given a batch sampler has a sequential one of its own besides: not asked.
+    given = loader.sampler if whole is None else whole.sampler
+    sampler, order = _own_sampler(given, length_of(loader.dataset), seed)
     if whole is None:  # batch_size=None: the loader makes no batches
         return sampler, order
     return BatchSampler(sampler, whole.batch_size, whole.drop_last), order
@@ -170,12 +172,10 @@ def length_of(dataset: "Dataset[Any]") -> int:
 
 
 def _own_sampler(
-    loader: "DataLoader[Any]", seed: int
+    sampler: Iterable[Any], length: int, seed: int
 ) -> tuple[Iterable[Any], EpochSampler | CustomSampler | None]:
-    sampler = loader.sampler
     if type(sampler) is SequentialSampler:
         return sampler, None
-    length = length_of(loader.dataset)
     own: EpochSampler | CustomSampler
     if type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == length:
         generator = sampler.generator

@@ -32,25 +32,36 @@ def encode(value: Any, *, name: str) -> Any:
     Raises:
         TaskError: Something in it would not come back.
     """
+    try:
+        return _encode(value, name)
+    except RecursionError as error:
+        raise TaskError(
+            f"{name} holds itself, or is nested too deep for a checkpoint",
+            key=name,
+            fix="keep a flat list or dict",
+        ) from error
+
+
+def _encode(value: Any, name: str) -> Any:
     kind = type(value)
     if kind in _PRIMITIVES:
         # No bytes at all are pickled as a call of `bytes`, which a file may not ask for.
         return _tagged("bytes", None) if value == b"" and kind is bytes else value
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor) and not isinstance(value, torch.nn.Parameter):
         return value.detach() if value.device.type == "cpu" else _tagged("cuda", value.detach())
     if kind in {dict, OrderedDict}:
         return _encode_dict(value, name)
     if kind in {list, tuple}:
-        return kind(encode(item, name=f"{name}[{n}]") for n, item in enumerate(value))
+        return kind(_encode(item, f"{name}[{n}]") for n, item in enumerate(value))
     if kind is Counter:
         return _tagged("counter", _encode_dict(dict(value), name))
     if kind is torch.Size:
         return _tagged("size", list(value))
     if kind is deque:
-        items = [encode(item, name=f"{name}[{n}]") for n, item in enumerate(value)]
+        items = [_encode(item, f"{name}[{n}]") for n, item in enumerate(value)]
         return _tagged("deque", [items, value.maxlen])
     if kind in {set, frozenset}:
-        return _tagged(kind.__name__, [encode(item, name=f"an item of {name}") for item in value])
+        return _tagged(kind.__name__, [_encode(item, f"an item of {name}") for item in value])
     if isinstance(value, PurePath):
         return _tagged("path", str(value))
     if (array := _as_tensor(value)) is not None:
@@ -86,7 +97,7 @@ def _encode_dict(value: dict[Any, Any], name: str) -> Any:
                 found=key,
                 fix="use texts or numbers as keys",
             )
-    items = [(key, encode(item, name=f"{name}[{key!r}]")) for key, item in value.items()]
+    items = [(key, _encode(item, f"{name}[{key!r}]")) for key, item in value.items()]
     if _KIND not in value:
         return type(value)(items)
     return _tagged("ordered" if isinstance(value, OrderedDict) else "dict", items)

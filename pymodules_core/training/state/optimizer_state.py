@@ -4,6 +4,7 @@ torch numbers parameters by their place in the optimizer. A name survives anothe
 groups, and modules that come or go.
 """
 
+import copy
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from pymodules_core.errors import list_words
+from pymodules_core.errors import TaskError, list_words
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.training.state.encoding import decode, encode
 
@@ -44,7 +45,7 @@ def optimizer_state(
         TaskError: Something in it would not come back from a file.
     """
     given = optimizer.state_dict()
-    names_in_order = [names[parameter] for parameter in _parameters(optimizer)]
+    names_in_order = [_name_of(parameter, names, name) for parameter in _parameters(optimizer)]
     groups = [
         {
             **encode(_without_parameters(group), name=f"a group of {name}"),
@@ -118,6 +119,30 @@ def _keep_dtypes(live: dict[str, Any], stored: Mapping[str, Any]) -> None:
             continue
         if found.dtype != value.dtype:
             live[key] = value.to(found.device)
+
+
+def _name_of(parameter: Parameter, names: Mapping[Parameter, str], owner: str) -> str:
+    try:
+        return names[parameter]
+    except KeyError:
+        raise TaskError(
+            f"{owner} was given a parameter of shape {list(parameter.shape)} that is in no module "
+            "of the pool, so it would never be saved",
+            key=owner,
+            fix="put it into a module of the pool",
+        ) from None
+
+
+def options_of(optimizer: Optimizer, *, name: str) -> list[Any]:
+    """Give the options of each parameter group as primitives and tensors.
+
+    Raises:
+        TaskError: One would not come back from a file.
+    """
+    return [
+        copy.deepcopy(encode(_without_parameters(group), name=f"a group of {name}"))
+        for group in optimizer.param_groups
+    ]
 
 
 def _parameters(optimizer: Optimizer) -> list[Parameter]:

@@ -102,6 +102,9 @@ class TrainingState:
             "position": {**attrs.asdict(position), "stage": position.stage.value},
             "averages": run.averages.state_dict() if is_training else None,
             "unsaved_metrics": self._unsaved_metrics() if is_training else [],
+            "without_gradient": [
+                name for parameter, name in self._names.items() if not parameter.requires_grad
+            ],
             "optimizers": {
                 name: unit.state_dict(self._names) for name, unit in self._units.items()
             },
@@ -137,9 +140,8 @@ class TrainingState:
         run.epoch, run.step = state["epoch"], state["step"]
         for name, value in state["position"].items():
             setattr(position, name, Stage(value) if name == "stage" else value)
-        for name, unit in self._units.items():
-            if name in state["optimizers"]:
-                unit.load_state_dict(state["optimizers"][name], self._names)
+        self._restore_gradients(frozenset(state["without_gradient"]))
+        self._restore_units(state["optimizers"])
         for phase, batches in self._data.items():
             batches.load_state_dict(state["data"].get(phase))
         self._stopping.load_state_dict(state["stopping"], step=run.step)
@@ -156,6 +158,22 @@ class TrainingState:
             )
         averages: Mapping[str, Any] | None = state["averages"]
         return averages
+
+    def _restore_gradients(self, without: frozenset[str]) -> None:
+        """Freeze and unfreeze what hooks had: parameters of modules that are not frozen as such."""
+        pool = self._run.module_pool
+        for parameter, name in self._names.items():
+            if not pool.is_frozen(name.partition(".")[0]):
+                parameter.requires_grad_(name not in without)
+
+    def _restore_units(self, states: Mapping[str, Any]) -> None:
+        for name in sorted(states.keys() - self._units.keys()):
+            logger.warning("there is no optimizer %r any more: its state is dropped", name)
+        for name, unit in self._units.items():
+            if name in states:
+                unit.load_state_dict(states[name], self._names)
+            else:
+                logger.warning("optimizer %r is new: it begins without state", name)
 
     def _unsaved_metrics(self) -> list[str]:
         """Name the metric objects of the pass at hand that ``run.state`` does not hold."""

@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from pymodules_core.errors import TaskError
+from pymodules_core.errors import TaskError, UnassignedStateError
 from pymodules_core.training.state.encoding import decode, encode
 
 
@@ -34,7 +34,21 @@ class UserState(MutableMapping[str, Any]):
         self._waiting: dict[str, Any] = {}
 
     def __getitem__(self, key: str) -> Any:
+        """Give a value.
+
+        Raises:
+            KeyError: There is none; ``UnassignedStateError`` where only its saved state is there.
+        """
+        if key in self._waiting:
+            raise UnassignedStateError(
+                f"run.state[{key!r}] is the saved state of an object that is not made yet",
+                key=key,
+                fix=f"assign it first, in run_started(run): run.state[{key!r}] = ...",
+            )
         return self._values[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Keep a value.
@@ -52,7 +66,7 @@ class UserState(MutableMapping[str, Any]):
         if key in self._waiting:
             if isinstance(value, torch.Generator):
                 value.set_state(self._waiting[key])
-            elif isinstance(value, Stateful):
+            elif isinstance(value, Stateful) and not isinstance(value, type):
                 value.load_state_dict(self._waiting[key])
         self._waiting.pop(key, None)
         self._values[key] = value
@@ -97,6 +111,6 @@ class UserState(MutableMapping[str, Any]):
         name = f"run.state[{key!r}]"
         if isinstance(value, torch.Generator):
             return {"object": value.get_state()}
-        if isinstance(value, Stateful):
+        if isinstance(value, Stateful) and not isinstance(value, type):
             return {"object": encode(value.state_dict(), name=f"{name}.state_dict()")}
         return {"plain": encode(value, name=name)}

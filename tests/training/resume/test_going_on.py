@@ -13,7 +13,14 @@ from support import TINY_MODULE, TINY_TASK, write_experiment
 
 from pymodules_core import CheckpointManager, ModulePool, Trainer
 from pymodules_core.cli.main import run
-from pymodules_core.errors import ExistingRunError, RunChangedError, SettingsError, StepError
+from pymodules_core.errors import (
+    ExistingRunError,
+    RunChangedError,
+    SettingsError,
+    StepError,
+    StoreLockedError,
+    TaskError,
+)
 from pymodules_core.training.reporting import SilentReporter
 
 
@@ -501,3 +508,200 @@ def test_a_plugin_with_state_gets_it_back(tmp_path, monkeypatch):
     fit(path, train__epochs=3)
 
     assert (plugin.started_at, plugin.steps) == (6, 9)
+
+
+FIXED_NOISE_TASK = (
+    TINY_TASK.replace(
+        "mse_loss(module_pool.net(inputs), targets)\n\n\ndef eval",
+        "mse_loss(module_pool.net(inputs + NOISE[0]), targets)\n\n\ndef eval",
+    )
+    + """
+
+NOISE = []
+
+
+def run_started(run):
+    NOISE[:] = [torch.randn(4)]
+"""
+)
+
+
+def test_noise_that_is_fixed_at_the_start_is_the_same_in_every_process(tmp_path):
+    path, whole = (write_experiment(tmp_path, n, task=FIXED_NOISE_TASK) for n in ("path", "whole"))
+    fit(whole, train__epochs=3)
+    fit(path, train__epochs=1)
+
+    fit(path, train__epochs=3)
+
+    assert outcome_of(path) == outcome_of(whole)
+
+
+def test_what_a_hook_froze_stays_frozen(tmp_path):
+    task = TINY_TASK + (
+        "\n\ndef epoch_finished(run):\n"
+        "    run.module_pool.net.bias.requires_grad_(run.epoch != 1)\n"
+    )
+    path, whole = (write_experiment(tmp_path, n, task=task) for n in ("path", "whole"))
+    fit(whole, train__epochs=3)
+    fit(path, train__epochs=3, train__max_steps=4, checkpoints__every_n_steps=1)
+    saved = weights(path, "epoch_1")["bias"]
+    assert torch.equal(saved, weights(path, "last")["bias"])
+
+    fit(path, train__max_steps=1000)
+
+    assert torch.equal(weights(path, "epoch_2")["bias"], saved)
+    assert not torch.equal(weights(path, "last")["bias"], saved)
+
+
+def change(path, old, new):
+    task = path / "pymodules" / "task.py"
+    assert old in task.read_text()
+    task.write_text(task.read_text().replace(old, new))
+
+
+def rates(path):
+    return [row["learning_rates"] for row in outcome_of(path)["log"] if row["phase"] == "train"]
+
+
+def test_another_optimizer_begins_anew_and_says_so(tmp_path, caplog):
+    path = write_experiment(tmp_path)
+    fit(path)
+    change(path, "SGD(module_pool.net.parameters(), lr=0.1)", "Adam(module_pool.net.parameters())")
+    change(path, "import SGD", "import Adam")
+
+    fit(path, accept_changes=True, train__epochs=3)
+
+    assert (
+        "optimizer 'main': it was torch.optim.sgd.SGD and is torch.optim.adam.Adam: it begins anew"
+    ) in caplog.text
+    assert rates(path)[-1] == {"main": 0.001}
+
+
+def test_a_learning_rate_that_was_changed_is_the_new_one(tmp_path, caplog):
+    path = write_experiment(tmp_path)
+    fit(path)
+    change(path, "lr=0.1", "lr=0.02, weight_decay=0.5")
+
+    fit(path, accept_changes=True, train__epochs=3)
+
+    assert rates(path)[-1] == {"main": 0.02}
+    assert "optimizer 'main': lr was 0.1 when the run began, and 0.02 goes on" in caplog.text
+    assert "weight_decay was 0 when the run began, and 0.5 goes on" in caplog.text
+
+
+SCHEDULED_TASK = (
+    TINY_TASK
+    + """
+
+def schedulers(optimizers, epochs):
+    return torch.optim.lr_scheduler.SCHEDULER
+"""
+)
+
+
+def test_a_changed_rate_keeps_its_schedule(tmp_path):
+    task = SCHEDULED_TASK.replace("SCHEDULER", 'ExponentialLR(optimizers["main"], 0.5)')
+    path = write_experiment(tmp_path, task=task)
+    fit(path)
+    change(path, "lr=0.1", "lr=0.2")
+
+    fit(path, accept_changes=True, train__epochs=4)
+
+    found = [row["main"] for row in rates(path)]
+    assert found == pytest.approx([0.1, 0.05, 0.05, 0.025])
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "told"),
+    [
+        ('CosineAnnealingLR(optimizers["main"], epochs)', "another T_max"),
+        ('OneCycleLR(optimizers["main"], 0.1, total_steps=epochs + 1)', "another end_step, "),
+    ],
+)
+def test_more_epochs_give_a_schedule_a_later_end(tmp_path, caplog, scheduler, told):
+    path = write_experiment(tmp_path, task=SCHEDULED_TASK.replace("SCHEDULER", scheduler))
+    fit(path, train__epochs=3)
+
+    result = fit(path, train__epochs=8)
+
+    assert result.epochs == 8
+    assert told in caplog.text
+    assert all(0 <= row["main"] <= 0.11 for row in rates(path))
+
+
+def test_another_scheduler_begins_anew(tmp_path, caplog):
+    task = SCHEDULED_TASK.replace("SCHEDULER", 'StepLR(optimizers["main"], 1)')
+    path = write_experiment(tmp_path, task=task)
+    fit(path)
+    change(path, "StepLR", "ConstantLR")
+
+    fit(path, accept_changes=True, train__epochs=3)
+
+    assert "its scheduler was torch.optim.lr_scheduler.StepLR and is" in caplog.text
+
+
+def test_optimizers_that_come_and_go_are_told(tmp_path, caplog):
+    path = write_experiment(tmp_path)
+    fit(path)
+    change(
+        path,
+        "return SGD(module_pool.net.parameters(), lr=0.1)",
+        ('return {"other": SGD(module_pool.net.parameters(), lr=0.1)}'),
+    )
+
+    fit(path, accept_changes=True, train__epochs=3)
+
+    assert "there is no optimizer 'main' any more: its state is dropped" in caplog.text
+    assert "optimizer 'other' is new: it begins without state" in caplog.text
+
+
+def test_accepted_changes_of_a_finished_run_leave_everything_as_it_is(tmp_path):
+    path = write_experiment(tmp_path)
+    fit(path)
+    change(path, "lr=0.1", "lr=0.2")
+    before = {f: f.stat().st_mtime_ns for f in path.rglob("*") if f.is_file()}
+
+    fit(path, accept_changes=True)
+
+    after = {f: f.stat().st_mtime_ns for f in path.rglob("*") if f.is_file()}
+    changed = {f.name for f in after.keys() | before.keys() if after.get(f) != before.get(f)}
+    assert changed <= {"holder.json", "lock"}
+
+
+def test_the_sources_of_a_run_at_work_are_left_alone(tmp_path):
+    path = write_experiment(tmp_path)
+    fit(path)
+    change(path, "lr=0.1", "lr=0.2")
+    with CheckpointManager(path / "data/module_ckps", ModulePool.discover(path)) as manager:
+        manager.resume()
+        with pytest.raises(StoreLockedError):
+            fit(path, accept_changes=True, train__epochs=3)
+
+    assert "lr=0.1" in (path / "data/sources/pymodules/task.py").read_text()
+    assert not (path / "data/sources.1").exists()
+
+
+def test_a_damaged_record_of_resumes_is_no_obstacle(tmp_path):
+    path = write_experiment(tmp_path)
+    fit(path)
+    (path / "data/run.json").write_text('{"resumed": 5, "started": 3}')
+
+    fit(path, train__epochs=3)
+
+    assert len(json.loads((path / "data/run.json").read_text())["resumed"]) == 1
+
+
+def test_a_parameter_that_no_module_has_is_named_when_it_is_added(tmp_path):
+    task = TINY_TASK + (
+        "\n\ndef epoch_finished(run):\n"
+        "    extra = torch.nn.Parameter(torch.ones(3))\n"
+        "    run.optimizers['main'].add_param_group({'params': [extra]})\n"
+    )
+    path = write_experiment(tmp_path, task=task)
+
+    with pytest.raises(TaskError) as caught:
+        fit(path)
+
+    assert "optimizer 'main' was given a parameter of shape [3] that is in no module" in str(
+        caught.value
+    )

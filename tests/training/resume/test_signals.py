@@ -1,16 +1,22 @@
 """Signals end a run after its step, saved; real processes get real signals."""
 
+import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from run_cases import outcome_of
 from support import TINY_TASK, write_experiment
+
+from pymodules_core import Trainer
+from pymodules_core.training.reporting import SilentReporter
 
 SLOW = TINY_TASK.replace(
     "def train_step(module_pool, batch):",
@@ -152,3 +158,71 @@ def test_nohup_is_kept(tmp_path):
     process.send_signal(signal.SIGHUP)
 
     assert process.wait(timeout=60) == 0
+
+
+def test_a_terminal_that_is_closed_costs_nothing(tmp_path):
+    path = write_experiment(tmp_path, "closed", task=SLOW, toml=TOML)
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pymodules_core", "train", str(path)],
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm"},
+    )
+    os.close(end)
+    wait_for_epoch(path, 2)
+
+    os.close(terminal)
+    process.send_signal(signal.SIGHUP)
+
+    assert process.wait(timeout=30) == 129
+    record = json.loads((path / "data" / "run.json").read_text())
+    assert (record["state"], record["error"][:23]) == ("interrupted", "SIGHUP: stopped and sav")
+
+
+def test_a_reader_that_is_gone_does_not_end_the_run(tmp_path):
+    path = write_experiment(tmp_path, "unread", task=SLOW, toml=TOML.replace("40", "8"))
+    process = start(path)
+    process.stdout.close()
+
+    process.stderr.read()
+
+    assert process.wait(timeout=60) == 0
+    assert json.loads((path / "data" / "run.json").read_text())["state"] == "finished"
+
+
+def test_a_child_that_is_forked_by_the_task_ends_as_it_is_told(tmp_path):
+    task = TINY_TASK + (
+        "\n\ndef epoch_finished(run):\n"
+        "    import multiprocessing, time\n"
+        "    child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(30,))\n"
+        "    child.start()\n"
+        "    time.sleep(0.2)\n"
+        "    child.terminate()\n"
+        "    child.join(5)\n"
+        "    run.state['code'] = child.exitcode\n"
+        "    assert child.exitcode == -15, child.exitcode\n"
+    )
+    path = write_experiment(tmp_path, "forks", task=task)
+
+    process = start(path)
+
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, output + errors
+
+
+def test_handlers_are_put_back_and_threads_install_none(tmp_path):
+    path = write_experiment(tmp_path)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    Trainer(path, reporter=SilentReporter()).fit()
+    thread = threading.Thread(
+        target=Trainer(path, existing="resume", overrides={"train.epochs": 3}).fit
+    )
+    thread.start()
+    thread.join()
+
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    assert outcome_of(path)["log"][-1]["epoch"] == 3

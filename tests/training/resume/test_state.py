@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.checkpoints.state_dicts import refuse_unsaveable
-from pymodules_core.errors import StepError, TaskError
+from pymodules_core.errors import StepError, TaskError, UnassignedStateError
 from pymodules_core.training.reporting import SilentReporter
 from pymodules_core.training.state.encoding import decode, encode
 from pymodules_core.training.state.optimizer_state import (
@@ -124,6 +124,10 @@ KEEP = (
         (
             {"a": [1, object()]},
             f"x['a'][1] is object, which a checkpoint cannot hold\n  {KEEP}",
+        ),
+        (
+            torch.nn.Parameter(torch.ones(1)),
+            f"x is Parameter, which a checkpoint cannot hold\n  {KEEP}",
         ),
         (
             {(1, 2): 3},
@@ -402,3 +406,33 @@ def test_a_value_that_became_something_else_fails_the_run_at_its_commit(tmp_path
 
     with pytest.raises((TaskError, StepError), match=r"run\.state\['log'\]\[0\] is Run"):
         Trainer(path, reporter=SilentReporter()).fit()
+
+
+def test_a_list_that_holds_itself_is_refused():
+    value = []
+    value.append(value)
+
+    with pytest.raises(TaskError, match="x holds itself, or is nested too deep"):
+        encode(value, name="x")
+
+
+def test_a_class_is_no_object_with_state():
+    with pytest.raises(TaskError, match=r"run.state\['x'\] is type"):
+        UserState()["x"] = nn.Linear
+
+
+def test_an_object_that_is_not_made_yet_is_named():
+    state = UserState()
+    state["average"] = nn.Linear(1, 1)
+    again = UserState()
+    again.load_state_dict(state.state_dict())
+
+    with pytest.raises(UnassignedStateError) as caught:
+        again["average"]
+
+    assert str(caught.value) == (
+        "run.state['average'] is the saved state of an object that is not made yet\n"
+        "  fix: assign it first, in run_started(run): run.state['average'] = ..."
+    )
+    made = again.setdefault("average", nn.Linear(1, 1))
+    assert torch.equal(made.weight, state["average"].weight)
