@@ -88,7 +88,10 @@ class Batches:
             else:
                 data = self._with_own_order(data, settings)
         elif isinstance(data, DataLoader):
-            self._take_over(data)
+            if self._stateful is None:
+                self._take_over(data)
+            if not isinstance(data.worker_init_fn, WorkerStart):
+                data.worker_init_fn = WorkerStart(data.worker_init_fn)
         self._batches: Iterable[Any] = data
         self._streams = None if _draws_nothing(data) else IsolatedStreams()
 
@@ -214,8 +217,6 @@ class Batches:
             sampler.generator = loader.generator
         found = (loader.generator, getattr(sampler, "generator", None))
         self._generators = [(g, g.initial_seed()) for g in found if isinstance(g, torch.Generator)]
-        if not isinstance(loader.worker_init_fn, WorkerStart):
-            loader.worker_init_fn = WorkerStart(loader.worker_init_fn)
 
 
 def _batched(
