@@ -27,7 +27,12 @@ from pymodules_core.training.result import RunResult
 from pymodules_core.training.session import Session
 from pymodules_core.training.signals import StopSignals
 from pymodules_core.training.sources import copy_sources, has_sources
-from pymodules_core.training.state.training_state import Position, Stage, TrainingState
+from pymodules_core.training.state.training_state import (
+    Position,
+    Stage,
+    TrainingState,
+    is_training_state,
+)
 from pymodules_core.training.stopping import Stopping
 
 logger = logging.getLogger("pymodules_core")
@@ -130,10 +135,10 @@ class Execution:
         session = self._session
         resumed = self._checkpoints.resume(allow_new=True)
         load_initial_weights(session.pool)  # of modules that are new
-        if resumed.state is None:
-            self._take_weights_only(resumed)
-        else:
+        if is_training_state(resumed.state):
             self._averages = self._state.restore(resumed.state)
+        else:
+            self._take_weights_only(resumed)
         if self._journal.record.is_finished and self._is_over():
             return False
         if self._has_changes or not has_sources(self._run.data_dir):
@@ -146,8 +151,8 @@ class Execution:
     def _take_weights_only(self, resumed: Resumed) -> None:
         """Go on from a commit that the trainer did not make, or that was repaired from files."""
         logger.warning(
-            "the checkpoint has no training state: optimizers, schedulers and random numbers begin "
-            "anew after epoch %d",
+            "the checkpoint has no training state of the trainer's: optimizers, schedulers and "
+            "random numbers begin anew after epoch %d",
             resumed.epoch,
         )
         self._run.epoch, self._run.step = resumed.epoch, resumed.step

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 import attrs
 
@@ -54,6 +54,11 @@ class Position:
     metrics: Mapping[str, float] = attrs.field(factory=dict)
     last_epoch_pool: int = 0
     log_bytes: int = 0
+
+
+def is_training_state(state: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """Tell whether ``TrainingState.capture`` gave it, and not some loop of a person's own."""
+    return state is not None and {"format", "position", "optimizers"} <= state.keys()
 
 
 class TrainingState:

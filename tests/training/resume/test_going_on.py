@@ -246,12 +246,13 @@ def test_optimizer_state_follows_names_not_places(tmp_path):
     torch.testing.assert_close(weights(path, "last")["weight"], weights(whole, "last")["weight"])
 
 
-def test_a_commit_without_training_state_goes_on_with_a_warning(tmp_path, caplog):
+@pytest.mark.parametrize("state", [None, {"optimizer": {"lr": 0.1}}])
+def test_a_commit_without_training_state_goes_on_with_a_warning(tmp_path, caplog, state):
     path = write_experiment(tmp_path)
     pool = ModulePool.discover(path)
     with CheckpointManager(path / "data" / "module_ckps", pool) as manager:
         manager.start()
-        manager.commit("last", epoch=1, step=3, metrics={"loss": 1.0})
+        manager.commit("last", epoch=1, step=3, metrics={"loss": 1.0}, state=state)
 
     with caplog.at_level(logging.WARNING):
         result = fit(path)
