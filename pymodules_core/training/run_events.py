@@ -69,9 +69,7 @@ class RunEvents:
             return random_stream(run.seed, *purpose)
         if name == TASK_NAME:
             return nullcontext()
-        streams = IsolatedStreams()
-        streams.seed = derive_seed(run.seed, *purpose)
-        return streams
+        return IsolatedStreams(derive_seed(run.seed, *purpose))
 
     def _call_plugin(
         self, implementation: HookImplementation, hook_name: str, arguments: Mapping[str, object]

@@ -58,10 +58,15 @@ from torch.optim import SGD
 from torch.utils.data import TensorDataset
 
 
+class Own(TensorDataset):
+    pass  # may draw random numbers, for all that the trainer knows
+
+
 def train_data(config):
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(config["samples"], 64, generator=generator)
-    return TensorDataset(inputs, torch.randint(10, (config["samples"],), generator=generator))
+    dataset = Own if config["own_dataset"] else TensorDataset
+    return dataset(inputs, torch.randint(10, (config["samples"],), generator=generator))
 
 
 def optimizers(module_pool):
@@ -214,7 +219,9 @@ def run_by_hand(data: TensorDataset, *, with_accuracy: bool) -> float:
     return time.perf_counter() - start
 
 
-def run_pymodules(data: TensorDataset, *, with_accuracy: bool, show_bar: bool) -> float:
+def run_pymodules(
+    data: TensorDataset, *, with_accuracy: bool, show_bar: bool, own_dataset: bool = False
+) -> float:
     """Train an experiment with the real trainer."""
     reporter = TimedReporter(
         ConsoleReporter(Terminal(), show_bar=True) if show_bar else SilentReporter()
@@ -231,6 +238,7 @@ def run_pymodules(data: TensorDataset, *, with_accuracy: bool, show_bar: bool) -
             "train.device": "cpu",
             "task.with_accuracy": with_accuracy,
             "task.samples": len(data),
+            "task.own_dataset": own_dataset,
         }
         Trainer(path, overrides=overrides, load_installed=False, reporter=reporter).fit()
     if reporter.steps * BATCH_SIZE != len(data):
@@ -327,6 +335,9 @@ def make_groups() -> list[Group]:
             for show_bar in bars
         ]
         contenders.append(_contender("Accelerate", accelerate, text, with_accuracy=with_accuracy))
+        if not with_accuracy:
+            own = partial(run_pymodules, with_accuracy=False, show_bar=False, own_dataset=True)
+            contenders.append(Contender("pymodules, loss, a dataset of one's own", own))
         reference = _contender("by hand", run_by_hand, text, with_accuracy=with_accuracy)
         groups.append(Group(reference, contenders))
     return groups

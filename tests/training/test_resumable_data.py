@@ -305,21 +305,41 @@ def test_seeds_by_sample_survive_another_batch_size():
     assert items(3, "batch") != items(5, "batch")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("make", [Noise, NoiseStream])
-def test_reading_shifts_no_stream_of_the_training(make, workers):
+def draws_of_steps(make, workers):
+    """Draw between batches, as a train step does."""
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
     batches = batches_of(DataLoader(make(), batch_size=3, num_workers=workers))
-    torch.manual_seed(0)
-    random.seed(0)
-    np.random.seed(0)
-    expected = (torch.rand(3).tolist(), random.random(), np.random.rand())
-    torch.manual_seed(0)
-    random.seed(0)
-    np.random.seed(0)
+    return [(torch.rand(3).tolist(), random.random(), np.random.rand()) for _ in batches.epoch(1)]
 
-    values(batches.epoch(1))
 
-    assert (torch.rand(3).tolist(), random.random(), np.random.rand()) == expected
+@pytest.mark.parametrize("make", [Noise, NoiseStream])
+def test_what_a_step_draws_does_not_depend_on_who_read_its_batch(make):
+    alone = draws_of_steps(make, 0)
+
+    assert draws_of_steps(make, 1) == alone
+    assert len({str(draw) for draw in alone}) == 7
+
+
+def test_what_a_step_draws_does_not_depend_on_what_items_drew():
+    class Silent(Noise):
+        def __getitem__(self, index):
+            return index
+
+    assert draws_of_steps(Silent, 0) == draws_of_steps(Noise, 0)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_plain_tensors_leave_the_stream_of_the_training_alone(workers):
+    torch.manual_seed(0)
+    expected = torch.rand(7, 3)
+    torch.manual_seed(0)
+    batches = batches_of(DataLoader(NUMBERS, batch_size=3, shuffle=True, num_workers=workers))
+
+    drawn = torch.stack([torch.rand(3) for _ in batches.epoch(1)])
+
+    assert torch.equal(drawn, expected)
 
 
 def test_a_generator_of_the_users_decides_the_order_by_its_seed():

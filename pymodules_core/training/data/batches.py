@@ -3,11 +3,15 @@
 Order and random numbers of the data are a function of (seed, epoch, batch). So the number of
 workers does not matter, and a run that goes on starts at the right batch: without reading those
 before it where the data has indices, by reading and dropping them where it has not.
+
+Where items may draw, streams are seeded before a batch is read and again before its step, since
+giving the step its own stream back would take twice as long. Plain tensors draw nothing, and the
+run's stream goes on from step to step.
 """
 
 import logging
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Literal
 
 import torch
@@ -25,12 +29,13 @@ from torch.utils.data import (
 from pymodules_core.module_pool import derive_seed
 from pymodules_core.settings import TrainSettings
 from pymodules_core.training.data.checks import check_data
-from pymodules_core.training.data.isolation import IsolatedStreams
+from pymodules_core.training.data.isolation import IsolatedStreams, seed_streams
 from pymodules_core.training.data.items import SeededItems, WorkerStart
 from pymodules_core.training.data.sampling import (
     EpochBatches,
     batch_seed,
     find_batches,
+    step_seed,
 )
 from pymodules_core.training.state.encoding import decode, encode
 from pymodules_core.training.state.user_state import Stateful
@@ -93,7 +98,8 @@ class Batches:
             if not isinstance(data.worker_init_fn, WorkerStart):
                 data.worker_init_fn = WorkerStart(data.worker_init_fn)
         self._batches: Iterable[Any] = data
-        self._streams = None if _draws_nothing(data) else IsolatedStreams()
+        self._is_read_here = not (isinstance(data, DataLoader) and data.num_workers > 0)
+        self._may_draw = not _draws_nothing(data)
 
     @property
     def promised(self) -> int | None:
@@ -119,7 +125,7 @@ class Batches:
             generator.manual_seed(derive_seed(seed, self._phase, epoch))
         if self._order is not None:
             self._order.epoch, self._order.done = epoch, done
-        batches = iter(self._batches) if self._streams is None else self._isolated(epoch, done)
+        batches = self._seeded(epoch, done) if self._may_draw else iter(self._batches)
         if not done or self._order is not None or self._stateful is not None:
             return batches
         if not isinstance(self._batches, list | tuple):
@@ -144,27 +150,24 @@ class Batches:
         if self._stateful is not None and state is not None:
             self._stateful.load_state_dict(decode(state["data"]))
 
-    def _isolated(self, epoch: int, done: int) -> Iterator[Any]:
-        """Read each batch under a stream of its own; the caller's stays as it is."""
-        streams = self._streams or IsolatedStreams()
-        number = 0 if self._order is None and self._stateful is None else done
-        streams.seed = derive_seed(self._seed, "start", epoch)
-        with streams:
+    def _seeded(self, epoch: int, done: int) -> Iterator[Any]:
+        """Read each batch under streams of its own, and leave those of its step."""
+        with IsolatedStreams(derive_seed(self._seed, "start", epoch)):
             batches = iter(self._batches)
-        while True:
-            streams.seed = batch_seed(self._seed, epoch, number)
-            with streams:
-                try:
-                    batch = next(batches)
-                except StopIteration:
-                    return
+        for number in count(0 if self._order is None and self._stateful is None else done):
+            if self._is_read_here:
+                seed_streams(batch_seed(self._seed, epoch, number))
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            seed_streams(step_seed(self._seed, epoch, number))
             yield batch
-            number += 1
 
     def _with_own_order(self, loader: "DataLoader[Any]", settings: TrainSettings) -> Any:
         """Give a loader like the user's whose order and random numbers are functions of the epoch.
 
-        Where items draw in the training process, ``_isolated`` seeds them.
+        Where items draw in the training process, ``_seeded`` seeds them.
         """
         is_by_sample = settings.seed_items == "sample"
         is_tagged = is_by_sample or loader.num_workers > 0
@@ -233,12 +236,11 @@ def _batched(
 
 
 def _draws_nothing(data: Any) -> bool:
-    """Tell whether reading a batch in this process surely draws no random number."""
+    """Tell whether reading a batch surely draws no random number, in whatever process."""
     if type(data) is not DataLoader:
         return isinstance(data, list | tuple)
-    return data.num_workers > 0 or (
-        data.collate_fn is default_collate and _is_of_tensors(data.dataset)
-    )
+    dataset = data.dataset.inner if isinstance(data.dataset, SeededItems) else data.dataset
+    return data.collate_fn is default_collate and _is_of_tensors(dataset)
 
 
 def _is_of_tensors(dataset: Any) -> bool:

@@ -11,7 +11,7 @@ from pymodules_core.module_pool import derive_seed
 from pymodules_core.training.data.isolation import seed_streams
 from pymodules_core.training.data.sampling import length_of
 
-_OWN = {"_dataset", "_sample_seed"}
+_OWN = {"inner", "_sample_seed"}
 
 
 class SeededItems(Dataset[Any]):
@@ -23,15 +23,18 @@ class SeededItems(Dataset[Any]):
     Args:
         dataset: The user's.
         sample_seed: Seed each item by (this, epoch, index); None seeds each batch by its tag.
+
+    Attributes:
+        inner: The user's dataset.
     """
 
     def __init__(self, dataset: "Dataset[Any]", sample_seed: int | None) -> None:
-        self._dataset = dataset
+        self.inner = dataset
         self._sample_seed = sample_seed
 
     def __getitems__(self, tagged: Sequence[Any]) -> Sequence[Any]:
         tag, *indices = tagged
-        dataset = self._dataset
+        dataset = self.inner
         if self._sample_seed is not None:
             return [self._one(self._sample_seed, tag, index) for index in indices]
         seed_streams(tag)
@@ -46,25 +49,25 @@ class SeededItems(Dataset[Any]):
         if self._sample_seed is not None:
             return self._one(self._sample_seed, tag, index)
         seed_streams(tag)
-        return self._dataset[index]
+        return self.inner[index]
 
     def __len__(self) -> int:
-        return length_of(self._dataset)
+        return length_of(self.inner)
 
     def __getattr__(self, name: str) -> Any:
         if name in _OWN or name.startswith("__"):
             raise AttributeError(name)
-        return getattr(self._dataset, name)
+        return getattr(self.inner, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _OWN:
             super().__setattr__(name, value)
         else:
-            setattr(self._dataset, name, value)
+            setattr(self.inner, name, value)
 
     def _one(self, seed: int, epoch: int, index: Any) -> Any:
         seed_streams(derive_seed(seed, "sample", epoch, index))
-        return self._dataset[index]
+        return self.inner[index]
 
 
 class WorkerStart:

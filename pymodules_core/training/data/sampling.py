@@ -1,7 +1,7 @@
 """Which samples are in which batch: a function of (seed, phase, epoch) and nothing else."""
 
 from collections.abc import Iterable, Iterator, Sized
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ class CustomSampler(Sampler[Any]):
     """Makes a sampler of the user's a function of (seed, epoch).
 
     It draws under a stream of its own, its generator is seeded anew each epoch, and ``set_epoch``
-    is called where there is one.
+    is called where there is one. A sampler with a length is asked for the whole epoch at once.
 
     Args:
         sampler: Of indices or of lists of them.
@@ -74,11 +74,16 @@ class CustomSampler(Sampler[Any]):
         for part in self._parts:
             if callable(set_epoch := getattr(part, "set_epoch", None)):
                 set_epoch(self.epoch)
-        streams = IsolatedStreams()
-        streams.seed = derive_seed(self._seed, "order", self.epoch)
+        streams = IsolatedStreams(derive_seed(self._seed, "order", self.epoch))
+        if isinstance(self._sampler, Sized):
+            with streams:
+                epoch = list(self._sampler)
+            yield from epoch
+            return
+        # It may have no end. A stream for each draw: workers ask ahead, and a resume asks again.
         with streams:
             iterator = iter(self._sampler)
-        for number in range(2**63):  # one more stream for each draw: workers ask ahead
+        for number in count():
             streams.seed = derive_seed(self._seed, "order", self.epoch, number)
             with streams:
                 try:
@@ -138,6 +143,11 @@ class EpochBatches(Sampler[Any]):
 def batch_seed(seed: int, epoch: int, number: int) -> int:
     """Give the seed of the streams under which a batch is read."""
     return derive_seed(seed, "batch", epoch, number)
+
+
+def step_seed(seed: int, epoch: int, number: int) -> int:
+    """Give the seed of the streams that the step of a batch draws from."""
+    return derive_seed(seed, "step", epoch, number)
 
 
 def find_batches(
