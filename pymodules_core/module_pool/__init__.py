@@ -3,7 +3,12 @@
 from pymodules_core.module_pool.compiling import compile_modules
 from pymodules_core.module_pool.global_state import guard_global_state
 from pymodules_core.module_pool.pool import ModulePool, PoolEntry
-from pymodules_core.module_pool.random_streams import derive_seed, random_stream, seed_everything
+from pymodules_core.module_pool.random_streams import (
+    derive_seed,
+    mix_seed,
+    random_stream,
+    seed_everything,
+)
 
 __all__ = [
     "ModulePool",
@@ -11,6 +16,7 @@ __all__ = [
     "compile_modules",
     "derive_seed",
     "guard_global_state",
+    "mix_seed",
     "random_stream",
     "seed_everything",
 ]

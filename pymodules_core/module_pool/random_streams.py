@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 
 _NUMPY_SEED_LIMIT = 2**32
+_MASK = 2**64 - 1
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
@@ -24,6 +25,22 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     """
     text = "\0".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+def mix_seed(seed: int, number: int) -> int:
+    """Mix a seed and a count into a 63-bit seed; a tenth of what ``derive_seed`` takes.
+
+    Source: SplitMix64 of Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators",
+    OOPSLA 2014.
+
+    Args:
+        seed: From ``derive_seed``.
+        number: What the stream is for, counted from 0.
+    """
+    mixed = (seed + (number + 1) * 0x9E3779B97F4A7C15) & _MASK
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _MASK
+    return (mixed ^ (mixed >> 31)) >> 1
 
 
 def seed_everything(seed: int) -> None:

@@ -26,16 +26,15 @@ from torch.utils.data import (
     default_collate,
 )
 
-from pymodules_core.module_pool import derive_seed
+from pymodules_core.module_pool import derive_seed, mix_seed
 from pymodules_core.settings import TrainSettings
 from pymodules_core.training.data.checks import check_data
 from pymodules_core.training.data.isolation import IsolatedStreams, seed_streams
 from pymodules_core.training.data.items import SeededItems, WorkerStart
 from pymodules_core.training.data.sampling import (
     EpochBatches,
-    batch_seed,
     find_batches,
-    step_seed,
+    reading_seed,
 )
 from pymodules_core.training.state.encoding import decode, encode
 from pymodules_core.training.state.user_state import Stateful
@@ -154,15 +153,18 @@ class Batches:
         """Read each batch under streams of its own, and leave those of its step."""
         with IsolatedStreams(derive_seed(self._seed, "start", epoch)):
             batches = iter(self._batches)
+        reading = reading_seed(self._seed, epoch)
+        stepping = derive_seed(self._seed, "step", epoch)
         for number in count(0 if self._order is None and self._stateful is None else done):
             if self._is_read_here:
-                seed_streams(batch_seed(self._seed, epoch, number))
+                seed_streams(mix_seed(reading, number))
             try:
                 batch = next(batches)
             except StopIteration:
                 return
-            seed_streams(step_seed(self._seed, epoch, number))
+            seed_streams(mix_seed(stepping, number))
             yield batch
+            del batch  # its memory is free for the next one
 
     def _with_own_order(self, loader: "DataLoader[Any]", settings: TrainSettings) -> Any:
         """Give a loader like the user's whose order and random numbers are functions of the epoch.

@@ -14,7 +14,7 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from pymodules_core.module_pool import derive_seed
+from pymodules_core.module_pool import derive_seed, mix_seed
 from pymodules_core.training.data.isolation import IsolatedStreams
 
 
@@ -129,25 +129,21 @@ class EpochBatches(Sampler[Any]):
         done, epoch, seed = self.done, self.epoch, self._seed
         if self._order is not None:
             self._order.epoch = epoch
+        of_epoch = 0 if seed is None else reading_seed(seed, epoch)
         for number, indices in enumerate(islice(iter(self._batches), done, None), start=done):
             if seed is None:
                 yield indices
                 continue
-            tag = epoch if self._tags_epoch else batch_seed(seed, epoch, number)
+            tag = epoch if self._tags_epoch else mix_seed(of_epoch, number)
             yield [tag, *indices] if isinstance(indices, list) else (tag, indices)
 
     def __len__(self) -> int:
         return len(self._batches)  # type: ignore[arg-type]  # TypeError where it has none
 
 
-def batch_seed(seed: int, epoch: int, number: int) -> int:
-    """Give the seed of the streams under which a batch is read."""
-    return derive_seed(seed, "batch", epoch, number)
-
-
-def step_seed(seed: int, epoch: int, number: int) -> int:
-    """Give the seed of the streams that the step of a batch draws from."""
-    return derive_seed(seed, "step", epoch, number)
+def reading_seed(seed: int, epoch: int) -> int:
+    """Give what the seed of each batch's reading is mixed from, with the batch's number."""
+    return derive_seed(seed, "batch", epoch)
 
 
 def find_batches(
