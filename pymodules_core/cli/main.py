@@ -116,7 +116,8 @@ class _WarningHandler(logging.Handler):
     """Prints log records of this package as ``warning: ...`` on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+        with suppress(OSError):  # nobody reads it, and a run goes on
+            click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
 
 
 def _echo_user_frames(error: PymodulesError, *, is_debug: bool) -> None:

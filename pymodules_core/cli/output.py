@@ -23,7 +23,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         columns: Headings.
         rows: Cells, as many as headings.
     """
-    if sys.stdout.isatty() and len(rows) <= _MOST_RICH_ROWS:
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()  # None: closed by the caller
+    if is_terminal and len(rows) <= _MOST_RICH_ROWS:
         from rich import box
         from rich.console import Console
         from rich.table import Table

@@ -1,6 +1,7 @@
 """``pymodules train``."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,10 +90,16 @@ def _tell_users(experiment: "Experiment") -> None:
     users = users_of(experiment.data_home, experiment.name)
     names = sorted({user for pool_users in users.values() for user in pool_users})
     if names:
-        click.echo(
+        _say(
             f"weights of this run were the start of {list_words(names)}; moved aside it stays on "
             "disk, and names lead to the new run"
         )
+
+
+def _say(text: str) -> None:
+    """Print a line before the run: that nobody reads it must not end the command here."""
+    with suppress(OSError):
+        click.echo(text)
 
 
 def _print_result(result: "RunResult") -> None:

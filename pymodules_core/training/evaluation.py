@@ -22,6 +22,7 @@ from pymodules_core.run_files import checkpoints_dir
 from pymodules_core.training.changes import with_overrides_of
 from pymodules_core.training.reporting import Reporter, SilentReporter
 from pymodules_core.training.session import Session
+from pymodules_core.training.state.training_state import is_training_state
 
 
 @attrs.frozen(kw_only=True)
@@ -128,7 +129,7 @@ def _load(reader: PoolReader, path: Path, pool_name: str, session: Session) -> S
                 raise
             continue  # two newer commits have replaced it
         load_modules(pool, stored, strict=True, is_exact=True)
-        if state is not None:
+        if is_training_state(state):
             run.state.load_state_dict(state["user"])
         found = record.pools[pool_name]
         run.epoch, run.step = found.epoch, found.step

@@ -173,7 +173,8 @@ class Execution:
             case Stage.TRAINED:
                 self._end_epoch(time.perf_counter(), is_evaluated=True)
             case Stage.FINISHED:
-                self._tell_epoch()
+                if self._position.metrics:  # else no run of the trainer's ended it
+                    self._tell_epoch()
 
     def _is_over(self) -> bool:
         """Tell whether the epoch at hand, which is finished, was the last."""

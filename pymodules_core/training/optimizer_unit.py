@@ -74,7 +74,7 @@ class OptimizerUnit:
         self._skip_nonfinite = skip_nonfinite
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._window = 0
-        self._memory = OptimizerMemory(name, optimizer, scheduler)
+        self._memory = OptimizerMemory(name, optimizer, scheduler, schedule=settings.schedule)
         self._unchecked: Tensor | float = 0.0
         self._scaler = (
             torch.amp.GradScaler(precision.device_type) if precision.needs_scaler else None
@@ -180,12 +180,15 @@ class OptimizerUnit:
         if self._precision.dtype is not None:
             # Autocast keeps low-precision copies of weights, which are stale from here on.
             torch.clear_autocast_cache()
-        if stepped and self.scheduler is not None and self._settings.schedule == "step":
-            self.scheduler.step()
+        if stepped:
+            self._memory.updates += 1
+            if self.scheduler is not None and self._settings.schedule == "step":
+                self.scheduler.step()
         return stepped
 
     def end_epoch(self, monitored: float | None) -> None:
         """Step a scheduler that follows epochs; ``ReduceLROnPlateau`` gets the monitored metric."""
+        self._memory.epochs += 1
         if self.scheduler is None or self._settings.schedule != "epoch":
             return
         if isinstance(self.scheduler, ReduceLROnPlateau):
@@ -216,8 +219,7 @@ class OptimizerUnit:
     def load_state_dict(self, state: "Mapping[str, Any]", names: "Mapping[Parameter, str]") -> None:
         """Take back what ``state_dict`` gave.
 
-        An optimizer or scheduler of another class begins anew. Options that the task sets
-        otherwise than when the run began are today's; all of it is told.
+        What the task makes otherwise than when the run began is today's; it is told.
 
         Args:
             state: The state.

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import IO, Any, Protocol, cast
 
 import attrs
@@ -95,30 +95,30 @@ class SilentReporter:
 class _LastingStream:
     """A stream that says nothing more once nobody reads it: the run is worth more than its lines.
 
-    A terminal that was closed, a pipe whose reader is gone.
+    A terminal that was closed, a pipe whose reader is gone, a process without standard output.
     """
 
-    def __init__(self, stream: IO[str]) -> None:
+    def __init__(self, stream: IO[str] | None) -> None:
         self._stream = stream
-        self._is_gone = False
+        self._is_gone = stream is None
 
     def write(self, text: str) -> int:
         """Write, as long as somebody reads."""
-        self._try(lambda: self._stream.write(text))
+        self._try("write", text)
         return len(text)
 
     def flush(self) -> None:
         """Flush, as long as somebody reads."""
-        self._try(self._stream.flush)
+        self._try("flush")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def _try(self, act: Callable[[], object]) -> None:
+    def _try(self, name: str, *arguments: str) -> None:
         if self._is_gone:
             return
         try:
-            act()
+            getattr(self._stream, name)(*arguments)
         except OSError:
             self._is_gone = True
 

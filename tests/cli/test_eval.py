@@ -5,7 +5,7 @@ import json
 import pytest
 from support import TINY_MODULE, TINY_TASK, write_experiment
 
-from pymodules_core import Trainer
+from pymodules_core import CheckpointManager, ModulePool, Trainer
 from pymodules_core.cli.main import run
 from pymodules_core.experiment import Experiment
 from pymodules_core.training.evaluation import evaluate as evaluate_pool
@@ -165,3 +165,16 @@ def test_weights_and_what_was_recorded_of_them_are_of_one_commit(trained, monkey
 
     assert found.epoch == 4
     assert found.metrics == dict(found.recorded)
+
+
+def test_a_run_of_a_loop_of_ones_own_is_evaluated_too(home, capsys):
+    path = write_experiment(home)
+    pool = ModulePool.discover(path)
+    with CheckpointManager(path / "data/module_ckps", pool) as checkpoints:
+        checkpoints.start()
+        checkpoints.commit("last", epoch=1, state={"mine": 1})
+
+    code, output, _ = evaluate(capsys, "--pool", "last", "--json")
+
+    assert code == 0
+    assert json.loads(output)["recorded"] == {}

@@ -256,6 +256,73 @@ def test_a_batch_sampler_gives_what_the_sampler_in_it_gives():
     assert of_weighted == [[0, 0, 0], [0, 0, 0]]
 
 
+class Arrays(BatchSampler):
+    """Batches of indices that are no lists."""
+
+    make = tuple
+
+    def __iter__(self):
+        return (self.make(batch) for batch in super().__iter__())
+
+
+@pytest.mark.parametrize("make", [tuple, np.array, torch.tensor])
+@pytest.mark.parametrize("seed_items", ["batch", "sample"])
+def test_batches_of_indices_may_be_anything(make, seed_items):
+    class Made(Arrays):
+        pass
+
+    Made.make = staticmethod(make)
+
+    def epoch(workers):
+        sampler = Made(SequentialSampler(range(20)), 3, drop_last=False)
+        loader = DataLoader(Noise(), batch_sampler=sampler, num_workers=workers)
+        return values(batches_of(loader, seed_items=seed_items).epoch(1))
+
+    alone = epoch(0)
+
+    assert 0 <= alone[0][0] < 3
+    assert [len(batch) for batch in alone] == [3] * 6 + [2]
+    assert epoch(1) == alone
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_items_may_be_read_in_bulk(workers):
+    class Bulk(Noise):
+        def __getitem__(self, indices):
+            return torch.tensor(indices)
+
+    sampler = BatchSampler(SequentialSampler(range(20)), 8, drop_last=False)
+    loader = DataLoader(Bulk(), batch_size=None, sampler=sampler, num_workers=workers)
+
+    assert values(batches_of(loader).epoch(1, done=1)) == [list(range(8, 16)), [16, 17, 18, 19]]
+
+
+def test_a_sampler_with_a_length_may_have_no_end():
+    class Endless(Growing):
+        def __iter__(self):
+            while True:
+                yield random.randrange(20)
+
+    whole = batches_of(DataLoader(NUMBERS, batch_size=3, sampler=Endless())).epoch(1)
+    rest = batches_of(DataLoader(NUMBERS, batch_size=3, sampler=Endless())).epoch(1, done=6)
+
+    assert values(islice(whole, 9))[6:] == values(islice(rest, 3))
+
+
+@pytest.mark.parametrize("phase", ["train", "eval"])
+def test_seeds_by_sample_leave_plain_tensors_and_the_training_alone(phase):
+    def draws(workers):
+        torch.manual_seed(0)
+        loader = DataLoader(NUMBERS, batch_size=3, num_workers=workers)
+        batches = batches_of(loader, phase, seed_items="sample")
+        return [torch.rand(2).tolist() for _ in batches.epoch(1)]
+
+    assert draws(0) == draws(2)
+    torch.manual_seed(0)
+    expected = torch.rand(7, 2).tolist()
+    assert draws(0) == expected
+
+
 def test_state_that_only_a_worker_knows_is_not_taken_for_the_place(caplog):
     whole = values(batches_of(StatefulStream(), num_workers=1).epoch(1))
     first = batches_of(StatefulStream(), num_workers=1)

@@ -86,6 +86,7 @@ class Batches:
         if isinstance(data, Dataset):
             data = _batched(data, phase, settings, pin_memory=pin_memory)
             self._is_length_known = not isinstance(data.dataset, IterableDataset)
+        self._may_draw = not _draws_nothing(data)
         if type(data) is DataLoader:
             if isinstance(data.dataset, IterableDataset):
                 data = self._with_own_streams(data)
@@ -98,7 +99,6 @@ class Batches:
                 data.worker_init_fn = WorkerStart(data.worker_init_fn)
         self._batches: Iterable[Any] = data
         self._is_read_here = not (isinstance(data, DataLoader) and data.num_workers > 0)
-        self._may_draw = not _draws_nothing(data)
 
     @property
     def promised(self) -> int | None:
@@ -172,10 +172,14 @@ class Batches:
         Where items draw in the training process, ``_seeded`` seeds them.
         """
         is_by_sample = settings.seed_items == "sample"
-        is_tagged = is_by_sample or loader.num_workers > 0
+        is_tagged = self._may_draw and (is_by_sample or loader.num_workers > 0)
         batches, order = find_batches(loader, settings.seed)
         self._order = EpochBatches(
-            batches, order, seed=self._seed if is_tagged else None, tags_epoch=is_by_sample
+            batches,
+            order,
+            makes_batches=loader.batch_sampler is not None,
+            seed=self._seed if is_tagged else None,
+            tags_epoch=is_by_sample,
         )
         dataset = loader.dataset
         if is_tagged:
@@ -241,8 +245,7 @@ def _draws_nothing(data: Any) -> bool:
     """Tell whether reading a batch surely draws no random number, in whatever process."""
     if type(data) is not DataLoader:
         return isinstance(data, list | tuple)
-    dataset = data.dataset.inner if isinstance(data.dataset, SeededItems) else data.dataset
-    return data.collate_fn is default_collate and _is_of_tensors(dataset)
+    return data.collate_fn is default_collate and _is_of_tensors(data.dataset)
 
 
 def _is_of_tensors(dataset: Any) -> bool:

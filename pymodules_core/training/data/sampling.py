@@ -46,7 +46,7 @@ class CustomSampler(Sampler[Any]):
     """Makes a sampler of the user's a function of (seed, epoch).
 
     It draws under a stream of its own, its generator is seeded anew each epoch, and ``set_epoch``
-    is called where there is one. A sampler with a length is asked for the whole epoch at once.
+    is called where there is one. A sampler with a length is asked for as many at once.
 
     Args:
         sampler: Of indices or of lists of them.
@@ -75,14 +75,11 @@ class CustomSampler(Sampler[Any]):
             if callable(set_epoch := getattr(part, "set_epoch", None)):
                 set_epoch(self.epoch)
         streams = IsolatedStreams(derive_seed(self._seed, "order", self.epoch))
-        if isinstance(self._sampler, Sized):
-            with streams:
-                epoch = list(self._sampler)
-            yield from epoch
-            return
-        # It may have no end. A stream for each draw: workers ask ahead, and a resume asks again.
         with streams:
             iterator = iter(self._sampler)
+            epoch = list(islice(iterator, self._promised()))
+        yield from epoch
+        # It may have no end. A stream for each draw: workers ask ahead, and a resume asks again.
         for number in count():
             streams.seed = derive_seed(self._seed, "order", self.epoch, number)
             with streams:
@@ -95,6 +92,13 @@ class CustomSampler(Sampler[Any]):
     def __len__(self) -> int:
         return len(self._sampler)  # type: ignore[arg-type]  # TypeError where it has none
 
+    def _promised(self) -> int:
+        """Give its length; 0 where it has none, or says so only when asked."""
+        try:
+            return len(self)
+        except TypeError:
+            return 0
+
 
 class EpochBatches(Sampler[Any]):
     """The batches of indices of an epoch, from where a run goes on.
@@ -102,6 +106,7 @@ class EpochBatches(Sampler[Any]):
     Args:
         batches: Lists of indices, or indices where the loader does not make batches.
         order: What has to know the epoch; None where the order is always the same.
+        makes_batches: ``batches`` gives several indices at a time, whatever holds them.
         seed: Put the seed of each batch before its indices, derived from this one.
         tags_epoch: Put the epoch there instead.
 
@@ -115,10 +120,12 @@ class EpochBatches(Sampler[Any]):
         batches: Iterable[Any],
         order: EpochSampler | CustomSampler | None,
         *,
+        makes_batches: bool,
         seed: int | None = None,
         tags_epoch: bool = False,
     ) -> None:
         self._batches = batches
+        self._makes_batches = makes_batches
         self._order = order
         self._seed = seed
         self._tags_epoch = tags_epoch
@@ -135,7 +142,7 @@ class EpochBatches(Sampler[Any]):
                 yield indices
                 continue
             tag = epoch if self._tags_epoch else mix_seed(of_epoch, number)
-            yield [tag, *indices] if isinstance(indices, list) else (tag, indices)
+            yield [tag, *indices] if self._makes_batches else (tag, indices)
 
     def __len__(self) -> int:
         return len(self._batches)  # type: ignore[arg-type]  # TypeError where it has none

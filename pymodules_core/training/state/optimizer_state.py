@@ -67,6 +67,7 @@ def load_optimizer_state(
     names: Mapping[Parameter, str],
     *,
     name: str,
+    keeps_options: bool = False,
 ) -> None:
     """Load what ``optimizer_state`` gave.
 
@@ -78,6 +79,7 @@ def load_optimizer_state(
         stored: The state.
         names: Each of its parameters with its name.
         name: What it is called.
+        keeps_options: Take the state of parameters alone, and no option of their groups.
     """
     parameters = _parameters(optimizer)
     own_names = [names[parameter] for parameter in parameters]
@@ -88,7 +90,9 @@ def load_optimizer_state(
         logger.warning("optimizer %r: no parameter for the state of %s", name, list_words(gone))
 
     given = optimizer.state_dict()
-    if len(given[_GROUPS]) != len(stored[_GROUPS]):
+    if keeps_options:
+        groups = given[_GROUPS]
+    elif len(given[_GROUPS]) != len(stored[_GROUPS]):
         logger.warning(
             "optimizer %r had %d parameter groups and has %d: their options are today's",
             name,
@@ -98,7 +102,7 @@ def load_optimizer_state(
         groups = given[_GROUPS]
     else:
         groups = [
-            {**decode(_without_parameters(old)), _PARAMETERS: today[_PARAMETERS]}
+            {**today, **decode(_without_parameters(old)), _PARAMETERS: today[_PARAMETERS]}
             for old, today in zip(stored[_GROUPS], given[_GROUPS], strict=True)
         ]
     states = {

@@ -107,9 +107,9 @@ class TrainingState:
             "position": {**attrs.asdict(position), "stage": position.stage.value},
             "averages": run.averages.state_dict() if is_training else None,
             "unsaved_metrics": self._unsaved_metrics() if is_training else [],
-            "without_gradient": [
-                name for parameter, name in self._names.items() if not parameter.requires_grad
-            ],
+            "requires_grad": {
+                name: parameter.requires_grad for parameter, name in self._names.items()
+            },
             "optimizers": {
                 name: unit.state_dict(self._names) for name, unit in self._units.items()
             },
@@ -145,7 +145,7 @@ class TrainingState:
         run.epoch, run.step = state["epoch"], state["step"]
         for name, value in state["position"].items():
             setattr(position, name, Stage(value) if name == "stage" else value)
-        self._restore_gradients(frozenset(state["without_gradient"]))
+        self._restore_gradients(state["requires_grad"])
         self._restore_units(state["optimizers"])
         for phase, batches in self._data.items():
             batches.load_state_dict(state["data"].get(phase))
@@ -164,12 +164,13 @@ class TrainingState:
         averages: Mapping[str, Any] | None = state["averages"]
         return averages
 
-    def _restore_gradients(self, without: frozenset[str]) -> None:
-        """Freeze and unfreeze what hooks had: parameters of modules that are not frozen as such."""
+    def _restore_gradients(self, saved: Mapping[str, bool]) -> None:
+        """Freeze and unfreeze what hooks had; a module that is frozen as such stays so."""
         pool = self._run.module_pool
         for parameter, name in self._names.items():
-            if not pool.is_frozen(name.partition(".")[0]):
-                parameter.requires_grad_(name not in without)
+            is_wanted = saved.get(name, parameter.requires_grad)
+            if parameter.requires_grad != is_wanted and not pool.is_frozen(name.partition(".")[0]):
+                parameter.requires_grad_(is_wanted)
 
     def _restore_units(self, states: Mapping[str, Any]) -> None:
         for name in sorted(states.keys() - self._units.keys()):
