@@ -61,7 +61,7 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, Dataset
 
-WORKERS = {workers}
+WORKERS, IS_PLAIN = {workers}, {is_plain}
 
 
 class Noisy(Dataset):
@@ -78,6 +78,8 @@ class Noisy(Dataset):
 
 
 def train_data():
+    if IS_PLAIN:  # draws nothing: the steps draw from one stream, from the first to the last
+        return list(Noisy(100, 1).inputs.split(8))
     return DataLoader(Noisy(100, 1), batch_size=8, shuffle=True, num_workers=WORKERS)
 
 
@@ -159,13 +161,13 @@ every_n_steps = 4
 """
 
 
-def write_everything(home: Path, name: str, *, workers: int = 0) -> Path:
-    """Write the experiment with everything."""
+def write_everything(home: Path, name: str, *, workers: int = 0, is_plain: bool = False) -> Path:
+    """Write the experiment with everything; ``is_plain``: but for random items."""
     return write_experiment(
         home,
         name,
         modules=EVERYTHING_MODULES,
-        task=EVERYTHING_TASK.format(workers=workers),
+        task=EVERYTHING_TASK.format(workers=workers, is_plain=is_plain),
         toml=EVERYTHING_TOML,
     )
 

@@ -41,6 +41,20 @@ def test_a_run_that_failed_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch,
     assert outcome_of(path) == whole
 
 
+@pytest.mark.parametrize("moment", ["train 6", "train 23", "train 50"])
+def test_a_stream_that_goes_from_step_to_step_goes_on(tmp_path, monkeypatch, moment):
+    whole, path = (write_everything(tmp_path, n, is_plain=True) for n in ("whole", "broken"))
+    fit(whole)
+    monkeypatch.setenv("DIE_AT", moment)
+    with pytest.raises(StepError):
+        fit(path)
+    monkeypatch.delenv("DIE_AT")
+
+    fit(path)
+
+    assert outcome_of(path) == outcome_of(whole)
+
+
 def test_a_run_that_fails_again_and_again_comes_to_the_same(tmp_path, monkeypatch, whole):
     path = write_everything(tmp_path, "broken")
     for moment in ("train 2", "train 9", "train 10", "eval 1", "train 30", "train 41", "eval 4"):

@@ -287,6 +287,19 @@ def test_a_run_that_was_killed_before_its_first_commit_starts_anew(tmp_path):
     assert [row["epoch"] for row in outcome_of(path)["log"]] == [0, 1, 1, 2, 2]
 
 
+def test_rows_that_were_logged_after_the_commit_are_logged_once(tmp_path):
+    path, whole = (write_experiment(tmp_path, n) for n in ("path", "whole"))
+    fit(whole, train__epochs=3)
+    fit(path, train__epochs=2)
+    with (path / "data" / "metrics.jsonl").open("a") as log:
+        # A kill between a row and its commit, and one within a row.
+        log.write('{"epoch": 3, "step": 9, "phase": "train", "metrics": {}}\n{"epoch": 3, "st')
+
+    fit(path, train__epochs=3)
+
+    assert outcome_of(path) == outcome_of(whole)
+
+
 def test_a_log_that_lost_rows_is_told(tmp_path, caplog):
     path = write_experiment(tmp_path)
     fit(path)
