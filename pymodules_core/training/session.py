@@ -32,6 +32,7 @@ from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
 from pymodules_core.training.reporting import Reporter
 from pymodules_core.training.run import Run
 from pymodules_core.training.run_events import RunEvents
+from pymodules_core.training.state.optimizer_state import parameter_names
 from pymodules_core.training.task import Task
 
 logger = logging.getLogger("pymodules_core")
@@ -186,13 +187,11 @@ class Session:
 
 def trained_parameters(pool: ModulePool) -> dict[Parameter, str]:
     """Give each parameter that may learn with its ``module.parameter`` name, shared ones once."""
-    found: dict[Parameter, str] = {}
-    for name, module in pool.items():
-        if not pool.is_frozen(name):
-            for key, parameter in module.named_parameters():
-                if parameter.requires_grad:
-                    found.setdefault(parameter, f"{name}.{key}")
-    return found
+    return {
+        parameter: name
+        for parameter, name in parameter_names(pool).items()
+        if parameter.requires_grad and not pool.is_frozen(name.partition(".")[0])
+    }
 
 
 def _batches(task: Task, phase: Phase, experiment: Experiment, device: torch.device) -> Batches:

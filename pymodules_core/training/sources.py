@@ -2,11 +2,10 @@
 
 import hashlib
 import itertools
-import os
 import shutil
 from pathlib import Path
 
-from pymodules_core.errors import ExistingRunError
+from pymodules_core.errors import TrainingError
 from pymodules_core.experiment import Experiment
 from pymodules_core.run_files import SOURCES_DIR_NAME
 
@@ -32,7 +31,7 @@ def copy_sources(experiment: Experiment, data_dir: Path) -> None:
         data_dir: Where the run writes.
 
     Raises:
-        ExistingRunError: A file cannot be copied.
+        TrainingError: A file cannot be copied.
     """
     target = data_dir / SOURCES_DIR_NAME
     stage = data_dir / f"{SOURCES_DIR_NAME}.tmp"
@@ -49,8 +48,8 @@ def copy_sources(experiment: Experiment, data_dir: Path) -> None:
             target.rename(next(path for path in free if not path.exists()))
         stage.rename(target)
     except OSError as error:
-        raise ExistingRunError(
-            f"the sources of the run cannot be copied: {os.strerror(error.errno or 0)}",
+        raise TrainingError(
+            f"the sources of the run cannot be copied: {error.strerror or error}",
             file=target,
             fix="make the experiment's folder writable, and its files readable",
         ) from error

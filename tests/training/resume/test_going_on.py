@@ -20,6 +20,7 @@ from pymodules_core.errors import (
     StepError,
     StoreLockedError,
     TaskError,
+    TrainingError,
 )
 from pymodules_core.training.reporting import SilentReporter
 
@@ -815,3 +816,20 @@ def test_a_parameter_that_no_module_has_is_named_when_it_is_added(tmp_path):
     assert "optimizer 'main' was given a parameter of shape [3] that is in no module" in str(
         caught.value
     )
+
+
+def test_sources_that_cannot_be_copied_fail_the_run_and_it_goes_on_later(tmp_path):
+    path = write_experiment(tmp_path)
+    obstacle = path / "data" / "sources.tmp"
+    obstacle.parent.mkdir()
+    obstacle.write_text("a file in the way")
+
+    with pytest.raises(TrainingError) as caught:
+        fit(path)
+
+    assert caught.value.what == "the sources of the run cannot be copied: File exists"
+    assert caught.value.exit_code == 1
+    assert json.loads((path / "data" / "run.json").read_text())["state"] == "failed"
+    obstacle.unlink()
+    assert fit(path).epochs == 2
+    assert (path / "data/sources/pymodules/task.py").is_file()
