@@ -18,6 +18,7 @@ the same facts are attributes. Exit codes of the command line hang on the class.
     ├── UnknownModuleError (KeyError, AttributeError)
     ├── SharedParameterError (ValueError)
     ├── PluginError (RuntimeError)            a plugin that the run needs is broken
+    │   └── PluginConformanceError (AssertionError)  it lacks what the test kit asks for
     ├── TaskError (ValueError)                task.py: what it lacks, gives or returns
     │   └── UnassignedStateError (KeyError)   run.state has the state of an object, and no object
     ├── CheckpointError (ValueError)          a pool or a checkpoint file
@@ -150,6 +151,10 @@ class SharedParameterError(PymodulesError, ValueError):
 
 class PluginError(PymodulesError, RuntimeError):
     """A plugin failed and the run cannot do without it."""
+
+
+class PluginConformanceError(PluginError, AssertionError):
+    """A plugin lacks something of what every plugin has to fulfil."""
 
 
 class TaskError(PymodulesError, ValueError):

@@ -178,6 +178,24 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key.strip(), value.strip()
 
 
+def lay_over(data: dict[str, Any], key: str, value: object) -> None:
+    """Set a dotted key in nested tables, which are made where they are not there.
+
+    Raises:
+        SettingsError: A part of the key is a value.
+    """
+    *tables, last = key.split(".")
+    for table in tables:
+        data = data.setdefault(table, {})
+        if not isinstance(data, dict):
+            raise SettingsError(
+                f"override {key!r}: {table!r} is a value, no table",
+                key=key,
+                fix="name a key of a table: train.epochs=3",
+            )
+    data[last] = value
+
+
 def _is_experiment(path: Path) -> bool:
     return (path / "pymodules").is_dir() or (path / CONFIG_FILE_NAME).is_file()
 
@@ -250,26 +268,13 @@ def _read_settings(file: Path, overrides: Mapping[str, Any]) -> ExperimentSettin
     if not overrides:
         return settings
     for key, value in overrides.items():
-        _lay_over(data, key, value)
+        lay_over(data, key, value)
     try:
         return structure(data, ExperimentSettings, root="")
     except SettingsError as error:
         # The file by itself is valid, so it is an override that fails: no line to point to.
         error.what = f"override {error.what}"
         raise
-
-
-def _lay_over(data: dict[str, Any], key: str, value: object) -> None:
-    *tables, last = key.split(".")
-    for table in tables:
-        data = data.setdefault(table, {})
-        if not isinstance(data, dict):
-            raise SettingsError(
-                f"override {key!r}: {table!r} is a value, no table",
-                key=key,
-                fix="name a key of a table: train.epochs=3",
-            )
-    data[last] = value
 
 
 def _find_line(file: Path, path: KeyPath) -> int | None:

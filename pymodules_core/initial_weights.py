@@ -11,6 +11,7 @@ import attrs
 
 from pymodules_core.checkpoints import LoadReport, apply_weights, match_weights, read_state_dict
 from pymodules_core.checkpoints.content import Content
+from pymodules_core.checkpoints.migrating import bring_to_today
 from pymodules_core.checkpoints.reading import PoolReader, StoredModule
 from pymodules_core.checkpoints.store.layout import STORE_NAME
 from pymodules_core.discovery.static_reader import find_settings_line
@@ -53,7 +54,9 @@ def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
         CheckpointNotFoundError: No such file, pool or module; what exists is listed.
         ExperimentNotFoundError: No such experiment.
         CheckpointFileError: A file is damaged or unsafe.
-        WeightMismatchError: Weights do not fit, or differ for one tensor of two modules.
+        WeightMismatchError: Weights do not fit, are of a version that cannot be migrated, or
+            differ for one tensor of two modules.
+        PluginError: A plugin fails to migrate weights of an older version.
         CheckpointError: A module's own load hook raises.
         SettingsError: An experiment takes its weights from itself, directly or in a circle.
     """
@@ -74,6 +77,7 @@ def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
                 strict=source.strict,
                 rename=source.rename,
                 skip_mismatched=source.skip_mismatched,
+                migrate=partial(bring_to_today, entry=entry, stored=stored),
             )
         matched.append((entry.module, state, report))
         origins[name] = _origin(source, stored, state)

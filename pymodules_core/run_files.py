@@ -11,6 +11,7 @@ import platform
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import attrs
 import cattrs
@@ -27,12 +28,13 @@ _NAMES = (RUN_FILE_NAME, METRICS_FILE_NAME, CHECKPOINTS_DIR_NAME)
 
 @attrs.frozen(kw_only=True)
 class RunModule:
-    """A module as ``run.json`` tells of it."""
+    """A module as ``run.json`` tells of it; one that is not frozen need not have gradients."""
 
     name: str
     frozen: bool
     parameters: int
     weights: str | None
+    trained: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -112,10 +114,18 @@ def checkpoints_dir(experiment_path: Path) -> Path:
 def read_run_file(experiment_path: Path) -> RunFile | None:
     """Give an experiment's ``run.json``, or None where there is none or it is damaged."""
     try:
-        content = json.loads((experiment_path / "data" / RUN_FILE_NAME).read_text("utf-8"))
-        return _make_converter().structure(content, RunFile)
-    except (OSError, ValueError, TypeError, RecursionError, cattrs.BaseValidationError):
+        return _make_converter().structure(read_run_facts(experiment_path), RunFile)
+    except (ValueError, TypeError, cattrs.BaseValidationError):
         return None
+
+
+def read_run_facts(experiment_path: Path) -> dict[str, Any]:
+    """Give all that ``run.json`` says, unchecked; nothing where it is not there or damaged."""
+    try:
+        content = json.loads((experiment_path / "data" / RUN_FILE_NAME).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def has_run(experiment: Experiment) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 
-from pymodules_core.errors import InvalidSpecError, display_path
+from pymodules_core.errors import InvalidSpecError, SettingsError, display_path
 from pymodules_core.names import check_module_name
 
 if TYPE_CHECKING:
@@ -42,6 +42,15 @@ class DistributionOrigin:
     distribution: str
     version: str
     entry_point: str
+
+    @classmethod
+    def from_json(cls, facts: object) -> "DistributionOrigin | None":
+        """Read what ``to_json`` gave; None for anything else, since files may say anything."""
+        if not isinstance(facts, Mapping) or facts.get("kind") != "distribution":
+            return None
+        values = (facts.get(field.name) for field in attrs.fields(cls))
+        texts = [value for value in values if isinstance(value, str)]
+        return cls(*texts) if len(texts) == len(attrs.fields(cls)) else None
 
     @property
     def provider(self) -> str:
@@ -111,9 +120,14 @@ class ModuleSpec:
             is imported only when the pool is built. Keyword arguments come from
             ``[modules.args.<name>]``; a parameter named ``module_pool`` receives the other modules,
             each built when it is first asked for.
+        arguments: Keyword arguments of the factory that the plugin chose, from its own settings for
+            one; those of ``[modules.args.<name>]`` win.
         settings: The module's settings, or a function that gives them, called when the pool is
             built.
         description: One line for ``pymodules list``.
+        state_version: Version of the layout of the module's weights: which keys and shapes its
+            state dict has, and what they mean. Raise it by one with a release that changes them,
+            and implement ``migrate_state``, which takes weights of older versions over.
         origin: Where it came from; set by the host, whatever a plugin writes here.
 
     Raises:
@@ -123,8 +137,10 @@ class ModuleSpec:
 
     name: str
     factory: "Callable[..., nn.Module] | str"
+    arguments: Mapping[str, Any] = attrs.field(factory=dict)
     settings: SettingsSource = attrs.field(factory=dict)
     description: str = ""
+    state_version: int = 1
     origin: Origin | None = None
 
     def __attrs_post_init__(self) -> None:
@@ -145,12 +161,27 @@ class ModuleSpec:
                 found=self.factory,
                 fix="pass a function that returns the module, not the module itself",
             )
+        if not isinstance(self.arguments, Mapping):
+            raise InvalidSpecError(
+                f"arguments of module {self.name!r}: expected dict, "
+                f"found {type(self.arguments).__name__}",
+                found=self.arguments,
+                fix="pass a dict of keyword arguments, such as {'width': 64}",
+            )
         if not isinstance(self.settings, Mapping) and not callable(self.settings):
             raise InvalidSpecError(
                 f"settings of module {self.name!r}: expected dict, "
                 f"found {type(self.settings).__name__}",
                 found=self.settings,
                 fix="pass a dict such as {'frozen': True}",
+            )
+        # By exact type: True is an int, and would be written into files as one.
+        if type(self.state_version) is not int or self.state_version < 1:
+            raise InvalidSpecError(
+                f"state_version of module {self.name!r}: expected a whole number from 1 on, "
+                f"found {self.state_version!r}",
+                found=self.state_version,
+                fix="count the layouts of the module's weights from 1",
             )
 
 
@@ -161,9 +192,17 @@ class DiscoveryContext:
     Attributes:
         experiment_dir: The experiment's folder, or None outside one.
         data_home: The folder that holds ``experiments/`` and ``module_ckps/``.
-        settings: This plugin's own table, ``[plugins.settings.<name>]``; empty if not given.
+        settings: This plugin's own table, ``[plugins.settings.<name>]``, empty if not given; an
+            instance of the plugin's ``Settings`` where it has such a class.
+        settings_key: Dotted key of that table, ``plugins.settings.<name>``, for messages.
+        locate: Puts file and line of ``error.key`` into a ``SettingsError``, for a setting that
+            turns out to be wrong: ``raise context.locate(SettingsError(..., key=...))``.
     """
 
     experiment_dir: Path | None
     data_home: Path
-    settings: Mapping[str, Any] = attrs.field(factory=dict)
+    settings: Any = attrs.field(factory=dict)
+    settings_key: str = "plugins.settings"
+    locate: Callable[[SettingsError], SettingsError] = attrs.field(
+        default=lambda error: error, eq=False
+    )

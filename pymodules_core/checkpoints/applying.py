@@ -4,6 +4,7 @@ import contextlib
 import copy
 import logging
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 from torch import nn
 
 from pymodules_core.checkpoints.loading import LoadReport, match_weights
+from pymodules_core.checkpoints.migrating import bring_to_today
 from pymodules_core.checkpoints.plain_copies import find_plain_copies
 from pymodules_core.checkpoints.reading import StoredModule
-from pymodules_core.checkpoints.state_dicts import show_key, unwrap
+from pymodules_core.checkpoints.state_dicts import same_bytes, show_key, unwrap
 from pymodules_core.errors import CheckpointError, WeightMismatchError, display_path
+from pymodules_core.module_pool import ModulePool
 
 logger = logging.getLogger("pymodules_core")
 
@@ -78,7 +81,7 @@ def apply_weights(loads: Iterable[Matched]) -> None:
 
 
 def load_modules(
-    live: Mapping[str, nn.Module],
+    pool: ModulePool,
     stored: Mapping[str, StoredModule],
     *,
     strict: bool,
@@ -86,29 +89,33 @@ def load_modules(
 ) -> dict[str, LoadReport]:
     """Copy what was read of a pool of one's own into live modules, all or none.
 
+    Weights of an older version of a plugin are migrated by it.
+
     Args:
-        live: Name to module.
+        pool: The live modules.
         stored: Name to what was read.
         strict: As for ``match_weights``.
         is_exact: As for ``match_weights``.
 
     Raises:
-        WeightMismatchError: A module's keys or shapes differ.
+        WeightMismatchError: A module's keys or shapes differ, or its version cannot be migrated.
+        PluginError: A plugin fails to migrate weights.
         CheckpointError: A module's own load hook raises.
     """
     matched = {
         name: match_weights(
             one.state,
-            live[name],
+            pool[name],
             module_name=name,
             source=one.file,
             strict=strict,
             is_foreign=False,
             is_exact=is_exact,
+            migrate=partial(bring_to_today, entry=pool.entries[name], stored=one),
         )
         for name, one in stored.items()
     }
-    apply_weights((live[name], *match) for name, match in matched.items())
+    apply_weights((pool[name], *match) for name, match in matched.items())
     return {name: report for name, (_, report) in matched.items()}
 
 
@@ -128,7 +135,7 @@ def _refuse_torn_ties(loads: Iterable[Matched]) -> None:
                 continue
             name = f"{report.module_name}.{key}"
             other, other_value = given.setdefault(id(tensors[key]), (name, value))
-            if not _same_bytes(value, other_value):
+            if not same_bytes(value, other_value):
                 raise WeightMismatchError(
                     f"{other} and {show_key(name)} are one tensor, and would get different values",
                     file=report.source,
@@ -136,16 +143,6 @@ def _refuse_torn_ties(loads: Iterable[Matched]) -> None:
                     found=name,
                     fix="load both from one checkpoint, or only one of them",
                 )
-
-
-def _same_bytes(value: torch.Tensor, other: torch.Tensor) -> bool:
-    if value is other:
-        return True
-    if value.layout is not torch.strided or value.dtype != other.dtype:
-        return False
-    # As bytes: NaN is equal to NaN, and 8-bit floats have no comparison.
-    first, second = (t.contiguous().reshape(-1).view(torch.uint8) for t in (value, other))
-    return torch.equal(first, second)
 
 
 @attrs.frozen

@@ -1,6 +1,7 @@
 """Writes modules of a pool for other programs: safetensors or plain ``.pt``, apart or merged."""
 
 import io
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any, Literal
 import safetensors.torch
 import torch
 
-from pymodules_core.checkpoints.files import SAFETENSORS_SUFFIX, write_file
+from pymodules_core.checkpoints.files import MARKS_OF_SAFETENSORS, SAFETENSORS_SUFFIX, write_file
 from pymodules_core.checkpoints.reading import StoredModule
+from pymodules_core.checkpoints.version_marks import marks_in, with_marks
 from pymodules_core.errors import CheckpointError, list_words
 from pymodules_core.names import CHECKPOINT_SUFFIX
 
@@ -44,10 +46,7 @@ def export_modules(
         CheckpointError: A file is there already, or cannot be written.
     """
     if is_merged:
-        merged = {
-            f"{m}.{key}": v for m, stored in modules.items() for key, v in stored.state.items()
-        }
-        contents: dict[Path, Mapping[str, Any]] = {target: merged}
+        contents: dict[Path, Mapping[str, Any]] = {target: _merge(modules)}
     else:
         suffix = _SUFFIXES[format_]
         contents = {target / f"{name}{suffix}": stored.state for name, stored in modules.items()}
@@ -67,6 +66,14 @@ def export_modules(
             ) from error
         write_file(path, _encode(state, path, format_))
     return list(contents)
+
+
+def _merge(modules: Mapping[str, StoredModule]) -> Mapping[str, Any]:
+    state = {f"{m}.{key}": v for m, stored in modules.items() for key, v in stored.state.items()}
+    marks = {name: marks_in(stored.state).get("") for name, stored in modules.items()}
+    # Under the name of the module, which `rename = {"<module_name>.": ""}` takes off.
+    marks = {name: mark for name, mark in marks.items() if mark}
+    return with_marks(state, marks) if marks else state
 
 
 def _encode(state: Mapping[str, Any], path: Path, format_: ExportFormat) -> bytes:
@@ -89,4 +96,6 @@ def _encode(state: Mapping[str, Any], path: Path, format_: ExportFormat) -> byte
         )
     # It refuses tensors that share memory: ties become copies.
     plain = {key: value.clone().contiguous() for key, value in tensors.items()}
-    return safetensors.torch.save(plain, metadata={"format": "pt"})
+    marks = marks_in(state)
+    more = {MARKS_OF_SAFETENSORS: json.dumps(marks)} if marks else {}
+    return safetensors.torch.save(plain, metadata={"format": "pt", **more})

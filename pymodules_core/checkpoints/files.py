@@ -4,6 +4,7 @@ Reading never trusts a file: ``weights_only``, sizes and CRCs first (torch check
 failure says what the file is instead.
 """
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -20,6 +21,7 @@ from pymodules_core.checkpoints.file_checks import (
     refused_pickle,
     unreadable_content,
 )
+from pymodules_core.checkpoints.version_marks import with_marks
 from pymodules_core.errors import CheckpointError, CheckpointFileError
 from pymodules_core.names import CHECKPOINT_SUFFIX
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections import OrderedDict
 
 SAFETENSORS_SUFFIX = ".safetensors"
+MARKS_OF_SAFETENSORS = "pymodules_versions"
 TEMPORARY_PREFIX = ".writing-"
 
 
@@ -83,11 +86,16 @@ def read_state_dict(path: Path, *, most_bytes: int | None = None) -> "OrderedDic
     return check_state(path, state)
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+def _read_safetensors(path: Path) -> "OrderedDict[str, Any]":
     # From bytes: `load_file` maps the file, and what changes a mapped file kills the process.
+    content = path.read_bytes()
     try:
-        return safetensors.torch.load(path.read_bytes())
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        tensors = safetensors.torch.load(content)
+        # A length, and a table of contents in JSON; `load` has seen that it is whole.
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        texts = header.get("__metadata__", {})
+        return with_marks(tensors, json.loads(texts.get(MARKS_OF_SAFETENSORS, "{}")))
+    except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise CheckpointFileError(
             f"is no whole safetensors file: {error}",
             file=path,

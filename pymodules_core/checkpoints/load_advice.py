@@ -28,6 +28,11 @@ def suggest_fix(
             the module's own run.
     """
     misshapen = bool(report.mismatched) and not skip_mismatched
+    if report.migration is not None:
+        return (
+            "report it to the plugin: its migrate_state has to give the keys and shapes of version "
+            f"{report.migration.to_version}"
+        )
     if not is_foreign:
         fix = "build the module as it was when it was saved"
         return fix if misshapen or not strict else f"{fix}, or load(..., strict=False)"

@@ -1,7 +1,7 @@
 """How a file's weights fit a module: everything is compared before anything is copied."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,17 @@ import attrs
 import torch
 from torch import nn
 
-from pymodules_core.checkpoints.foreign import find_weights, key_without_wrappers
+from pymodules_core.checkpoints.foreign import find_weights
 from pymodules_core.checkpoints.load_advice import suggest_fix
+from pymodules_core.checkpoints.migrating import Migrated
+from pymodules_core.checkpoints.renaming import rename_keys, rename_metadata, strip_wrappers
 from pymodules_core.checkpoints.state_dicts import refuse_lazy, show_key, unwrap
 from pymodules_core.checkpoints.value_checks import kind_fault, value_doubt
-from pymodules_core.errors import WeightMismatchError, closest_match, list_words
+from pymodules_core.errors import WeightMismatchError, closest_match
+from pymodules_core.module_pool import Migration
+
+# A state, torch's versions of its parts, and the module's own state dict; None for "as it is".
+Migrate = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], Migrated | None]
 
 _MOST_ROWS = 12
 _MOST_COMPARED = 1000
@@ -36,6 +42,7 @@ class LoadReport:
         doubtful: Keys that are copied with values that are not finite, or that the module's dtype
             cannot hold, and what is wrong with each.
         coverage: Percent of the module's elements that are copied; 100 for one without any.
+        migration: How weights of an older version came into today's layout; None for today's.
     """
 
     module_name: str
@@ -48,6 +55,7 @@ class LoadReport:
     found_under: str | None
     doubtful: Mapping[str, str]
     coverage: float
+    migration: Migration | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -59,6 +67,8 @@ class LoadReport:
         labels = ("missing", "unexpected", "mismatched", "renamed", "doubtful")
         parts += [f"{len(keys)} {label}" for label in labels if (keys := getattr(self, label))]
         parts += [f"found under {self.found_under!r}"] if self.found_under else []
+        if self.migration is not None:
+            parts.append(f"migrated from version {self.migration.from_version}")
         return ", ".join(parts)
 
 
@@ -73,6 +83,7 @@ def match_weights(
     skip_mismatched: bool = False,
     is_foreign: bool = True,
     is_exact: bool = False,
+    migrate: Migrate = lambda *_: None,
 ) -> "tuple[OrderedDict[str, Any], LoadReport]":
     """Compare a file's weights with a module, touching nothing.
 
@@ -87,6 +98,7 @@ def match_weights(
         skip_mismatched: Keys whose shape differs stay as they are.
         is_foreign: Settings asked for the file, so that the fix names their keys.
         is_exact: A run goes on: it gets the values that it had, whatever they are.
+        migrate: Brings what ``rename`` gave into today's layout, before it is compared.
 
     Returns:
         The part of ``state`` to copy, under the module's keys, and the report.
@@ -101,9 +113,17 @@ def match_weights(
     found_under = None
     if is_foreign:
         state, found_under = find_weights(state, own, source=source)
-    renamed_state, renamed = _rename(state, rename or {}, module_name, source)
+    metadata = None
+    if hasattr(state, "_metadata"):
+        paths = {path for path, _ in inner.named_modules()} if is_foreign else None
+        metadata = rename_metadata(state._metadata, rename or {}, paths)
+    renamed_state, renamed = rename_keys(state, rename or {}, module_name, source)
+    migration = None
+    if (migrated := migrate(renamed_state, metadata or {}, own)) is not None:
+        renamed_state, metadata = migrated.state, migrated.versions
+        migration = migrated.migration
     if is_foreign:
-        renamed_state = _without_wrappers(renamed_state, own, renamed)
+        renamed_state = strip_wrappers(renamed_state, own, renamed)
     parameters = {key for key, _ in inner.named_parameters(remove_duplicate=False)}
     fitting: OrderedDict[str, Any] = OrderedDict()
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
@@ -135,12 +155,13 @@ def match_weights(
         found_under=found_under,
         doubtful=doubtful,
         coverage=100 * sum(sizes.get(key, 0) for key in fitting) / total if total else 100.0,
+        migration=migration,
     )
     unfit = bool(mismatched) and not skip_mismatched
     if faults or unfit or (strict and (report.missing or report.unexpected or doubtful)):
         rows = faults + _mismatch_rows(report, strict=strict, skip_mismatched=skip_mismatched)
         raise WeightMismatchError(
-            "\n  ".join([f"weights do not fit module {module_name!r}:", *_cut(rows)]),
+            "\n  ".join([f"weights do not fit {_name(report)}:", *_cut(rows)]),
             file=source,
             key=module_name,
             found=report,
@@ -152,94 +173,9 @@ def match_weights(
                 is_foreign=is_foreign,
             ),
         )
-    if hasattr(state, "_metadata"):
-        modules = {name for name, _ in inner.named_modules()}
-        fitting._metadata = _renamed_metadata(  # type: ignore[attr-defined]  # torch's own
-            state._metadata, rename or {}, modules if is_foreign else None
-        )
+    if metadata is not None:
+        fitting._metadata = metadata  # type: ignore[attr-defined]  # torch's own attribute
     return fitting, report
-
-
-def _rename(
-    state: Mapping[str, Any], rename: Mapping[str, str], module_name: str, source: Path
-) -> tuple[dict[str, Any], dict[str, str]]:
-    result: dict[str, Any] = {}
-    renamed: dict[str, str] = {}
-    by_length = sorted(rename, key=len, reverse=True)
-    used: set[str] = set()
-    for key, value in state.items():
-        prefix = next((p for p in by_length if key.startswith(p)), None)
-        new_key = key if prefix is None else rename[prefix] + key.removeprefix(prefix)
-        if prefix is not None:
-            used.add(prefix)
-            renamed[key] = new_key
-        if new_key in result:
-            raise WeightMismatchError(
-                f"module {module_name!r}: rename gives {show_key(new_key)} twice",
-                file=source,
-                key="rename",
-                found=new_key,
-                fix="rename fewer prefixes: each key of the file needs a name of its own",
-            )
-        result[new_key] = value
-    for prefix in rename:
-        if prefix not in used:
-            raise WeightMismatchError(
-                f"module {module_name!r}: rename: no key starts with {prefix!r}; there are: "
-                f"{list_words(map(show_key, state), most=6)}",
-                file=source,
-                key="rename",
-                found=prefix,
-                closest=closest_match(prefix, _dotted_prefixes(state)),
-                fix="write how keys of the file start, on the left of the rename",
-            )
-    return result, renamed
-
-
-def _without_wrappers(
-    state: Mapping[str, Any], own: Mapping[str, Any], renamed: dict[str, str]
-) -> dict[str, Any]:
-    """Take what DDP and torch.compile added off the keys, unless the module has them so."""
-    before = {new: old for old, new in renamed.items()}
-    result: dict[str, Any] = {}
-    for key, value in state.items():
-        new_key = key_without_wrappers(key, own)
-        if new_key in state and new_key != key:
-            new_key = key  # the file has that one, too
-        elif new_key != key:
-            renamed[before.get(key, key)] = new_key
-        result[new_key] = value
-    return result
-
-
-def _renamed_metadata(
-    metadata: Mapping[str, Any], rename: Mapping[str, str], modules: Collection[str] | None
-) -> dict[str, Any]:
-    """Give metadata, which says the version of each module, under the module's own paths.
-
-    Args:
-        metadata: As the file has it, by the paths of modules there.
-        rename: As for keys.
-        modules: Paths of the module's own parts, which wrappers are taken off for; None for a file
-            of our own.
-    """
-    by_length = sorted(rename, key=len, reverse=True)
-    result: dict[str, Any] = {}
-    # The longest last: what is inside a wrapper says more than the wrapper.
-    for path in sorted(metadata, key=len):
-        dotted = f"{path}." if path else ""
-        prefix = next((p for p in by_length if dotted.startswith(p)), None)
-        if prefix is not None:
-            dotted = rename[prefix] + dotted.removeprefix(prefix)
-        new_path = dotted.removesuffix(".")
-        if modules is not None:
-            new_path = key_without_wrappers(new_path, modules)
-        result[new_path] = metadata[path]
-    return result
-
-
-def _dotted_prefixes(keys: Iterable[str]) -> list[str]:
-    return sorted({f"{key.rpartition('.')[0]}." for key in keys if "." in key})[:_MOST_COMPARED]
 
 
 def _shape(value: object) -> tuple[int, ...]:
@@ -264,6 +200,16 @@ def _mismatch_rows(report: LoadReport, *, strict: bool, skip_mismatched: bool) -
         rows += [f"{show_key(key)}: not in the module" for key in report.unexpected]
         rows += [f"{key}: {doubt}" for key, doubt in report.doubtful.items()]
     return rows
+
+
+def _name(report: LoadReport) -> str:
+    name = f"module {report.module_name!r}"
+    if (done := report.migration) is None:
+        return name
+    return (
+        f"{name}, although its plugin migrated them from version {done.from_version} to "
+        f"{done.to_version}"
+    )
 
 
 def _cut(rows: list[str]) -> list[str]:

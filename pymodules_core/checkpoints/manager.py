@@ -172,7 +172,9 @@ class CheckpointManager:
             CheckpointNotFoundError: There is no commit, or it lacks a module.
             StoreLockedError: Another process writes to the folder.
             CheckpointFileError: No commit is whole.
-            WeightMismatchError: A module's keys or shapes differ.
+            WeightMismatchError: A module's keys or shapes differ, or its version cannot be
+                migrated.
+            PluginError: A plugin fails to migrate weights of an older version.
             CheckpointError: A module's own load hook raises.
         """
         if not self.has_commit:  # before a store is made where none is
@@ -264,7 +266,9 @@ class CheckpointManager:
         Raises:
             CheckpointNotFoundError: No such pool, or a module is not in it.
             CheckpointFileError: A file is damaged or unsafe, and no earlier commit is whole.
-            WeightMismatchError: A module's keys or shapes differ.
+            WeightMismatchError: A module's keys or shapes differ, or its version cannot be
+                migrated.
+            PluginError: A plugin fails to migrate weights of an older version.
             CheckpointError: A module's own load hook raises.
         """
         self.wait()

@@ -32,6 +32,7 @@ from pymodules_core.names import (
     pool_names_in,
     pool_sort_key,
 )
+from pymodules_core.specs import DistributionOrigin
 
 if TYPE_CHECKING:
     from collections import OrderedDict
@@ -48,12 +49,15 @@ class StoredModule:
         file: Where people see it.
         digest: Of its content; None for a plain file outside a store.
         epoch: The epoch of the weights, None where that is not known.
+        writer: The plugin that the commit says it was built by; None for modules of any other
+            origin, and where that is not known.
     """
 
     state: "OrderedDict[str, Any]"
     file: Path
     digest: str | None = None
     epoch: int | None = None
+    writer: DistributionOrigin | None = None
 
 
 class PoolReader:
@@ -138,6 +142,7 @@ class PoolReader:
                 file=self._layout.view(pool_name) / f"{name}{CHECKPOINT_SUFFIX}",
                 digest=pool.modules[name],
                 epoch=pool.epoch,
+                writer=record.provider_of(name),
             )
             for name in names
         }

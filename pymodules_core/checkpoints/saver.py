@@ -20,9 +20,10 @@ from pymodules_core.checkpoints.state_dicts import live_state_dict, refuse_unsav
 from pymodules_core.checkpoints.store.disk import Disk
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.store import Store
+from pymodules_core.checkpoints.version_marks import VersionMark, put_mark
 from pymodules_core.checkpoints.writer import Writer
 from pymodules_core.errors import CheckpointError, display_path
-from pymodules_core.module_pool import ModulePool
+from pymodules_core.module_pool import ModulePool, PoolEntry
 from pymodules_core.names import FRZN
 
 
@@ -181,7 +182,11 @@ class Saver:
         return self._states(self.members(FRZN) if is_due else ())
 
     def _states(self, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-        return {name: live_state_dict(self._pool[name], name=name) for name in names}
+        return {name: self._state(self._pool.entries[name]) for name in names}
+
+    def _state(self, entry: PoolEntry) -> Mapping[str, Any]:
+        mark = VersionMark(entry.state_version, entry.origin.provider)
+        return put_mark(live_state_dict(entry.module, name=entry.name), mark)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

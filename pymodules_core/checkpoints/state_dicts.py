@@ -143,6 +143,19 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
             yield from tensors_in(item)
 
 
+def same_bytes(value: torch.Tensor, other: torch.Tensor) -> bool:
+    """Tell whether two dense tensors are equal bit by bit; False for any others."""
+    if value is other:
+        return True
+    if value.layout is not torch.strided or other.layout is not torch.strided:
+        return False
+    if value.dtype != other.dtype or value.shape != other.shape:
+        return False
+    # As bytes: NaN is equal to NaN, and 8-bit floats have no comparison.
+    first, second = (t.contiguous().reshape(-1).view(torch.uint8) for t in (value, other))
+    return torch.equal(first, second)
+
+
 def is_plain(value: object) -> bool:
     """Tell whether ``torch.load(weights_only=True)`` gives ``value`` back: nested primitives.
 

@@ -1,13 +1,13 @@
-"""``pymodules check``."""
+"""``pymodules check``: tries an experiment, or an installed plugin."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pymodules_core.cli.options import (
     data_home_option,
     debug_option,
-    experiment_argument,
     overrides_option,
     parse_overrides,
     plugins_option,
@@ -15,20 +15,54 @@ from pymodules_core.cli.options import (
 
 
 @click.command("check")
-@experiment_argument
+@click.argument("exp", metavar="[EXP]", required=False)
+@click.option("--plugin", metavar="NAME", help="Try an installed plugin, or those of a package.")
 @overrides_option
 @data_home_option
 @plugins_option
 @debug_option
-def command(exp: str, settings: tuple[str, ...], data_home: Path | None, no_plugins: bool) -> None:
+def command(
+    exp: str | None,
+    plugin: str | None,
+    settings: tuple[str, ...],
+    data_home: Path | None,
+    no_plugins: bool,
+) -> None:
     """Try everything a run of EXP needs: build, load, one train and eval step, save, load again.
 
     This executes the module files and the task of EXP. Nothing is written to the experiment.
+
+    With --plugin it tries what every plugin has to fulfil, in temporary folders and processes of
+    its own. Then -s sets keys of the plugin's own table: -s decay=0.9.
     """
+    if (exp is None) == (plugin is None):
+        raise click.UsageError("Name an experiment, or a plugin with --plugin NAME.")
+    given = parse_overrides(settings)
+    if plugin is not None:
+        _check_plugin(plugin, given)
+    else:
+        _check_experiment(str(exp), given, data_home, load_installed=not no_plugins)
+
+
+def _check_experiment(
+    exp: str, overrides: dict[str, Any], data_home: Path | None, *, load_installed: bool
+) -> None:
     from pymodules_core.experiment import Experiment
     from pymodules_core.training.check import check_experiment
 
-    experiment = Experiment.open(exp, data_home=data_home, overrides=parse_overrides(settings))
-    for finding in check_experiment(experiment, load_installed=not no_plugins):
+    experiment = Experiment.open(exp, data_home=data_home, overrides=overrides)
+    for finding in check_experiment(experiment, load_installed=load_installed):
         click.echo(f"ok  {finding}")
     click.echo(f"{experiment.name} is ready: pymodules train {exp}")
+
+
+def _check_plugin(name: str, keys: dict[str, Any]) -> None:
+    from pymodules_core.experiment import lay_over
+    from pymodules_core.testing import check_plugin
+
+    settings: dict[str, Any] = {}
+    for key, value in keys.items():
+        lay_over(settings, key, value)
+    for finding in check_plugin(name, settings=settings):
+        click.echo(f"ok  {finding}")
+    click.echo(f"{name} fulfils all that a plugin has to")

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +27,10 @@ def data_home_option(function: F) -> F:
 def plugins_option(function: F) -> F:
     """Add ``--no-plugins``."""
     return click.option(
-        "--no-plugins", is_flag=True, help="Load no installed plugin, only the experiment's files."
+        "--no-plugins",
+        is_flag=True,
+        callback=_tell_children,
+        help="Load no installed plugin, only the experiment's files.",
     )(function)
 
 
@@ -54,6 +58,15 @@ def overrides_option(function: F) -> F:
         metavar="KEY=VALUE",
         help="Override a key of experiment.toml: -s train.epochs=3. May repeat.",
     )(function)
+
+
+def _tell_children(_: click.Context, __: click.Parameter, value: bool) -> bool:
+    """Let workers and ranks, which this process starts, see the plugins that it sees."""
+    if value:
+        from pymodules_core.discovery.controls import DISABLE_VARIABLE
+
+        os.environ[DISABLE_VARIABLE] = "*"
+    return value
 
 
 def parse_overrides(settings: tuple[str, ...], **options: object) -> dict[str, Any]:

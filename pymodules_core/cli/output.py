@@ -9,6 +9,7 @@ import click
 
 # rich lays out a thousand rows in most of a second; plain columns take milliseconds.
 _MOST_RICH_ROWS = 100
+_WIDEST_NAME = 50
 
 
 def print_json(items: Sequence[Any]) -> None:
@@ -27,10 +28,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if is_terminal and len(rows) <= _MOST_RICH_ROWS:
         from rich import box
         from rich.console import Console
-        from rich.table import Table
+        from rich.table import Column, Table
         from rich.text import Text
 
-        table = Table(*columns, box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        # What a row is called by is whole, to be typed; other cells are folded where need be.
+        longest = max([0, *(len(row[0]) for row in rows)])
+        first = Column(columns[0], min_width=min(longest, _WIDEST_NAME), overflow="fold")
+        others = [Column(name, overflow="fold") for name in columns[1:]]
+        table = Table(first, *others, box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         Console().print(table)

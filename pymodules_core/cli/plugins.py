@@ -1,5 +1,6 @@
 """``pymodules plugins``: what is installed, from where, which hooks, what failed and why."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,8 @@ import click
 from pymodules_core.cli.options import data_home_option, debug_option, json_option, plugins_option
 
 if TYPE_CHECKING:
+    import importlib_metadata
+
     from pymodules_core.discovery import PluginRecord
 
 
@@ -18,9 +21,14 @@ if TYPE_CHECKING:
 @plugins_option
 @debug_option
 def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: bool) -> None:
-    """Show the installed plugins; with EXP, as that experiment's settings leave them."""
+    """Show the installed plugins; with EXP, as that experiment's settings leave them.
+
+    What failed, is installed twice, or is named in EXP and not installed, is told on standard
+    error, with the fix.
+    """
     from pymodules_core.cli.output import print_json, print_table
     from pymodules_core.discovery import PluginManager
+    from pymodules_core.discovery.packaged_task import find_tasks
     from pymodules_core.experiment import Experiment, default_data_home
 
     plugins = (
@@ -32,8 +40,14 @@ def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: 
     )
     plugins.provided_specs()
     plugins.report_unmatched()
+    tasks = find_tasks() if plugins.loads_installed else {}
     if as_json:
-        print_json([_as_json(record) for record in plugins.records])
+        print_json(
+            [
+                *(_as_json(record) for record in plugins.records),
+                *(_task_as_json(name, point) for name, point in tasks.items()),
+            ]
+        )
         return
     print_table(
         ("PLUGIN", "VERSION", "STATE", "HOOKS", "MODULES", "LOAD MS"),
@@ -50,19 +64,47 @@ def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: 
             for record in plugins.records
         ],
     )
+    if tasks:
+        click.echo()
+        print_table(("TASK", "VERSION", "FROM"), list(_task_rows(tasks)))
+
+
+def _task_rows(
+    tasks: "dict[str, importlib_metadata.EntryPoint]",
+) -> Iterator[tuple[str, str, str]]:
+    for name, point in tasks.items():
+        yield name, point.dist.version if point.dist else "-", point.value
 
 
 def _as_json(record: "PluginRecord") -> dict[str, Any]:
     failure = record.failure
     return {
+        "kind": "plugin",
         "name": record.name,
         "origin": record.origin.to_json(),
         "target": record.target,
         "editable": record.is_editable,
+        "location": record.location,
+        "shadowed": record.shadowed,
         "state": record.state,
         "hooks": record.hooks,
         "modules": record.modules,
         "load_ms": round(record.load_ms, 3),
         "failure": failure
         and {"stage": failure.stage, "reason": failure.reason, "fix": failure.fix},
+    }
+
+
+def _task_as_json(name: str, point: "importlib_metadata.EntryPoint") -> dict[str, Any]:
+    distribution = point.dist
+    return {
+        "kind": "task",
+        "name": name,
+        "origin": {
+            "kind": "distribution",
+            "distribution": distribution and distribution.name,
+            "version": distribution and distribution.version,
+            "entry_point": point.name,
+        },
+        "target": point.value,
     }

@@ -130,7 +130,7 @@ def _print_result(result: "RunResult") -> None:
         [
             (
                 module.name,
-                "frozen" if module.frozen else "yes",
+                "frozen" if module.frozen else "yes" if module.trained else "no",
                 format_count(module.parameters),
                 module.weights or "built",
             )

@@ -4,6 +4,7 @@ from functools import partial
 
 import attrs
 
+from pymodules_core.discovery.missing_plugins import FormerPlugins
 from pymodules_core.discovery.plugin_manager import PluginManager
 from pymodules_core.discovery.selection import select_specs
 from pymodules_core.discovery.spec_settings import check_spec_settings
@@ -72,7 +73,12 @@ def list_modules(plugins: PluginManager, experiment: Experiment | None = None) -
     conflict = None
     try:
         specs = (
-            select_specs(specs, experiment.settings.modules, locate=experiment.locate)
+            select_specs(
+                specs,
+                experiment.settings.modules,
+                locate=experiment.locate,
+                former=FormerPlugins(experiment.path),
+            )
             if experiment
             else select_specs(specs, ModulesSettings())
         )

@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import attrs
 import importlib_metadata
 
-from pymodules_core.discovery.plugin_records import PluginRecord
+from pymodules_core.discovery.plugin_records import PluginRecord, normalise
+from pymodules_core.errors import display_path
 from pymodules_core.hookspecs import PROJECT_NAME
 from pymodules_core.specs import CodeOrigin, DistributionOrigin
 
@@ -39,21 +42,48 @@ def find_entry_points() -> list[FoundPlugin]:
     """Give every entry point of the group, sorted by distribution and entry point.
 
     A distribution that appears twice on ``sys.path`` counts once, as the import system sees it: the
-    first; the other is named in a warning. One with damaged metadata is given with its ``fault``.
+    first. No plugin of the other is used, whatever it is called, and a warning names both. One with
+    damaged metadata is given with its ``fault``.
     """
     found: dict[str, FoundPlugin] = {}
+    # Distribution to the first of its plugins: whatever else has its name is another copy.
+    firsts: dict[str, PluginRecord] = {}
     for plugin in _read_distributions():
-        name = plugin.record.name
-        if name in found:
+        record = plugin.record
+        first = firsts.setdefault(normalise(record.origin.provider), record)
+        if _copy_of(record) != _copy_of(first):
+            _shadow(_copy_of(record), first)
+        elif record.name in found:
             logger.warning(
-                "%s is installed twice; %s is used and %s is not. Fix: pip uninstall the older one",
-                name,
-                found[name].record.origin,
-                plugin.record.origin,
+                "%s names its entry point twice: %s is used, and %s is not. Fix: report it to %s",
+                record.origin,
+                found[record.name].record.target,
+                record.target,
+                record.origin.provider,
             )
         else:
-            found[name] = plugin
+            found[record.name] = plugin
     return [found[name] for name in sorted(found)]
+
+
+def _copy_of(record: PluginRecord) -> str:
+    """Tell one copy of a distribution from another: version and place."""
+    version = getattr(record.origin, "version", "")
+    return f"{record.origin.provider} {version} in {record.location}"
+
+
+def _shadow(other: str, used: PluginRecord) -> None:
+    if other in used.shadowed:  # told with another of its entry points
+        return
+    used.shadowed.append(other)
+    logger.warning(
+        "%s is installed twice: %s is used, and %s is not. Fix: pip uninstall %s until none is "
+        "left, then install it once",
+        used.origin.provider,
+        _copy_of(used),
+        other,
+        used.origin.provider,
+    )
 
 
 def _read_distributions() -> Iterator[FoundPlugin]:
@@ -86,11 +116,13 @@ def _describe(
     version: str,
     entry_point: importlib_metadata.EntryPoint,
 ) -> FoundPlugin:
+    editable = _editable_project(distribution)
     record = PluginRecord(
         name=f"{name}:{entry_point.name}",
         origin=DistributionOrigin(name, version, entry_point.name),
         target=entry_point.value,
-        is_editable=_is_editable(distribution),
+        is_editable=editable is not None,
+        location=editable or display_path(Path(distribution.locate_file(""))),
     )
     return FoundPlugin(record, entry_point.load)
 
@@ -103,9 +135,16 @@ def _damaged(distribution: Any, error: Exception) -> FoundPlugin:
     )
 
 
-def _is_editable(distribution: Any) -> bool:
+def _editable_project(distribution: Any) -> str | None:
+    """Give the folder of a project that is installed in editable mode; None for any other.
+
+    Source: PEP 610, ``direct_url.json``.
+    """
     text = distribution.read_text("direct_url.json")
     try:
-        return bool(json.loads(text or "{}").get("dir_info", {}).get("editable", False))
-    except (ValueError, AttributeError):
-        return False
+        content = json.loads(text or "{}")
+        if not content.get("dir_info", {}).get("editable", False):
+            return None
+        return display_path(Path(url2pathname(urlsplit(content["url"]).path)))
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return None

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import importlib_metadata
 
+from pymodules_core.discovery.missing_plugins import FormerPlugins, explain
 from pymodules_core.discovery.plugin_manager import PluginManager
 from pymodules_core.discovery.plugin_records import normalise
 from pymodules_core.errors import (
@@ -22,6 +23,16 @@ from pymodules_core.specs import DistributionOrigin
 TASKS_GROUP = "pymodules.tasks"
 
 _KEY = "experiment.task"
+
+
+def find_tasks() -> dict[str, importlib_metadata.EntryPoint]:
+    """Give the tasks that installed packages offer, by ``<distribution>:<entry point>``, sorted."""
+    offered = {
+        f"{point.dist.name}:{point.name}": point
+        for point in importlib_metadata.entry_points(group=TASKS_GROUP)
+        if point.dist is not None
+    }
+    return dict(sorted(offered.items()))
 
 
 def load_packaged_task(
@@ -51,22 +62,18 @@ def load_packaged_task(
             f"{wanted!r} comes from a package, and installed plugins are turned off",
             "train without --no-plugins, or write pymodules/task.py",
         )
-    offered = {
-        f"{point.dist.name}:{point.name}": point
-        for point in importlib_metadata.entry_points(group=TASKS_GROUP)
-        if point.dist is not None
-    }
+    offered = find_tasks()
     by_name = {normalise(name): point for name, point in offered.items()}
     point = by_name.get(normalise(wanted))
     if point is None or point.dist is None:
-        near = closest_match(wanted, offered)
-        raise _refusal(
+        near, distribution = closest_match(wanted, offered), wanted.partition(":")[0]
+        error = _refusal(
             experiment,
-            f"no installed package offers the task {wanted!r}; there are: "
-            f"{list_words(sorted(offered))}",
-            None if near else f"pip install {wanted.partition(':')[0]}",
+            f"no installed package offers the task {wanted!r}; there are: {list_words(offered)}",
+            None if near else f"pip install {distribution}",
             closest=near,
         )
+        raise explain(error, FormerPlugins(experiment.path).plugin_called(distribution))
     origin = DistributionOrigin(point.dist.name, point.dist.version, point.name)
     try:
         namespace = point.load()

@@ -7,6 +7,8 @@ that a broken plugin is named and never hides the others.
 import inspect
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pluggy
 from pymodules_core.discovery.controls import PluginControls
 from pymodules_core.discovery.directory_scanner import SCANNER_NAME, DirectoryScanner
 from pymodules_core.discovery.entry_points import FoundPlugin, find_entry_points
+from pymodules_core.discovery.global_state import guard_global_state, keep_random_streams
 from pymodules_core.discovery.hook_faults import find_hook_fault
 from pymodules_core.discovery.implementations import (
     HookImplementation,
@@ -23,8 +26,15 @@ from pymodules_core.discovery.implementations import (
     materialise_specs,
 )
 from pymodules_core.discovery.module_files import ExperimentFiles
-from pymodules_core.discovery.plugin_records import PluginRecord, PluginState
-from pymodules_core.errors import PluginError, SettingsError, closest_match, list_words
+from pymodules_core.discovery.plugin_objects import PluginFaultError, make_instance, make_settings
+from pymodules_core.discovery.plugin_records import PluginRecord, PluginState, explain
+from pymodules_core.discovery.selection import Locate
+from pymodules_core.errors import (
+    PluginError,
+    SettingsError,
+    closest_match,
+    list_words,
+)
 from pymodules_core.experiment import Experiment
 from pymodules_core.hookspecs import HOOK_FAMILIES, PROJECT_NAME
 from pymodules_core.settings import PluginsSettings
@@ -42,6 +52,10 @@ class PluginManager:
         experiment_dir: The experiment's folder.
         data_home: The data home.
         load_installed: Whether to load entry points at all; ``--no-plugins`` turns it off.
+        locate: Says where the setting behind an error was written.
+
+    Raises:
+        SettingsError: A table of ``[plugins.settings]`` does not fit its plugin.
 
     Attributes:
         records: All plugins, inactive ones included: built-in first, then sorted by name.
@@ -57,13 +71,17 @@ class PluginManager:
         experiment_dir: Path | None = None,
         data_home: Path = Path("data"),
         load_installed: bool = True,
+        locate: Locate = lambda error: error,
     ) -> None:
         self.files = files
         self.records: list[PluginRecord] = []
         self._settings = settings or PluginsSettings()
         self._controls = PluginControls(self._settings)
+        self._locate = locate
         self.loads_installed = load_installed
-        self._context = DiscoveryContext(experiment_dir=experiment_dir, data_home=data_home)
+        self._context = DiscoveryContext(
+            experiment_dir=experiment_dir, data_home=data_home, locate=locate
+        )
         self._pluggy = Pluggy(PROJECT_NAME)
         for family in HOOK_FAMILIES:
             self._pluggy.add_hookspecs(family)
@@ -83,6 +101,7 @@ class PluginManager:
             experiment_dir=experiment.path,
             data_home=experiment.data_home,
             load_installed=load_installed,
+            locate=experiment.locate,
         )
 
     def register(
@@ -91,15 +110,22 @@ class PluginManager:
         """Add a plugin object.
 
         Args:
-            plugin: A module or an instance with hook implementations.
+            plugin: A module, an instance, or a class to make one of, with hook implementations.
             record: What is known of it.
             undecorated: Functions named after a hook count without ``hookimpl``.
 
         Returns:
             ``record``, in state ``failed`` with the reason where the plugin does not fit.
+
+        Raises:
+            SettingsError: Its table of ``[plugins.settings]`` does not fit it.
         """
         self.records.append(record)
-        self._register(plugin, record, undecorated=undecorated)
+        if undecorated:
+            self._pluggy.undecorated.add(id(plugin))
+            self._register(plugin, record, is_task=True)
+        else:
+            self._set_up(plugin, record)
         return record
 
     def implementations(self, hook_name: str) -> list[HookImplementation]:
@@ -112,14 +138,14 @@ class PluginManager:
         ]
         return sorted(found, key=lambda implementation: implementation.record.name)
 
-    def stateful(self) -> dict[str, Any]:
-        """Give the active plugins that have ``state_dict`` and ``load_state_dict``, by name."""
-        found = {}
+    def stateful(self) -> list[tuple[PluginRecord, Any]]:
+        """Give the active plugins that have ``state_dict`` and ``load_state_dict``."""
+        found = []
         for record in self.records:
             plugin = self._pluggy.get_plugin(record.name)
             functions = (getattr(plugin, n, None) for n in ("state_dict", "load_state_dict"))
             if all(map(callable, functions)):
-                found[record.name] = plugin
+                found.append((record, plugin))
         return found
 
     def provided_specs(self) -> list[ModuleSpec]:
@@ -159,7 +185,9 @@ class PluginManager:
                     key=dotted,
                     found=name,
                     closest=closest_match(name, (r.origin.provider for r in self.records)),
-                    fix=f"pip install {name}, or remove it there",
+                    # An entry point is rarely called as what pip installs: `tensorboard` is not.
+                    fix=f"pip install {name if '-' in name else f'pymodules-{name}, say'}, or "
+                    "remove it there",
                 )
             )
         settings = experiment.settings
@@ -180,13 +208,17 @@ class PluginManager:
 
     def _ask(self, implementation: HookImplementation) -> list[ModuleSpec]:
         record = implementation.record
-        context = attrs.evolve(self._context, settings=record.own_settings(self._settings.settings))
+        context = attrs.evolve(
+            self._context, settings=record.settings, settings_key=record.settings_key
+        )
         try:
-            specs = materialise_specs(implementation({"context": context}))
+            with _isolated(f"provide_module of plugin {record.origin}"):
+                specs = materialise_specs(implementation({"context": context}))
         except (Exception, SystemExit) as error:
-            if record.is_builtin:
+            # Wrong settings are the experiment's, and what the scanner raises is the user's own.
+            if record.is_builtin or isinstance(error, SettingsError):
                 raise
-            self._drop(record, "provide_module", f"{type(error).__name__}: {error}", error=error)
+            self._drop(record, "provide_module", *explain(error), error=error)
             return []
         if not record.is_builtin:
             specs = [attrs.evolve(spec, origin=record.origin) for spec in specs]
@@ -219,34 +251,35 @@ class PluginManager:
             self._drop(record, "metadata", reason, error=found.fault, fix=fix)
             return
         start = time.perf_counter()
-        try:
-            plugin = found.load()
-        # SystemExit too: a plugin that calls sys.exit at import must not end the host.
-        except (Exception, SystemExit) as error:  # noqa: BLE001  recorded with its origin
-            self._drop(record, "import", f"{type(error).__name__}: {error}", error=error)
-            return
-        finally:
-            record.load_ms = (time.perf_counter() - start) * 1000
-        self._register(plugin, record)
+        with _isolated(f"importing plugin {record.origin}"):
+            try:
+                plugin = found.load()
+            # SystemExit too: a plugin that calls sys.exit at import must not end the host.
+            except (Exception, SystemExit) as error:  # noqa: BLE001  recorded with its origin
+                self._drop(record, "import", *explain(error), error=error)
+            else:
+                self._set_up(plugin, record)
+        record.load_ms = (time.perf_counter() - start) * 1000
 
-    def _register(self, plugin: object, record: PluginRecord, *, undecorated: bool = False) -> None:
-        if inspect.isclass(plugin):
-            self._drop(
-                record,
-                "hooks",
-                f"the entry point gives the class {plugin.__name__}, whose hooks have no instance",
-                fix=f"point it to an instance, plugin = {plugin.__name__}(), or to a module",
-            )
-            return
-        if undecorated:
-            self._pluggy.undecorated.add(id(plugin))
+    def _set_up(self, plugin: object, record: PluginRecord) -> None:
+        """Give a plugin its settings, make an instance of a class, and register it."""
+        try:
+            make_settings(plugin, record, self._settings.settings, self._locate)
+            if inspect.isclass(plugin):
+                plugin = make_instance(plugin, record.settings)
+        except PluginFaultError as fault:
+            self._drop(record, fault.stage, fault.reason, fault.fix, error=fault.__cause__)
+        else:
+            self._register(plugin, record)
+
+    def _register(self, plugin: object, record: PluginRecord, *, is_task: bool = False) -> None:
         try:
             self._pluggy.register(plugin, record.name)
         except (pluggy.PluginValidationError, ValueError) as error:
             self._drop(record, "hooks", str(error).replace("\n", " "), error=error)
             return
         callers = self._pluggy.get_hookcallers(plugin) or []
-        if fault := find_hook_fault(plugin, callers, is_task=undecorated):
+        if fault := find_hook_fault(plugin, callers, is_task=is_task):
             self._drop(record, "hooks", *fault)
             return
         record.hooks = sorted(caller.name for caller in callers if caller.has_spec())
@@ -264,3 +297,10 @@ class PluginManager:
         if self._pluggy.has_plugin(record.name):
             self._pluggy.unregister(name=record.name)
         logger.warning("%s", record.failure)
+
+
+@contextmanager
+def _isolated(culprit: str) -> Iterator[None]:
+    """Run code of a plugin so that it changes nothing for anybody else."""
+    with guard_global_state(culprit), keep_random_streams():
+        yield

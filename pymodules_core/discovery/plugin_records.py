@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from pymodules_core.errors import PymodulesError, missing_package_fix
 from pymodules_core.specs import Origin
 
 
@@ -26,7 +27,8 @@ class PluginFailure:
 
     Attributes:
         origin: Whose failure it is.
-        stage: What failed: ``metadata``, ``import``, ``hooks`` or ``provide_module``.
+        stage: What failed: ``metadata``, ``import``, ``settings``, ``instance``, ``hooks`` or
+            ``provide_module``.
         reason: One line.
         fix: What to do.
         error: The exception, where there was one.
@@ -52,10 +54,15 @@ class PluginRecord:
         target: ``package.module:object`` of the entry point.
         is_builtin: It belongs to this package.
         is_editable: Its distribution is installed in editable mode; None if not known.
+        location: The folder it is installed in, or, where it is editable, that of its project.
+        shadowed: Other copies of its distribution, which are not used: version and folder. Told of
+            the first plugin of the distribution only.
         state: Whether it takes part.
         hooks: Names of the hooks it implements, sorted.
         modules: Names of the modules it provided, sorted.
         load_ms: Milliseconds its import took.
+        settings: Its table of ``[plugins.settings]``, or its ``Settings`` made from it.
+        settings_key: Dotted key of that table, as it is written, or as it would be.
         failure: Why it was dropped.
     """
 
@@ -64,10 +71,19 @@ class PluginRecord:
     target: str = ""
     is_builtin: bool = False
     is_editable: bool | None = None
+    location: str = ""
+    shadowed: list[str] = attrs.field(factory=list)
     state: PluginState = PluginState.ACTIVE
     hooks: list[str] = attrs.field(factory=list)
     modules: list[str] = attrs.field(factory=list)
     load_ms: float = 0.0
+    settings: Any = attrs.field(factory=dict)
+    settings_key: str = attrs.field()
+
+    @settings_key.default
+    def _settings_key(self) -> str:
+        return f"plugins.settings.{self.name.rpartition(':')[2]}"
+
     failure: PluginFailure | None = None
 
     def matches(self, pattern: str) -> bool:
@@ -79,10 +95,9 @@ class PluginRecord:
             return False
         return any(fnmatchcase(name, normalise(pattern)) for name in self._names())
 
-    def own_settings(self, tables: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        """Pick this plugin's table out of ``[plugins.settings]``."""
-        names = set(self._names())
-        return next((table for key, table in tables.items() if normalise(key) in names), {})
+    def is_called(self, name: str) -> bool:
+        """Tell whether a name is the plugin's, its distribution's or its entry point's."""
+        return normalise(name) in set(self._names())
 
     def fail(
         self, stage: str, reason: str, *, error: BaseException | None = None, fix: str | None = None
@@ -101,6 +116,13 @@ class PluginRecord:
     def _names(self) -> Iterable[str]:
         distribution, _, entry_point = self.name.partition(":")
         return map(normalise, (self.name, distribution, entry_point))
+
+
+def explain(error: BaseException) -> tuple[str, str | None]:
+    """Give reason and fix of what a plugin's code raised; None where no fix is known."""
+    if isinstance(error, PymodulesError):
+        return f"{type(error).__name__}: {error.what}", error.fix
+    return f"{type(error).__name__}: {error}", missing_package_fix(error)
 
 
 def normalise(name: str) -> str:

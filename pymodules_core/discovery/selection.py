@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
+from pymodules_core.discovery.missing_plugins import FormerPlugins, explain
 from pymodules_core.discovery.plugin_records import normalise
 from pymodules_core.errors import (
     DuplicateModuleError,
@@ -31,6 +32,7 @@ def select_specs(
     settings: ModulesSettings,
     *,
     locate: Locate = lambda error: error,
+    former: FormerPlugins | None = None,
 ) -> list[ModuleSpec]:
     """Apply ``include``, ``exclude`` and ``override``.
 
@@ -38,6 +40,7 @@ def select_specs(
         specs: What the providers gave, names may repeat.
         settings: ``[modules]``.
         locate: Says where the setting behind an error was written.
+        former: The plugins of the experiment's run, to name what is missing.
 
     Returns:
         One spec a name, sorted by name.
@@ -46,14 +49,15 @@ def select_specs(
         DuplicateModuleError: Two providers of one name, or names that differ only in case.
         SettingsError: A table names a module or provider that nobody gives.
     """
+    former = former or FormerPlugins(None)
     by_name: dict[str, list[ModuleSpec]] = defaultdict(list)
     for spec in specs:
         by_name[spec.name].append(spec)
     for table in ("override", "settings", "args"):
-        _check_table_names(table, getattr(settings, table), by_name, locate)
+        _check_table_names(table, getattr(settings, table), by_name, locate, former)
     _report_patterns_without_match(settings, by_name)
     chosen = [
-        _choose(name, by_name[name], settings.override.get(name), locate)
+        _choose(name, by_name[name], settings.override.get(name), locate, former)
         for name in sorted(by_name)
         if _matches_any(name, settings.include) and not _matches_any(name, settings.exclude)
     ]
@@ -66,6 +70,7 @@ def _choose(
     specs: list[ModuleSpec],
     override: str | None,
     locate: Locate,
+    former: FormerPlugins,
 ) -> ModuleSpec:
     if override is not None:
         matching = [spec for spec in specs if normalise(override) in _provider_names(spec)]
@@ -74,16 +79,18 @@ def _choose(
         if not matching:
             providers = [spec.origin.provider for spec in specs if spec.origin is not None]
             near = closest_match(override, providers)
-            raise locate(
-                SettingsError(
-                    f"modules.override.{name}: {override!r} provides no module {name!r}; "
-                    f"its providers are: {list_words(providers)}",
-                    key=f"modules.override.{name}",
-                    found=override,
-                    closest=near,
-                    fix=None if near else f"pip install {override}, or remove it there",
-                )
+            error = SettingsError(
+                f"modules.override.{name}: {override!r} provides no module {name!r}; "
+                f"its providers are: {list_words(providers)}",
+                key=f"modules.override.{name}",
+                found=override,
+                closest=near,
+                fix=None if near else f"pip install {override}, or remove it there",
             )
+            origin = former.provider_of(name)
+            if origin is not None and normalise(override) not in _names_of(origin):
+                origin = None
+            raise locate(explain(error, origin, otherwise="remove it there"))
         specs = matching
     if len(specs) == 1:
         return specs[0]
@@ -101,10 +108,14 @@ def _choose(
 def _provider_names(spec: ModuleSpec) -> set[str]:
     if spec.origin is None:
         return set()
-    names = {spec.origin.provider}
     if isinstance(spec.origin, DistributionOrigin):
-        names.add(f"{spec.origin.distribution}:{spec.origin.entry_point}")
-    return {normalise(name) for name in names}
+        return _names_of(spec.origin)
+    return {normalise(spec.origin.provider)}
+
+
+def _names_of(origin: DistributionOrigin) -> set[str]:
+    names = (origin.distribution, f"{origin.distribution}:{origin.entry_point}")
+    return set(map(normalise, names))
 
 
 def _shortest_unique_provider(specs: list[ModuleSpec]) -> str:
@@ -122,20 +133,20 @@ def _check_table_names(
     names: Iterable[str],
     known: Iterable[str],
     locate: Locate,
+    former: FormerPlugins,
 ) -> None:
     for name in names:
         if name not in set(known):
             near = closest_match(name, known)
-            raise locate(
-                SettingsError(
-                    f"modules.{table}.{name}: no module is called {name!r}; "
-                    f"there are: {list_words(sorted(known))}",
-                    key=f"modules.{table}.{name}",
-                    found=name,
-                    closest=near,
-                    fix=None if near else "remove it, or add the module",
-                )
+            error = SettingsError(
+                f"modules.{table}.{name}: no module is called {name!r}; "
+                f"there are: {list_words(sorted(known))}",
+                key=f"modules.{table}.{name}",
+                found=name,
+                closest=near,
+                fix=None if near else "remove it, or add the module",
             )
+            raise locate(explain(error, former.provider_of(name), otherwise="remove it there"))
 
 
 def _report_patterns_without_match(settings: ModulesSettings, names: Iterable[str]) -> None:

@@ -13,11 +13,13 @@ changed, in ``run.state`` or in modules, was not saved. A logger has to expect a
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pymodules_core.hookspecs.markers import hookspec
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pymodules_core.checkpoints import Receipt
     from pymodules_core.training.run import Run
 
@@ -51,7 +53,9 @@ class RunHooks:
         """
 
     @hookspec
-    def train_step_finished(self, run: "Run", stepped: frozenset[str]) -> None:
+    def train_step_finished(
+        self, run: "Run", stepped: frozenset[str], metrics: Mapping[str, Any]
+    ) -> None:
         """One train step is over, optimizers and schedulers included, before any commit of it.
 
         Called again for the last step of an epoch where data of unknown length ends within an
@@ -60,10 +64,18 @@ class RunHooks:
         Args:
             run: The run; ``run.step`` counts this step.
             stepped: Names of the optimizers that updated their parameters in this step.
+            metrics: What this step gave, and logged: numbers, and tensors where they are, detached.
+                Reading one of a device waits for it. Empty where a step was skipped.
         """
 
     @hookspec
-    def epoch_finished(self, run: "Run", metrics: Mapping[str, float]) -> None:
+    def epoch_finished(
+        self,
+        run: "Run",
+        metrics: Mapping[str, float],
+        train_metrics: Mapping[str, float],
+        is_evaluated: bool,  # noqa: FBT001  hooks are called by name
+    ) -> None:
         """An epoch's eval loop is over and its checkpoints are on their way; also epoch 0.
 
         ``checkpoint_committed`` tells when they are on disk.
@@ -71,6 +83,20 @@ class RunHooks:
         Args:
             run: The run.
             metrics: Means over the eval set, or of the train loop in an epoch without one.
+            train_metrics: Means of the train loop; empty in epoch 0.
+            is_evaluated: Whether the epoch had an eval loop.
+        """
+
+    @hookspec
+    def image_logged(self, run: "Run", name: str, image: "Tensor") -> None:
+        """A step or hook of the task called ``run.log_image``. Each time.
+
+        Args:
+            run: The run.
+            name: What the image is called; not unique, a curve of images over steps.
+            image: ``(channels, height, width)``, or a batch of them, ``(images, channels, height,
+                width)``, of 1, 3 or 4 channels: float from 0 to 1, or uint8. Detached, on the
+                device it was made on; the task may change it afterwards.
         """
 
     @hookspec

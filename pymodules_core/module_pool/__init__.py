@@ -1,7 +1,7 @@
 """The named modules of one run: chosen, built and held together."""
 
 from pymodules_core.module_pool.compiling import compile_modules
-from pymodules_core.module_pool.global_state import guard_global_state
+from pymodules_core.module_pool.migration import Migration, Migrator
 from pymodules_core.module_pool.pool import ModulePool, PoolEntry
 from pymodules_core.module_pool.random_streams import (
     derive_seed,
@@ -11,11 +11,12 @@ from pymodules_core.module_pool.random_streams import (
 )
 
 __all__ = [
+    "Migration",
+    "Migrator",
     "ModulePool",
     "PoolEntry",
     "compile_modules",
     "derive_seed",
-    "guard_global_state",
     "mix_seed",
     "random_stream",
     "seed_everything",

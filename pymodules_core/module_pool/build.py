@@ -10,6 +10,8 @@ from typing import Any
 from torch import nn
 
 from pymodules_core.discovery.directory_scanner import ModuleFile
+from pymodules_core.discovery.global_state import guard_global_state
+from pymodules_core.discovery.missing_plugins import FormerPlugins, unknown_module
 from pymodules_core.discovery.module_files.files import (
     file_in_folder,
     isolated_imports,
@@ -21,13 +23,11 @@ from pymodules_core.errors import (
     ModuleFileError,
     PymodulesError,
     SettingsError,
-    UnknownModuleError,
     closest_match,
     list_words,
     missing_package_fix,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.module_pool.global_state import guard_global_state
 from pymodules_core.module_pool.random_streams import random_stream
 from pymodules_core.settings import ModuleSettings
 from pymodules_core.settings.structure import show
@@ -53,6 +53,7 @@ class PoolBuilder(Mapping[str, nn.Module]):
     def __init__(
         self, specs: Mapping[str, ModuleSpec], *, seed: int, experiment: Experiment | None
     ) -> None:
+        self._former = FormerPlugins(experiment.path if experiment else None)
         self._specs = specs
         self._seed = seed
         self._experiment = experiment
@@ -69,11 +70,7 @@ class PoolBuilder(Mapping[str, nn.Module]):
         if name in self._built:
             return self._built[name]
         if name not in self._specs:
-            raise UnknownModuleError(
-                f"no module {name!r} in the pool; there are: {list_words(self._specs)}",
-                found=name,
-                closest=closest_match(name, self._specs),
-            )
+            raise unknown_module(name, self._specs, self._former)
         if name in self._building:
             chain = " -> ".join([*self._building[self._building.index(name) :], name])
             raise BuildError(
@@ -144,6 +141,7 @@ class PoolBuilder(Mapping[str, nn.Module]):
         given: dict[str, Any] = {}
         if self._experiment is not None:
             given = dict(self._experiment.settings.modules.args.get(spec.name, {}))
+        chosen = dict(spec.arguments)
         target = factory
         if isinstance(factory, ModuleFile):
             with self._guarded(spec):
@@ -155,11 +153,11 @@ class PoolBuilder(Mapping[str, nn.Module]):
         try:
             parameters = inspect.signature(target).parameters
         except (TypeError, ValueError):  # builtins and some classes tell no signature
-            return given
+            return chosen | given
         self._check_arguments(spec, given, parameters)
         if POOL_ARGUMENT in parameters:
-            given[POOL_ARGUMENT] = self
-        return given
+            chosen[POOL_ARGUMENT] = self
+        return chosen | given
 
     def _refuse_arguments_of_module(self, file: ModuleFile, given: Mapping[str, Any]) -> None:
         if not given or self._experiment is None:
@@ -200,8 +198,16 @@ class PoolBuilder(Mapping[str, nn.Module]):
                         fix=None if near else f"remove {name!r}",
                     )
                 )
+        if not takes_any and (wrong := [name for name in spec.arguments if name not in names]):
+            raise BuildError(
+                f"factory of module {spec.name!r} of {spec.origin} takes no argument "
+                f"{wrong[0]!r}, which its spec gives; it takes: {list_words(names)}",
+                found=wrong[0],
+                closest=closest_match(wrong[0], names),
+                fix="correct the arguments of the ModuleSpec in the plugin",
+            )
         missing = [n for n in names if parameters[n].default is inspect.Parameter.empty]
-        missing = [n for n in missing if n not in given]
+        missing = [n for n in missing if n not in given and n not in spec.arguments]
         if missing:
             raise self._locate(
                 SettingsError(

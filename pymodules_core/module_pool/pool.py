@@ -9,17 +9,19 @@ import torch
 from torch import nn
 
 from pymodules_core.discovery import PluginManager
+from pymodules_core.discovery.missing_plugins import (
+    FormerPlugins,
+    no_modules,
+    require_plugins,
+    unknown_module,
+)
 from pymodules_core.discovery.selection import select_specs
 from pymodules_core.errors import (
-    SettingsError,
     SharedParameterError,
-    UnknownModuleError,
-    closest_match,
-    display_path,
-    list_words,
 )
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool.build import PoolBuilder
+from pymodules_core.module_pool.migration import Migrator, find_migrator
 from pymodules_core.names import check_module_name
 from pymodules_core.settings import ModuleSettings, structure_module_settings
 from pymodules_core.specs import CodeOrigin, Origin, WeightsOrigin
@@ -39,12 +41,17 @@ class PoolEntry:
         module: The module itself.
         settings: Its checked settings.
         origin: Where it came from.
+        state_version: Version of the layout of its weights.
+        migrator: Brings weights of older versions into that layout; None where its provider has
+            no versions.
     """
 
     name: str
     module: nn.Module
     settings: ModuleSettings
     origin: Origin
+    state_version: int = 1
+    migrator: Migrator | None = None
 
     @property
     def parameter_count(self) -> int:
@@ -82,6 +89,7 @@ class ModulePool(Mapping[str, nn.Module]):
         self._seed = seed
         self._experiment = experiment
         self._files: ExperimentFiles | None = None
+        self._former = FormerPlugins(experiment.path if experiment else None)
         self.pending_weights = {
             name for name, e in self._entries.items() if e.settings.weights_source is not None
         }
@@ -118,15 +126,11 @@ class ModulePool(Mapping[str, nn.Module]):
         plugins = plugins or PluginManager.for_experiment(experiment)
         settings = experiment.settings
         provided = plugins.provided_specs()
-        plugins.require(experiment)
-        specs = select_specs(provided, settings.modules, locate=experiment.locate)
+        former = FormerPlugins(experiment.path)
+        require_plugins(plugins, experiment, former)
+        specs = select_specs(provided, settings.modules, locate=experiment.locate, former=former)
         if not specs:
-            raise SettingsError(
-                f"no module in the pool of experiment {experiment.name!r}",
-                file=experiment.config_file,
-                fix=f"add {display_path(experiment.modules_dir)}/<module_name>.py, or install a "
-                "package that provides modules",
-            )
+            raise no_modules(experiment, former)
         seed = settings.train.seed if seed is None else seed
         by_name = {spec.name: spec for spec in specs}
         builder = PoolBuilder(by_name, seed=seed, experiment=experiment)
@@ -138,6 +142,8 @@ class ModulePool(Mapping[str, nn.Module]):
                 module=builder[name],
                 settings=checked[name],
                 origin=spec.origin or CodeOrigin(),
+                state_version=spec.state_version,
+                migrator=find_migrator(spec, plugins, seed=seed),
             )
             for name, spec in by_name.items()
         ]
@@ -186,11 +192,7 @@ class ModulePool(Mapping[str, nn.Module]):
         try:
             return self._entries[name].module
         except KeyError:
-            raise UnknownModuleError(
-                f"no module {name!r} in the pool; there are: {list_words(self._entries)}",
-                found=name,
-                closest=closest_match(str(name), self._entries),
-            ) from None
+            raise unknown_module(name, self._entries, self._former) from None
 
     def __getattr__(self, name: str) -> nn.Module:
         # Private names are never modules; answering them would break copy and pickle.

@@ -15,7 +15,7 @@ from pymodules_core.settings.module_settings import (
     WeightsFromExp,
     structure_module_settings,
 )
-from pymodules_core.settings.structure import structure
+from pymodules_core.settings.structure import Range, structure
 
 __all__ = [
     "CheckpointSettings",
@@ -25,6 +25,7 @@ __all__ = [
     "ModulesSettings",
     "OptimizerSettings",
     "PluginsSettings",
+    "Range",
     "TrainSettings",
     "WeightsFromCkp",
     "WeightsFromExp",

@@ -27,10 +27,17 @@ _LONGEST_SHOWN = 60
 
 @attrs.frozen
 class Range:
-    """Bounds of a number in ``Annotated[int, Range(minimum=1)]``; ``above`` is exclusive."""
+    """Bounds of a number, as in ``Annotated[int, Range(minimum=1)]``.
+
+    Attributes:
+        minimum: The least value.
+        above: What it has to be more than.
+        below: What it has to be less than.
+    """
 
     minimum: float | None = None
     above: float | None = None
+    below: float | None = None
 
     def fault(self, value: float) -> str | None:
         """Say what ``value`` should have been, or None if it is within the bounds."""
@@ -38,6 +45,8 @@ class Range:
             return f"at least {self.minimum:g}"
         if self.above is not None and not value > self.above:
             return f"more than {self.above:g}"
+        if self.below is not None and not value < self.below:
+            return f"less than {self.below:g}"
         return None
 
 
@@ -151,6 +160,9 @@ def _walk(error: BaseException, path: KeyPath) -> list[Problem]:
         found = [p for inner, note in items for p in _walk(inner, (*path, str(note.index)))]
         # A tuple of the wrong length is no fault of one item.
         return found + [problem for inner in whole for problem in _walk(inner, path)]
+    if isinstance(error, SettingsError):  # of a validator, which names its own key
+        keys = error.key.split(".") if error.key else ()
+        return [Problem((*path, *keys), error.what, error.found, error.closest, error.fix)]
     return [Problem(path, str(error))]
 
 

@@ -9,13 +9,16 @@ from typing import Any
 import attrs
 
 from pymodules_core.checkpoints.store.records import CommitRecord
-from pymodules_core.errors import RunChangedError, SettingsError
+from pymodules_core.discovery.distribution_files import digest_of_files
+from pymodules_core.discovery.missing_plugins import install_command
+from pymodules_core.errors import RunChangedError, SettingsError, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.names import FRZN
-from pymodules_core.run_files import SOURCES_DIR_NAME
+from pymodules_core.run_files import SOURCES_DIR_NAME, read_run_facts
 from pymodules_core.settings import ExperimentSettings, OptimizerSettings
 from pymodules_core.settings.structure import unstructure
+from pymodules_core.specs import DistributionOrigin
 
 logger = logging.getLogger("pymodules_core")
 
@@ -31,6 +34,7 @@ _FREE_KEYS = {
 }
 _FREE_TABLES = ("checkpoints.", "plugins.disable", "plugins.allow")
 _MOST_LINES = 12
+_MOST_FILES = 5
 
 
 def with_overrides_of(record: CommitRecord, experiment: Experiment) -> Experiment:
@@ -52,7 +56,7 @@ def check_changes(
 
     Args:
         record: The newest commit.
-        now: The provenance of the run that goes on.
+        now: The facts of the run that goes on.
         experiment: Whose run.
         is_accepted: Give the changes instead of refusing them.
 
@@ -67,13 +71,15 @@ def check_changes(
         *_changed_sources(before, now, experiment),
         *_changed_settings(before, now),
         *_changed_plugins(before, now),
+        *_changed_files(before, now, experiment),
     ]
     if changes and not is_accepted:
         shown = "\n".join(f"  {line}" for change in changes for line in change.splitlines())
         raise RunChangedError(
             f"experiment {experiment.name!r} is not what its run began with\n{shown}",
             found=changes,
-            fix="put it back, or go on with the changes: --resume --accept-changes",
+            fix=f"put it back{_how(before, now)}, or go on with the changes: "
+            "--resume --accept-changes",
         )
     for name, value in _inexact(before, now):
         logger.warning(
@@ -167,6 +173,49 @@ def _changed_plugins(before: Mapping[str, Any], now: Mapping[str, Any]) -> Itera
             yield f"plugin {name} {then[name]} is gone".replace("  ", " ")
         elif then[name] != today[name]:
             yield f"plugin {name}: {then[name]} -> {today[name]}"
+
+
+def _changed_files(
+    before: Mapping[str, Any], now: Mapping[str, Any], experiment: Experiment
+) -> Iterator[str]:
+    """Compare the files of distributions whose version is the same."""
+    digests = before.get("distributions", {})
+    versions = {plugin.distribution: plugin.version for plugin in _plugins(before).values()}
+    for one in now["distributions"]:
+        name, files = one["distribution"], one["files"]
+        is_known = name in digests and versions.get(name) == one["version"]
+        if not is_known or digests[name] == digest_of_files(files):
+            continue
+        then = _files_then(experiment, name, digests[name])
+        changed = [path for path in sorted({*then, *files}) if then.get(path) != files.get(path)]
+        named = f": {list_words(changed, most=_MOST_FILES)}" if then else ""
+        yield f"plugin {name} {one['version']}: its files changed{named}"
+
+
+def _files_then(experiment: Experiment, distribution: str, digest: str) -> Mapping[str, Any]:
+    """Give the files of a distribution from ``run.json``, where that is of the commit's process."""
+    locked = read_run_facts(experiment.path).get("distributions")
+    for one in locked if isinstance(locked, list) else ():
+        if isinstance(one, Mapping) and one.get("distribution") == distribution:
+            files = one.get("files")
+            if isinstance(files, dict) and digest_of_files(files) == digest:
+                return files
+    return {}
+
+
+def _how(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Give the command that brings back plugins that are gone, or were of another version."""
+    then, today = _plugins(before), _plugins(now)
+    command = install_command(one for name, one in then.items() if today.get(name) != one)
+    return f" ({command})" if command else ""
+
+
+def _plugins(provenance: Mapping[str, Any]) -> dict[str, DistributionOrigin]:
+    """Give the plugins of distributions by their names."""
+    origins = (
+        (one["name"], DistributionOrigin.from_json(one)) for one in provenance.get("plugins", ())
+    )
+    return {name: origin for name, origin in origins if origin is not None}
 
 
 def _inexact(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

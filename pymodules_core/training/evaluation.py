@@ -8,11 +8,13 @@ import attrs
 from pymodules_core.checkpoints.applying import load_modules
 from pymodules_core.checkpoints.lineage import newest_record
 from pymodules_core.checkpoints.reading import PoolReader
-from pymodules_core.checkpoints.store.records import ATTEMPTS, StoredPool
+from pymodules_core.checkpoints.store.records import ATTEMPTS, CommitRecord, StoredPool
+from pymodules_core.discovery.missing_plugins import explain, install_command, is_installed
 from pymodules_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     TaskError,
+    UnknownModuleError,
     closest_match,
     list_words,
 )
@@ -62,6 +64,7 @@ def evaluate(
 
     Raises:
         CheckpointNotFoundError: There is no run, no such pool, or a module is not in it.
+        UnknownModuleError: A plugin that provides a module of the run is not installed.
         TaskError: The task has no evaluation.
         PymodulesError: Anything else that keeps the experiment from being built or evaluated.
     """
@@ -85,13 +88,19 @@ def evaluate(
             fix=None if near else "pymodules ckpt ls shows what is there",
         )
     experiment = with_overrides_of(record, experiment)
-    session = Session.prepare(
-        experiment,
-        data_dir=experiment.data_dir,
-        reporter=reporter or SilentReporter(),
-        load_installed=load_installed,
-        load_weights=False,
-    )
+    try:
+        session = Session.prepare(
+            experiment,
+            data_dir=experiment.data_dir,
+            reporter=reporter or SilentReporter(),
+            load_installed=load_installed,
+            load_weights=False,
+        )
+    except UnknownModuleError as error:
+        if error.fix is None:  # run.json did not know
+            explain(error, record.provider_of(str(error.found)), source="the newest commit")
+        raise
+    _refuse_missing_plugins(record, pool_name, session)
     batches = session.loops.eval_batches
     if batches is None:
         raise TaskError(
@@ -106,6 +115,26 @@ def evaluate(
         metrics=session.loops.evaluate(batches, after_step=_do_nothing),
         recorded=found.metrics,
     )
+
+
+def _refuse_missing_plugins(record: CommitRecord, pool_name: str, session: Session) -> None:
+    """Refuse to evaluate without modules of plugins that the run has, and that are not installed.
+
+    Modules that were left out on purpose are not missed: a plugin still provides them, or the run
+    went on without them, and its newest commit does not name them.
+    """
+    names = {name for one in (FRZN, pool_name) for name in record.pools[one].modules}
+    provided = {name for plugin in session.plugins.records for name in plugin.modules}
+    providers = {name: record.provider_of(name) for name in sorted(names - provided)}
+    missing = {n: one for n, one in providers.items() if one is not None and not is_installed(one)}
+    if missing:
+        listed = (f"{name} of {one}" for name, one in missing.items())
+        raise UnknownModuleError(
+            f"modules of pool {pool_name!r} are missing, since their plugins are not installed: "
+            f"{list_words(listed)}",
+            found=list(missing),
+            fix=install_command(missing.values()),
+        )
 
 
 def _load(reader: PoolReader, path: Path, pool_name: str, session: Session) -> StoredPool:

@@ -25,7 +25,7 @@ from pymodules_core.training.records import RunState
 from pymodules_core.training.reporting import Reporter
 from pymodules_core.training.result import RunResult
 from pymodules_core.training.session import Session
-from pymodules_core.training.signals import StopSignals
+from pymodules_core.training.signals import StopRequest, StopSignals
 from pymodules_core.training.sources import copy_sources, has_sources
 from pymodules_core.training.state.training_state import (
     Position,
@@ -57,11 +57,11 @@ class Execution:
         reporter: Reporter,
         facts: Mapping[str, Any],
         *,
-        signals: StopSignals | None = None,
+        signals: StopRequest | None = None,
         has_changes: bool = False,
     ) -> None:
         self._session = session
-        self._signals = signals or StopSignals()
+        self._signals: StopRequest = signals or StopSignals()
         self._has_changes = has_changes
         self._run = session.run
         self._checkpoints = checkpoints
@@ -136,7 +136,12 @@ class Execution:
         resumed = self._checkpoints.resume(allow_new=True)
         load_initial_weights(session.pool)  # of modules that are new
         if is_training_state(resumed.state):
-            self._averages = self._state.restore(resumed.state)
+            migrations = {
+                name: report.migration
+                for name, report in resumed.reports.items()
+                if report.migration is not None
+            }
+            self._averages = self._state.restore(resumed.state, migrations)
         else:
             self._take_weights_only(resumed)
         if self._journal.record.is_finished and self._is_over():
@@ -221,7 +226,7 @@ class Execution:
         session, position = self._session, self._position
         batches = session.loops.eval_batches
         if batches is None or not is_evaluated:
-            position.metrics = position.train_metrics
+            position.metrics, position.is_evaluated = position.train_metrics, False
             # Train and eval values are two quantities: a scheduler that compares gets one of them.
             monitored = position.metrics.get(self._settings.train.monitor)
             session.loops.end_epoch(monitored if batches is None else None)
@@ -246,11 +251,12 @@ class Execution:
         """Evaluate; a signal ends it, and the run that goes on repeats it from its first batch."""
         self._stop_if_asked()
         metrics = self._session.loops.evaluate(batches, after_step=self._stop_if_asked)
-        self._position.metrics = metrics
+        self._position.metrics, self._position.is_evaluated = metrics, True
         self._journal.log("eval", metrics)
         return metrics
 
     def _after_step(self, batches_done: int) -> None:
+        self._journal.tell_commits()
         is_asked = self._signals.received is not None
         if is_asked or self._stopping.is_commit_due(self._run.step, self._settings.checkpoints):
             for unit in self._session.units.values():
@@ -313,7 +319,13 @@ class Execution:
 
         What it changes, in ``run.state`` for one, is of the next epoch.
         """
-        self._session.events.emit("epoch_finished", metrics=self._position.metrics)
+        position = self._position
+        self._session.events.emit(
+            "epoch_finished",
+            metrics=position.metrics,
+            train_metrics=position.train_metrics,
+            is_evaluated=position.is_evaluated,
+        )
 
     def _result(self) -> RunResult:
         best = self._checkpoints.best

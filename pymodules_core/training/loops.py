@@ -162,7 +162,10 @@ class Loops:
 
     def _step_finished(self) -> None:
         if self.events.has_step_hooks:
-            self.events.emit("train_step_finished", stepped=self.run.stepped)
+            run = self.run
+            self.events.emit(
+                "train_step_finished", stepped=run.stepped, metrics=run.take_step_metrics()
+            )
 
     def _progress(
         self, phase: str, batches: Batches, averages: MetricAverages, *, done: int = 0

@@ -194,8 +194,11 @@ class OptimizerUnit:
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if monitored is not None:
                 self.scheduler.step(monitored)
-        else:
-            self.scheduler.step()
+            return
+        if self._memory.updates:
+            # torch would warn of the wrong order in a process that goes on after the last step.
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's own
+        self.scheduler.step()
 
     def state_dict(self, names: "Mapping[Parameter, str]") -> dict[str, Any]:
         """Give all that the next update depends on, the open window's gradients included.

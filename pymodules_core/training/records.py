@@ -17,6 +17,8 @@ from pymodules_core.checkpoints import LoadReport
 from pymodules_core.checkpoints.files import write_file
 from pymodules_core.checkpoints.provenance import git_commit
 from pymodules_core.discovery import PluginState
+from pymodules_core.discovery.distribution_files import digest_of_files, lock_distributions
+from pymodules_core.discovery.task_file import TASK_NAME
 from pymodules_core.errors import display_path
 from pymodules_core.experiment import Experiment
 from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME
@@ -118,6 +120,7 @@ def run_facts(session: Session) -> dict[str, Any]:
     """Collect what tells how a run came about: settings, modules, files, plugins, versions."""
     experiment, pool, plugins = session.experiment, session.pool, session.plugins
     files = plugins.files.executed() if plugins.files else {}
+    task = [record.origin for record in plugins.records if record.name == TASK_NAME]
     return {
         "experiment": experiment.name,
         "seed": experiment.settings.train.seed,
@@ -129,6 +132,7 @@ def run_facts(session: Session) -> dict[str, Any]:
                 "name": name,
                 "class": type(entry.module).__name__,
                 "frozen": entry.settings.frozen,
+                "trained": any(one.requires_grad for one in entry.module.parameters()),
                 "parameters": entry.parameter_count,
                 "weights": entry.settings.weights_text,
                 "origin": _origin_facts(entry.origin, experiment, files),
@@ -143,6 +147,9 @@ def run_facts(session: Session) -> dict[str, Any]:
             {"name": record.name, **record.origin.to_json()}
             for record in plugins.records
             if record.state is PluginState.ACTIVE
+        ],
+        "distributions": [
+            locked.to_json() for locked in lock_distributions([*pool.origins.values(), *task])
         ],
         "versions": versions(),
         "threads": torch.get_num_threads(),
@@ -160,6 +167,11 @@ def provenance_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     )
     return {
         "modules": {module["name"]: module["origin"] for module in facts["modules"]},
+        # A commit is small: run.json has the files.
+        "distributions": {
+            locked["distribution"]: digest_of_files(locked["files"])
+            for locked in facts["distributions"]
+        },
         **{key: facts[key] for key in kept},
     }
 
@@ -184,6 +196,7 @@ def _report_facts(report: LoadReport) -> dict[str, Any]:
         "unexpected": list(report.unexpected),
         "mismatched": list(report.mismatched),
         "coverage": report.coverage,
+        "migrated_from": report.migration and report.migration.from_version,
     }
 
 

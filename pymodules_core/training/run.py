@@ -1,6 +1,6 @@
 """``Run``: what steps and hooks see of the training they are part of."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from pymodules_core.errors import TaskError, closest_match, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
+from pymodules_core.training.images import check_image
 from pymodules_core.training.metrics import MetricAverages, check_metric
 from pymodules_core.training.optimize import OptimizeBlock
 from pymodules_core.training.optimizer_unit import OptimizerUnit
@@ -67,6 +68,8 @@ class Run:
         self._stepped: set[str] = set()
         self._blocks: list[OptimizeBlock] = []
         self._logged: list[tuple[str, Any]] = []
+        self._step_metrics: dict[str, Any] | None = None
+        self._on_image: Callable[..., None] | None = None
 
     @property
     def seed(self) -> int:
@@ -90,6 +93,21 @@ class Run:
         """
         check_metric(name, value)
         self._logged.append((name, value.detach() if isinstance(value, torch.Tensor) else value))
+
+    def log_image(self, name: str, image: torch.Tensor) -> None:
+        """Show an image to the loggers, by the hook ``image_logged``; without one this is free.
+
+        Args:
+            name: What it is called.
+            image: ``(channels, height, width)``, or a batch of them, ``(images, channels, height,
+                width)``, of 1, 3 or 4 channels: float from 0 to 1, or uint8.
+
+        Raises:
+            TaskError: ``image`` has another shape or type.
+        """
+        check_image(name, image)
+        if self._on_image is not None:
+            self._on_image(name=name, image=image.detach())
 
     def optimize(self, name: str = "main") -> OptimizeBlock:
         """Open a block whose loss updates one optimizer.
@@ -131,6 +149,25 @@ class Run:
     def averages(self) -> MetricAverages:
         """The metrics of the pass at hand, or of the last one."""
         return self._averages
+
+    def connect_hooks(
+        self, *, keeps_step_metrics: bool, on_image: Callable[..., None] | None
+    ) -> None:
+        """Say what run hooks want to know; whoever calls them does so once.
+
+        Args:
+            keeps_step_metrics: Whether ``take_step_metrics`` is to give anything.
+            on_image: Called with the ``name`` and ``image`` of ``log_image``.
+        """
+        self._step_metrics = {} if keeps_step_metrics else None
+        self._on_image = on_image
+
+    def take_step_metrics(self) -> Mapping[str, Any]:
+        """Give the metrics of the step at hand, and keep no tensor of it."""
+        if self._step_metrics is None:
+            return {}
+        metrics, self._step_metrics = self._step_metrics, {}
+        return metrics
 
     def start_pass(
         self, *, is_evaluation: bool, averages: Mapping[str, Any] | None = None
@@ -232,10 +269,15 @@ class Run:
         averages, size = self._averages, self.batch_size
         for name, value in metrics.items():
             averages.add(name, value, size)
+        if self._step_metrics is not None and not self._is_evaluating:
+            self._step_metrics |= {
+                name: value.detach() if isinstance(value, torch.Tensor) else value
+                for name, value in metrics.items()
+            }
 
     def _add_logged(self) -> None:
         for name, value in self._logged:
-            self._averages.add(name, value, self.batch_size)
+            self._add_metrics({name: value})
         self._logged.clear()
 
     def _no_loss_error(self, result: Any) -> TaskError:

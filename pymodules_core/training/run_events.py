@@ -1,20 +1,18 @@
-"""Calls the run hooks of plugins and the task, and decides what a failure of one does."""
+"""Calls the run hooks of plugins and the task."""
 
-import logging
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
-from pymodules_core.discovery import PluginManager
-from pymodules_core.discovery.implementations import HookImplementation
+from pymodules_core.discovery import PluginManager, PluginRecord
+from pymodules_core.discovery.global_state import guard_global_state
 from pymodules_core.discovery.task_file import TASK_NAME
-from pymodules_core.errors import PluginError
 from pymodules_core.hookspecs import RunHooks
 from pymodules_core.module_pool import derive_seed, random_stream
 from pymodules_core.training.data.isolation import IsolatedStreams
+from pymodules_core.training.plugin_calls import PluginCalls
 from pymodules_core.training.run import Run
 from pymodules_core.training.task import Task
-
-logger = logging.getLogger("pymodules_core")
 
 _STEP_HOOK = "train_step_finished"
 
@@ -31,27 +29,35 @@ class RunEvents:
     def __init__(self, plugins: PluginManager, task: Task, run: Run) -> None:
         self._task = task
         self._run = run
-        self._muted: set[tuple[str, str]] = set()
+        self._calls = PluginCalls(run)
         names = [name for name in vars(RunHooks) if not name.startswith("_")]
         self._implementations = {name: plugins.implementations(name) for name in names}
         self.has_step_hooks = bool(self._implementations[_STEP_HOOK])
+        run.connect_hooks(
+            keeps_step_metrics=any(
+                "metrics" in one.argument_names for one in self._implementations[_STEP_HOOK]
+            ),
+            on_image=partial(self.emit, "image_logged")
+            if self._implementations["image_logged"]
+            else None,
+        )
 
     def emit(self, hook_name: str, **arguments: object) -> None:
         """Call a hook of every plugin, in the order of plugin names.
 
         Raises:
             PluginError: The hook of a plugin that provides a module of the pool failed.
+            SettingsError: The hook of a plugin found its settings wrong.
             StepError: The task's own hook failed.
         """
         for implementation in self._implementations[hook_name]:
-            name = implementation.record.name
-            if (name, hook_name) in self._muted:
-                continue
-            if name == TASK_NAME:
-                with self._task.errors(hook_name), self._streams(name, hook_name):
-                    implementation({"run": self._run, **arguments})
+            record = implementation.record
+            call = partial(implementation, {"run": self._run, **arguments})
+            if record.name == TASK_NAME:
+                with self._task.errors(hook_name), self._streams(record.name, hook_name):
+                    call()
             else:
-                self._call_plugin(implementation, hook_name, arguments)
+                self._calls.call(record, hook_name, call, self._surroundings(record, hook_name))
 
     def _streams(self, name: str, hook_name: str) -> AbstractContextManager[None]:
         """Give a hook random streams of its own: when it is called must not show in the training.
@@ -71,24 +77,11 @@ class RunEvents:
             return nullcontext()
         return IsolatedStreams(derive_seed(run.seed, *purpose))
 
-    def _call_plugin(
-        self, implementation: HookImplementation, hook_name: str, arguments: Mapping[str, object]
-    ) -> None:
-        record = implementation.record
-        try:
-            with self._streams(record.name, hook_name):
-                implementation({"run": self._run, **arguments})
-        except (Exception, SystemExit) as error:
-            run = self._run
-            reason = (
-                f"{hook_name} of plugin {record.origin} raises {type(error).__name__}: {error} "
-                f"(epoch {run.epoch}, step {run.step})"
-            )
-            if record.origin in run.module_pool.origins.values():
-                raise PluginError(
-                    reason,
-                    found=record.name,
-                    fix=f"it keeps modules of this run; report it to {record.origin.provider}",
-                ) from error
-            self._muted.add((record.name, hook_name))
-            logger.warning("%s; training goes on without it", reason)
+    @contextmanager
+    def _surroundings(self, record: PluginRecord, hook_name: str) -> Iterator[None]:
+        """Put back what a package changes around the training; a step is too short to look."""
+        guard: AbstractContextManager[None] = nullcontext()
+        if hook_name != _STEP_HOOK:
+            guard = guard_global_state(f"{hook_name} of plugin {record.origin}", is_call=True)
+        with self._streams(record.name, hook_name), guard:
+            yield

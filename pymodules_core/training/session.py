@@ -73,6 +73,7 @@ class Session:
         *,
         data_dir: Path,
         reporter: Reporter,
+        plugins: PluginManager | None = None,
         load_installed: bool = True,
         load_weights: bool = True,
     ) -> "Session":
@@ -82,7 +83,8 @@ class Session:
             experiment: The experiment.
             data_dir: What the run calls ``run.data_dir``.
             reporter: Shows progress.
-            load_installed: Whether to load installed plugins.
+            plugins: Plugins loaded already, for this run only; else they are loaded here.
+            load_installed: Whether to load installed plugins then.
             load_weights: Whether modules get the initial weights that settings ask for.
 
         Raises:
@@ -95,7 +97,7 @@ class Session:
         except SettingsError as error:
             experiment.locate(error)
             raise
-        plugins = PluginManager.for_experiment(experiment, load_installed=load_installed)
+        plugins = plugins or PluginManager.for_experiment(experiment, load_installed=load_installed)
         pool = ModulePool.discover(experiment, plugins=plugins)
         reports = load_initial_weights(pool) if load_weights else []
         task = Task.load(plugins, experiment)

@@ -6,13 +6,21 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from typing import Self
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 _NOTICE = "{}: finishing this step and saving; once more ends at once, without saving"
+
+
+class StopRequest(Protocol):
+    """Tells whether a run was asked to end."""
+
+    @property
+    def received(self) -> signal.Signals | None:
+        """The signal that asked; None so far."""
 
 
 class StopSignals:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from pymodules_core.discovery.global_state import guard_global_state
 from pymodules_core.discovery.implementations import HookImplementation
 from pymodules_core.discovery.module_files.files import file_in_folder, line_in_folder
 from pymodules_core.discovery.plugin_manager import PluginManager
@@ -25,7 +26,7 @@ from pymodules_core.errors import (
     list_words,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.module_pool import ModulePool, guard_global_state, seed_everything
+from pymodules_core.module_pool import ModulePool, seed_everything
 from pymodules_core.training.config import make_config
 from pymodules_core.training.optimize import check_owned, is_scheduler
 from pymodules_core.training.run import Run

@@ -93,8 +93,7 @@ class Trainer:
             load_weights=record is None,
         )
         facts = run_facts(session)
-        provenance = provenance_of(facts)
-        changes = self._check_changes(record, session, provenance)
+        changes = self._check_changes(record, session, facts)
         moved = move_run_aside(self.experiment) if self._existing == "reset" else None
         if moved:
             self._reporter.line(f"the old run is now in {display_path(moved)}")
@@ -102,7 +101,7 @@ class Trainer:
             folder = checkpoints_dir(self.experiment.path)
             with (
                 StopSignals(self._reporter.line) as signals,
-                session.checkpoints(folder, provenance=provenance) as checkpoints,
+                session.checkpoints(folder, provenance=provenance_of(facts)) as checkpoints,
             ):
                 return Execution(
                     session,
@@ -132,13 +131,11 @@ class Trainer:
             self._reporter.line(f"with the overrides that the run has: {', '.join(shown)}")
 
     def _check_changes(
-        self, record: CommitRecord | None, session: Session, provenance: Mapping[str, Any]
+        self, record: CommitRecord | None, session: Session, facts: Mapping[str, Any]
     ) -> list[str]:
         if record is None:
             return []
-        changes = check_changes(
-            record, provenance, self.experiment, is_accepted=self._accept_changes
-        )
+        changes = check_changes(record, facts, self.experiment, is_accepted=self._accept_changes)
         refuse_other_freezing(record, session.pool)
         for change in changes:
             self._reporter.line(f"changed: {change}")

@@ -10,21 +10,54 @@ from pymodules_core.discovery import PluginManager
 
 
 def test_a_distribution_that_appears_twice_counts_once_and_is_told(
-    install, tmp_path, monkeypatch, caplog
+    install_distribution, tmp_path, monkeypatch, caplog
 ):
-    install("acme-good", GOOD_PLUGIN, version="2.0")
-    install("acme-good", GOOD_PLUGIN, version="1.0", folder=tmp_path / "stale")
+    install_distribution("acme-good", GOOD_PLUGIN, version="2.0")
+    install_distribution("acme-good", GOOD_PLUGIN, version="1.0", folder=tmp_path / "stale")
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "stale")])
 
     plugins = PluginManager()
 
     assert record_of(plugins, "acme-good").origin.version == "2.0"
-    assert "acme-good:plugin is installed twice; acme-good 2.0 (plugin) is used" in caplog.text
+    site, stale = tmp_path / "site", tmp_path / "stale"
+    assert caplog.messages == [
+        f"acme-good is installed twice: acme-good 2.0 in {site} is used, and acme-good 1.0 in "
+        f"{stale} is not. Fix: pip uninstall acme-good until none is left, then install it once"
+    ]
+    assert record_of(plugins, "acme-good").shadowed == [f"acme-good 1.0 in {stale}"]
     assert len(plugins.provided_specs()) == 1
 
 
-def test_an_editable_install_is_recognised(install):
-    info = install("acme-good", GOOD_PLUGIN)
+def test_an_entry_point_that_only_the_older_copy_has_is_not_used(
+    install_distribution, tmp_path, monkeypatch, caplog
+):
+    install_distribution("acme-good", GOOD_PLUGIN, version="2.0", entry_point="new")
+    stale = tmp_path / "stale"
+    install_distribution("acme_good", GOOD_PLUGIN, version="1.0", entry_point="old", folder=stale)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(stale)])
+
+    plugins = PluginManager()
+
+    assert [r.name for r in plugins.records if not r.is_builtin] == ["acme-good:new"]
+    assert len(caplog.messages) == 1
+
+
+def test_an_entry_point_that_is_named_twice_is_told(install_distribution, caplog):
+    info = install_distribution("acme-good", GOOD_PLUGIN)
+    with (info / "entry_points.txt").open("a") as file:
+        file.write("plugin = acme_other\n")
+
+    plugins = PluginManager()
+
+    assert record_of(plugins, "acme-good").target == "acme_good"
+    assert caplog.messages == [
+        "acme-good 1.0 (plugin) names its entry point twice: acme_good is used, and acme_other is "
+        "not. Fix: report it to acme-good"
+    ]
+
+
+def test_an_editable_install_is_recognised(install_distribution):
+    info = install_distribution("acme-good", GOOD_PLUGIN)
     (info / "direct_url.json").write_text(
         json.dumps({"url": "file:///src", "dir_info": {"editable": True}})
     )
@@ -32,6 +65,7 @@ def test_an_editable_install_is_recognised(install):
     plugins = PluginManager()
 
     assert record_of(plugins, "acme-good").is_editable is True
+    assert record_of(plugins, "acme-good").location == "/src"
 
 
 @pytest.mark.parametrize(
@@ -44,10 +78,10 @@ def test_an_editable_install_is_recognised(install):
     ],
 )
 def test_damaged_metadata_drops_its_distribution_and_no_other(
-    install, caplog, file, content, reason
+    install_distribution, caplog, file, content, reason
 ):
-    install("acme-good", GOOD_PLUGIN)
-    info = install("acme-bad", GOOD_PLUGIN)
+    install_distribution("acme-good", GOOD_PLUGIN)
+    info = install_distribution("acme-bad", GOOD_PLUGIN)
     (info / file).unlink()
     if content is not None:
         (info / file).write_bytes(content)
@@ -65,8 +99,8 @@ def test_damaged_metadata_drops_its_distribution_and_no_other(
     assert [spec.name for spec in plugins.provided_specs()] == ["good"]
 
 
-def test_unreadable_metadata_of_no_plugin_is_nobodys_business(install, caplog):
-    info = install("acme-other", GOOD_PLUGIN)
+def test_unreadable_metadata_of_no_plugin_is_nobodys_business(install_distribution, caplog):
+    info = install_distribution("acme-other", GOOD_PLUGIN)
     (info / "entry_points.txt").write_bytes(b"[console_scripts]\n# \xff\n")
 
     plugins = PluginManager()

@@ -44,18 +44,21 @@ def provide_module(context):
     yield ModuleSpec(name="early", factory="torch.nn:Identity")
     raise RuntimeError("late")
 """
-CLASS = """
+NEEDY = """
 from pymodules_core import hookimpl
 
 class Plugin:
+    def __init__(self, settings, host, port=80):
+        pass
+
     @hookimpl
     def provide_module(self, context):
         return None
 """
 
 
-def test_a_plugin_is_registered_under_its_distribution_and_entry_point(install):
-    install("acme-good", GOOD_PLUGIN, version="1.2.0", entry_point="edges")
+def test_a_plugin_is_registered_under_its_distribution_and_entry_point(install_distribution):
+    install_distribution("acme-good", GOOD_PLUGIN, version="1.2.0", entry_point="edges")
 
     plugins = PluginManager()
     (spec,) = plugins.provided_specs()
@@ -91,9 +94,9 @@ def test_a_plugin_is_registered_under_its_distribution_and_entry_point(install):
             MISSPELT,
             None,
             "plugin acme-bad 1.0 (plugin): hooks failed: no hook is called 'provide_modul'; "
-            "hooks are provide_module, train_data, eval_data, optimizers, schedulers, train_step, "
-            "eval_step, weights_ready, run_started, train_step_finished, epoch_finished, "
-            "checkpoint_committed, run_finished, run_failed\n"
+            "hooks are provide_module, migrate_state, train_data, eval_data, optimizers, "
+            "schedulers, train_step, eval_step, weights_ready, run_started, train_step_finished, "
+            "epoch_finished, image_logged, checkpoint_committed, run_finished, run_failed\n"
             "  fix: rename it to 'provide_module', "
             'or switch it off: [plugins] disable = ["acme-bad"]',
         ),
@@ -111,19 +114,21 @@ def test_a_plugin_is_registered_under_its_distribution_and_entry_point(install):
             '  fix: pip install -U acme-bad, or switch it off: [plugins] disable = ["acme-bad"]',
         ),
         (
-            CLASS,
+            NEEDY,
             "acme_bad:Plugin",
-            "plugin acme-bad 1.0 (plugin): hooks failed: the entry point gives the class Plugin, "
-            "whose hooks have no instance\n"
-            "  fix: point it to an instance, plugin = Plugin(), or to a module, "
+            "plugin acme-bad 1.0 (plugin): instance failed: the class Plugin wants host, and gets "
+            "settings at most\n"
+            "  fix: write def __init__(self, settings), "
             'or switch it off: [plugins] disable = ["acme-bad"]',
         ),
     ],
-    ids=["raises", "exits", "no target", "misspelt", "wrong type", "late", "class"],
+    ids=["raises", "exits", "no target", "misspelt", "wrong type", "late", "needy"],
 )
-def test_a_broken_plugin_is_named_once_and_hides_no_other(install, caplog, source, target, message):
-    install("acme-bad", source, target=target)
-    install("acme-good", GOOD_PLUGIN)
+def test_a_broken_plugin_is_named_once_and_hides_no_other(
+    install_distribution, caplog, source, target, message
+):
+    install_distribution("acme-bad", source, target=target)
+    install_distribution("acme-good", GOOD_PLUGIN)
 
     plugins = PluginManager()
     names = [spec.name for spec in plugins.provided_specs()]
@@ -133,9 +138,9 @@ def test_a_broken_plugin_is_named_once_and_hides_no_other(install, caplog, sourc
     assert record_of(plugins, "acme-bad").state is PluginState.FAILED
 
 
-def test_a_wrong_argument_name_is_told_with_the_plugin(install, caplog):
-    install("acme-bad", WRONG_ARGUMENT)
-    install("acme-good", GOOD_PLUGIN)
+def test_a_wrong_argument_name_is_told_with_the_plugin(install_distribution, caplog):
+    install_distribution("acme-bad", WRONG_ARGUMENT)
+    install_distribution("acme-good", GOOD_PLUGIN)
 
     plugins = PluginManager()
 
@@ -147,9 +152,9 @@ def test_a_wrong_argument_name_is_told_with_the_plugin(install, caplog):
 @pytest.mark.parametrize(
     "pattern", ["acme-bad", "acme_bad", "ACME.bad", "acme-bad:plugin", "acme-b*"]
 )
-def test_a_disabled_plugin_is_listed_and_never_imported(install, pattern):
-    install("acme-bad", RAISES)
-    install("acme-good", GOOD_PLUGIN, entry_point="other")
+def test_a_disabled_plugin_is_listed_and_never_imported(install_distribution, pattern):
+    install_distribution("acme-bad", RAISES)
+    install_distribution("acme-good", GOOD_PLUGIN, entry_point="other")
 
     plugins = PluginManager(settings=PluginsSettings(disable=(pattern,)))
 
@@ -158,9 +163,9 @@ def test_a_disabled_plugin_is_listed_and_never_imported(install, pattern):
     assert record_of(plugins, "acme-good").state is PluginState.ACTIVE
 
 
-def test_only_allowed_plugins_are_imported(install):
-    install("acme-bad", RAISES)
-    install("acme-good", GOOD_PLUGIN)
+def test_only_allowed_plugins_are_imported(install_distribution):
+    install_distribution("acme-bad", RAISES)
+    install_distribution("acme-good", GOOD_PLUGIN)
 
     plugins = PluginManager(settings=PluginsSettings(allow=("acme-good",)))
 
@@ -170,8 +175,8 @@ def test_only_allowed_plugins_are_imported(install):
 
 
 @pytest.mark.parametrize("value", ["acme-bad", "other, acme-bad", "*"])
-def test_the_environment_variable_disables_plugins(install, monkeypatch, value):
-    install("acme-bad", RAISES)
+def test_the_environment_variable_disables_plugins(install_distribution, monkeypatch, value):
+    install_distribution("acme-bad", RAISES)
     monkeypatch.setenv("PYMODULES_DISABLE_PLUGINS", value)
 
     plugins = PluginManager()
@@ -180,16 +185,16 @@ def test_the_environment_variable_disables_plugins(install, monkeypatch, value):
     assert plugins.records[0].state is PluginState.ACTIVE
 
 
-def test_without_installed_plugins_nothing_is_read(install):
-    install("acme-bad", RAISES)
+def test_without_installed_plugins_nothing_is_read(install_distribution):
+    install_distribution("acme-bad", RAISES)
 
     plugins = PluginManager(load_installed=False)
 
     assert [record.name for record in plugins.records] == ["pymodules-core:directory_scanner"]
 
 
-def test_a_pattern_that_matches_nothing_is_reported(install, caplog, monkeypatch):
-    install("acme-good", GOOD_PLUGIN)
+def test_a_pattern_that_matches_nothing_is_reported(install_distribution, caplog, monkeypatch):
+    install_distribution("acme-good", GOOD_PLUGIN)
     monkeypatch.setenv("PYMODULES_DISABLE_PLUGINS", "acme-bda, *")
 
     list_modules(PluginManager(settings=PluginsSettings(disable=("acme-god", "*"))))
@@ -209,8 +214,10 @@ def test_a_pattern_that_matches_nothing_is_reported(install, caplog, monkeypatch
     ],
     ids=["allow", "settings"],
 )
-def test_a_plugin_that_the_run_names_has_to_be_installed(install, home, toml, line, key):
-    install("acme-good", GOOD_PLUGIN)
+def test_a_plugin_that_the_run_names_has_to_be_installed(
+    install_distribution, home, toml, line, key
+):
+    install_distribution("acme-good", GOOD_PLUGIN)
     path = write_experiment(home, toml=toml)
 
     with pytest.raises(SettingsError) as caught:
@@ -264,9 +271,11 @@ def test_without_installed_plugins_none_is_missed(home):
     ],
     ids=["wrapper", "old wrapper", "task", "default", "async"],
 )
-def test_a_hook_that_would_never_be_called_as_meant_drops_the_plugin(install, code, reason, fix):
-    install("acme-good", GOOD_PLUGIN)
-    install("acme-bad", f"from pymodules_core import hookimpl\n{code}")
+def test_a_hook_that_would_never_be_called_as_meant_drops_the_plugin(
+    install_distribution, code, reason, fix
+):
+    install_distribution("acme-good", GOOD_PLUGIN)
+    install_distribution("acme-bad", f"from pymodules_core import hookimpl\n{code}")
 
     plugins = PluginManager()
 
@@ -276,8 +285,8 @@ def test_a_hook_that_would_never_be_called_as_meant_drops_the_plugin(install, co
     assert [spec.name for spec in plugins.provided_specs()] == ["good"]
 
 
-def test_a_failed_plugin_that_the_run_asks_for_stops_it(install, home):
-    install("acme-bad", RAISES)
+def test_a_failed_plugin_that_the_run_asks_for_stops_it(install_distribution, home):
+    install_distribution("acme-bad", RAISES)
     path = write_experiment(home, toml='[plugins]\nallow = ["acme-bad"]\n')
 
     with pytest.raises(PluginError) as caught:
@@ -287,8 +296,8 @@ def test_a_failed_plugin_that_the_run_asks_for_stops_it(install, home):
     assert "import failed: ValueError: boom" in str(caught.value)
 
 
-def test_a_plugin_receives_its_own_settings_table(install):
-    install(
+def test_a_plugin_receives_its_own_settings_table(install_distribution):
+    install_distribution(
         "acme-good",
         "from pymodules_core import ModuleSpec, hookimpl\n"
         "@hookimpl\n"
@@ -303,9 +312,9 @@ def test_a_plugin_receives_its_own_settings_table(install):
     assert [spec.name for spec in plugins.provided_specs()] == ["a", "b"]
 
 
-def test_listing_shows_both_providers_of_one_name(install):
-    install("acme-good", GOOD_PLUGIN)
-    install("acme-too", GOOD_PLUGIN, version="3.1")
+def test_listing_shows_both_providers_of_one_name(install_distribution):
+    install_distribution("acme-good", GOOD_PLUGIN)
+    install_distribution("acme-too", GOOD_PLUGIN, version="3.1")
 
     catalog = list_modules(PluginManager())
 
@@ -330,8 +339,8 @@ def test_the_scanner_can_be_disabled_like_any_plugin(tmp_path):
     assert plugins.provided_specs() == []
 
 
-def test_functions_named_after_hooks_without_the_decorator_are_told(install, caplog):
-    install("acme-plain", "def provide_module(context):\n    return None\n")
+def test_functions_named_after_hooks_without_the_decorator_are_told(install_distribution, caplog):
+    install_distribution("acme-plain", "def provide_module(context):\n    return None\n")
 
     record = record_of(PluginManager(), "acme-plain")
 
@@ -343,8 +352,8 @@ def test_functions_named_after_hooks_without_the_decorator_are_told(install, cap
     assert caplog.messages == [str(record.failure)]
 
 
-def test_a_plugin_without_any_hook_is_told(install):
-    install("acme-nothing", "value = 1\n")
+def test_a_plugin_without_any_hook_is_told(install_distribution):
+    install_distribution("acme-nothing", "value = 1\n")
 
     failure = record_of(PluginManager(), "acme-nothing").failure
 

@@ -69,29 +69,6 @@ def train_step_finished(run):
 """
 
 
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Put a plugin's distribution on ``sys.path``."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-    packages = []
-
-    def write(name: str, source: str) -> str:
-        package = name.replace("-", "_")
-        packages.append(package)
-        (site / f"{package}.py").write_text(source)
-        info = site / f"{package}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[pymodules]\nplugin = {package}\n")
-        return package
-
-    yield write
-    for package in packages:
-        sys.modules.pop(package, None)
-
-
 def fit(path: Path, **overrides):
     return Trainer(path, overrides=overrides, reporter=SilentReporter()).fit()
 
@@ -106,16 +83,16 @@ def test_every_hook_documents_each_of_its_arguments(name):
         assert argument == "self" or f"{argument}: " in documentation
 
 
-def test_run_hooks_of_a_package_are_called_in_the_order_of_a_run(install, tmp_path):
-    package = install("acme-recorder", RECORDER)
-    install("acme-broken", "raise ValueError('boom')")
+def test_run_hooks_of_a_package_are_called_in_the_order_of_a_run(install_distribution, tmp_path):
+    install_distribution("acme-recorder", RECORDER)
+    install_distribution("acme-broken", "raise ValueError('boom')")
     # Else a commit is told as soon as it is on disk, which may be some steps later.
     synchronous = "[checkpoints]\nasynchronous = false\n"
     path = write_experiment(tmp_path, toml=f"[train]\nepochs = 1\nbatch_size = 20\n{synchronous}")
 
     fit(path)
 
-    calls = sys.modules[package].calls
+    calls = sys.modules["acme_recorder"].calls
     assert [call[0] for call in calls] == [
         "weights_ready",
         "checkpoint_committed",
@@ -135,19 +112,19 @@ def test_run_hooks_of_a_package_are_called_in_the_order_of_a_run(install, tmp_pa
     assert calls[8] == ("checkpoint_committed", ("last", "best", "epoch_1"), True)
 
 
-def test_weights_ready_comes_before_any_checkpoint(install, tmp_path):
-    package = install("acme-recorder", RECORDER)
+def test_weights_ready_comes_before_any_checkpoint(install_distribution, tmp_path):
+    install_distribution("acme-recorder", RECORDER)
     path = write_experiment(tmp_path)
 
     fit(path)
 
-    name, shape, files = sys.modules[package].calls[0]
+    name, shape, files = sys.modules["acme_recorder"].calls[0]
     assert (name, tuple(shape)) == ("weights_ready", (1, 4))
     assert files == []
 
 
-def test_run_failed_gets_the_error(install, tmp_path):
-    package = install("acme-recorder", RECORDER)
+def test_run_failed_gets_the_error(install_distribution, tmp_path):
+    install_distribution("acme-recorder", RECORDER)
     path = write_experiment(
         tmp_path, task=TINY_TASK.replace("inputs, targets = batch", "inputs, targets = batch[0]")
     )
@@ -155,11 +132,11 @@ def test_run_failed_gets_the_error(install, tmp_path):
     with pytest.raises(StepError):
         fit(path)
 
-    assert sys.modules[package].calls[-1] == ("run_failed", "StepError")
+    assert sys.modules["acme_recorder"].calls[-1] == ("run_failed", "StepError")
 
 
-def test_an_accumulating_step_reports_no_optimizer_until_it_updates(install, tmp_path):
-    package = install("acme-recorder", RECORDER)
+def test_an_accumulating_step_reports_no_optimizer_until_it_updates(install_distribution, tmp_path):
+    install_distribution("acme-recorder", RECORDER)
     path = write_experiment(
         tmp_path,
         toml="[train]\nepochs = 1\nbatch_size = 10\n[optimizers.main]\naccumulate = 2\n",
@@ -167,13 +144,17 @@ def test_an_accumulating_step_reports_no_optimizer_until_it_updates(install, tmp
 
     fit(path)
 
-    steps = [call for call in sys.modules[package].calls if call[0] == "train_step_finished"]
+    steps = [
+        call for call in sys.modules["acme_recorder"].calls if call[0] == "train_step_finished"
+    ]
     assert [stepped for _, _, stepped in steps] == [[], ["main"], [], ["main"]]
 
 
-def test_a_logger_that_raises_is_told_once_and_training_goes_on(install, tmp_path, caplog):
-    install("acme-broken", BROKEN)
-    package = install("acme-recorder", RECORDER)
+def test_a_logger_that_raises_is_told_once_and_training_goes_on(
+    install_distribution, tmp_path, caplog
+):
+    install_distribution("acme-broken", BROKEN)
+    install_distribution("acme-recorder", RECORDER)
     path = write_experiment(tmp_path)
 
     result = fit(path)
@@ -183,11 +164,11 @@ def test_a_logger_that_raises_is_told_once_and_training_goes_on(install, tmp_pat
         "epoch_finished of plugin acme-broken 1.0 (plugin) raises OSError: no connection "
         "(epoch 0, step 0); training goes on without it"
     ]
-    assert sys.modules[package].calls[-1][0] == "run_finished"
+    assert sys.modules["acme_recorder"].calls[-1][0] == "run_finished"
 
 
-def test_a_provider_of_a_module_that_raises_fails_the_run(install, tmp_path):
-    install("acme-broken", BROKEN_PROVIDER)
+def test_a_provider_of_a_module_that_raises_fails_the_run(install_distribution, tmp_path):
+    install_distribution("acme-broken", BROKEN_PROVIDER)
     path = write_experiment(tmp_path)
 
     with pytest.raises(PluginError) as caught:
@@ -203,8 +184,8 @@ def test_a_provider_of_a_module_that_raises_fails_the_run(install, tmp_path):
     )
 
 
-def test_a_provider_whose_module_another_replaced_may_fail(install, tmp_path, caplog):
-    install("acme-broken", BROKEN_PROVIDER.replace('"average"', '"net"'))
+def test_a_provider_whose_module_another_replaced_may_fail(install_distribution, tmp_path, caplog):
+    install_distribution("acme-broken", BROKEN_PROVIDER.replace('"average"', '"net"'))
     path = write_experiment(tmp_path, toml='[modules.override]\nnet = "files"\n')
 
     result = fit(path)
@@ -221,6 +202,11 @@ def test_the_task_implements_run_hooks_by_name(tmp_path, name):
     task = TINY_TASK + body
     if name == "run_failed":
         task = task.replace("return mse_loss", "1 / 0\n    return mse_loss", 1)
+    if name == "image_logged":
+        task = task.replace("_step(module_pool, batch)", "_step(module_pool, batch, run)", 1)
+        task = task.replace(
+            "inputs, targets", "run.log_image('w', batch[0][None])\n    inputs, targets", 1
+        )
     path = write_experiment(tmp_path, task=task)
 
     if name == "run_failed":

@@ -50,7 +50,7 @@ def builder_of(factory, *, experiment: Experiment | None = None, **others) -> Po
         (
             "import torch; torch.set_default_device('meta')",
             torch.get_default_device,
-            "default device; it was put back",
+            "default device from cpu to meta; it was put back",
         ),
         (
             "import torch; torch.set_grad_enabled(False)",

@@ -1,5 +1,8 @@
 """Where a wrong value is said to be: its line in ``experiment.toml``, or the override."""
 
+from typing import Annotated
+
+import attrs
 import pytest
 from support import write_experiment
 
@@ -7,6 +10,7 @@ from pymodules_core import ModulePool, Trainer
 from pymodules_core.cli.main import run
 from pymodules_core.errors import PymodulesError, SettingsError
 from pymodules_core.experiment import Experiment
+from pymodules_core.settings import Range, structure
 from pymodules_core.training.reporting import SilentReporter
 
 FILE = "data/experiments/tiny/experiment.toml"
@@ -102,3 +106,24 @@ def test_list_tells_the_line_of_a_wrong_table(home, capsys):
         "  closest match: frozen\n"
         "  fix: write 'frozen' or remove 'frozn'\n"
     )
+
+
+def test_a_validator_names_its_own_key_and_an_upper_bound_is_told():
+    @attrs.frozen
+    class Own:
+        share: Annotated[float, Range(above=0, below=1)] = 0.5
+        names: tuple[str, ...] = attrs.field(default=())
+
+        @names.validator
+        def _check(self, attribute, value):
+            if "x" in value:
+                raise SettingsError("'x' is taken", key=attribute.name, found="x", fix="take 'y'")
+
+    with pytest.raises(SettingsError) as bound:
+        structure({"share": 1.0}, Own, root="own")
+    with pytest.raises(SettingsError) as taken:
+        structure({"names": ["x"]}, Own, root="own")
+
+    assert str(bound.value) == "own.share: expected float less than 1, found float 1.0"
+    assert str(taken.value) == "own.names: 'x' is taken\n  fix: take 'y'"
+    assert (taken.value.key, taken.value.found) == ("own.names", "x")

@@ -166,3 +166,17 @@ def test_a_slip_in_a_package_is_found(tmp_path, install):
 
     with pytest.raises(TaskError, match="function 'train_stp' is no hook"):
         fit(experiment(tmp_path))
+
+
+def test_a_task_whose_package_is_gone_is_told_with_the_version_it_had(tmp_path, install):
+    file = install(TINY_TASK)
+    path = experiment(tmp_path)
+    fit(path)
+    metadata = file.parent / "acme_tasks-1.2.dist-info"
+    metadata.rename(file.parent / "gone")
+
+    with pytest.raises(SettingsError) as caught:
+        fit(path, existing="resume")
+
+    assert "run.json says acme-tasks 1.2 provided it" in caught.value.what
+    assert caught.value.fix == "pip install acme-tasks==1.2"

@@ -16,7 +16,7 @@ from blake3 import blake3
 from pymodules_core.checkpoints.store.layout import RECORD_SUFFIX, Layout
 from pymodules_core.errors import CheckpointFileError, InvalidNameError
 from pymodules_core.names import check_path_name, check_pool_name
-from pymodules_core.specs import WeightsOrigin
+from pymodules_core.specs import DistributionOrigin, WeightsOrigin
 
 FORMAT = 1
 
@@ -110,6 +110,13 @@ class CommitRecord:
         """Give the digests that pools and state name."""
         used = {digest for pool in self.pools.values() for digest in pool.modules.values()}
         return used | ({self.state} if self.state else set())
+
+    def provider_of(self, module_name: str) -> DistributionOrigin | None:
+        """Give the plugin that a module was built by; None for any other origin, or none known."""
+        modules = self.provenance.get("modules")
+        return DistributionOrigin.from_json(
+            modules.get(module_name) if isinstance(modules, dict) else None
+        )
 
 
 def encode_record(record: CommitRecord) -> bytes:

@@ -15,6 +15,7 @@ from pymodules_core.cli.options import (
 if TYPE_CHECKING:
     from pymodules_core.checkpoints.reading import StoredModule
     from pymodules_core.checkpoints.statistics import TensorStatistics
+    from pymodules_core.checkpoints.version_marks import VersionMark
 
 
 @click.command("show")
@@ -54,12 +55,15 @@ def _print_module(name: str, stored: "StoredModule") -> None:
     from pymodules_core.errors import display_path
 
     tensors = tensor_statistics(stored.state)
+    mark = _mark_of(stored)
     elements = sum(one.elements for one in tensors)
     size = format_size(sum(one.size_bytes for one in tensors))
     epoch = "" if stored.epoch is None else f", epoch {stored.epoch}"
     digest = f", digest {stored.digest[:12]}" if stored.digest else ""
     click.echo(f"{name}: {len(tensors)} tensors, {elements:,} elements, {size}{epoch}{digest}")
     click.echo(display_path(stored.file))
+    if mark.provider is not None:
+        click.echo(f"state version {mark.version} of {mark.provider}")
     if tensors:
         print_table(
             ("KEY", "SHAPE", "DTYPE", "SIZE", "MEAN", "STD", "MIN", "MAX"),
@@ -71,6 +75,12 @@ def _print_module(name: str, stored: "StoredModule") -> None:
     for one in tensors:
         if one.not_finite:
             click.echo(f"{one.key}: {one.not_finite:,} of {one.elements:,} are NaN or infinite")
+
+
+def _mark_of(stored: "StoredModule") -> "VersionMark":
+    from pymodules_core.checkpoints.version_marks import VersionMark
+
+    return VersionMark.read(getattr(stored.state, "_metadata", {}), file=stored.file)
 
 
 def _cells(one: "TensorStatistics") -> tuple[str, ...]:
@@ -96,5 +106,6 @@ def _as_json(name: str, stored: "StoredModule") -> dict[str, Any]:
         "file": str(stored.file),
         "digest": stored.digest,
         "epoch": stored.epoch,
+        "state_version": _mark_of(stored).version,
         "tensors": [attrs.asdict(one) for one in tensor_statistics(stored.state)],
     }

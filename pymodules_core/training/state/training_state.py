@@ -8,12 +8,14 @@ from typing import Any, TypeGuard
 import attrs
 
 from pymodules_core.discovery import PluginManager
-from pymodules_core.errors import CheckpointError, PluginError, list_words
+from pymodules_core.errors import CheckpointError, list_words
+from pymodules_core.module_pool import Migration
 from pymodules_core.training.data import Batches
 from pymodules_core.training.optimizer_unit import OptimizerUnit
 from pymodules_core.training.run import Run
-from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.training.state.migrated_names import follow_migrations
 from pymodules_core.training.state.optimizer_state import parameter_names
+from pymodules_core.training.state.plugin_states import PluginStates
 from pymodules_core.training.state.random_state import random_state, restore_random_state
 from pymodules_core.training.stopping import Stopping
 
@@ -44,6 +46,7 @@ class Position:
         batches_done: Batches of the epoch, in stage ``training``.
         train_metrics: Means of the last train loop.
         metrics: Means of the last eval loop, or of the last train loop without one.
+        is_evaluated: Whether ``metrics`` are of an eval loop.
         last_epoch_pool: The last epoch with a pool ``epoch_<n>``.
         log_bytes: How long ``metrics.jsonl`` is.
     """
@@ -52,6 +55,7 @@ class Position:
     batches_done: int = 0
     train_metrics: Mapping[str, float] = attrs.field(factory=dict)
     metrics: Mapping[str, float] = attrs.field(factory=dict)
+    is_evaluated: bool = False
     last_epoch_pool: int = 0
     log_bytes: int = 0
 
@@ -85,7 +89,7 @@ class TrainingState:
     ) -> None:
         self._run = run
         self._units = units
-        self._plugins = plugins.stateful()
+        self._plugins = PluginStates(plugins, run)
         self._data = {phase: batches for phase, batches in data.items() if batches is not None}
         self._stopping = stopping
         self._position = position
@@ -116,16 +120,20 @@ class TrainingState:
             "data": {phase: batches.state_dict() for phase, batches in self._data.items()},
             "stopping": self._stopping.state_dict(),
             "user": run.state.state_dict(),
-            "plugins": {name: self._plugin_state(name) for name in self._plugins},
+            "plugins": self._plugins.state_dict(),
             # Last: nothing above may draw, and if it did, the next step would notice.
             "random": random_state(),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Bring every part back to where it was.
+    def restore(
+        self, state: Mapping[str, Any], migrations: Mapping[str, Migration]
+    ) -> Mapping[str, Any] | None:
+        """Bring every part back to where it was; weights have to be loaded already.
 
         Args:
             state: What ``capture`` gave.
+            migrations: Module name to what became of its weights as they were loaded, of those
+                that an older version of a plugin wrote.
 
         Returns:
             The sums of metrics of the epoch's first part, in stage ``training``.
@@ -142,6 +150,7 @@ class TrainingState:
                 fix="pip install --upgrade pymodules-core",
             )
         run, position = self._run, self._position
+        state = follow_migrations(state, migrations, set(self._names.values()))
         run.epoch, run.step = state["epoch"], state["step"]
         for name, value in state["position"].items():
             setattr(position, name, Stage(value) if name == "stage" else value)
@@ -151,8 +160,7 @@ class TrainingState:
             batches.load_state_dict(state["data"].get(phase))
         self._stopping.load_state_dict(state["stopping"], step=run.step)
         run.state.load_state_dict(state["user"])
-        for name in self._plugins.keys() & state["plugins"].keys():
-            self._restore_plugin(name, state["plugins"][name])
+        self._plugins.load_state_dict(state["plugins"])
         restore_random_state(state["random"])
         if state["unsaved_metrics"]:
             logger.warning(
@@ -185,23 +193,3 @@ class TrainingState:
         """Name the metric objects of the pass at hand that ``run.state`` does not hold."""
         kept = {id(value) for value in self._run.state.values()}
         return [name for name, one in self._run.averages.stateful.items() if id(one) not in kept]
-
-    def _plugin_state(self, name: str) -> Any:
-        try:
-            return encode(self._plugins[name].state_dict(), name="its state")
-        except Exception as error:
-            raise _plugin_error(name, "state_dict", error) from error
-
-    def _restore_plugin(self, name: str, state: Any) -> None:
-        try:
-            self._plugins[name].load_state_dict(decode(state))
-        except Exception as error:
-            raise _plugin_error(name, "load_state_dict", error) from error
-
-
-def _plugin_error(name: str, function: str, error: Exception) -> PluginError:
-    return PluginError(
-        f"{function} of plugin {name} raises {type(error).__name__}: {error}",
-        found=name,
-        fix=f'[plugins] disable = ["{name}"], or report it to its authors',
-    )

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.checkpoints.state_dicts import refuse_unsaveable
 from pymodules_core.errors import StepError, TaskError, UnassignedStateError
+from pymodules_core.testing import train_steps
 from pymodules_core.training.reporting import SilentReporter
 from pymodules_core.training.state.encoding import decode, encode
 from pymodules_core.training.state.optimizer_state import (
@@ -436,3 +437,21 @@ def test_an_object_that_is_not_made_yet_is_named():
     )
     made = again.setdefault("average", nn.Linear(1, 1))
     assert torch.equal(made.weight, state["average"].weight)
+
+
+def test_a_schedule_that_begins_after_a_resume_brings_no_warning_of_torchs(tmp_path):
+    # Warnings are errors here: torch warns where a schedule moves before its optimizer did, and
+    # the process that goes on after an epoch's last step has not stepped it.
+    task = TINY_TASK.replace(
+        "def train_step(",
+        "def schedulers(optimizers):\n"
+        "    return torch.optim.lr_scheduler.StepLR(optimizers['main'], 1)\n\n\ndef train_step(",
+    )
+    path = write_experiment(tmp_path, task=task)
+    train_steps(path, 3)
+
+    train_steps(path)
+
+    rows = train_steps(path).rows
+    rates = [row["learning_rates"]["main"] for row in rows if "learning_rates" in row]
+    assert rates == [0.1, pytest.approx(0.01)]

@@ -1,0 +1,174 @@
+"""Notices when other people's code changes the process around it, says so, and puts it back.
+
+A file or plugin that sets the default dtype or leaves the working directory changes every module
+built after it, in an order nobody chose. No torch is imported here: as long as nobody has imported
+it, what belongs to torch is as it will begin.
+"""
+
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+
+logger = logging.getLogger("pymodules_core")
+
+_NO_TORCH = object()
+
+
+@attrs.frozen(kw_only=True)
+class _Setting:
+    """One piece of global state.
+
+    Attributes:
+        name: What it is called in a warning.
+        read: Gives it, or ``_NO_TORCH``.
+        restore: Puts it back; None where that cannot be done.
+        initial: What it is when torch is imported; None where that depends on the machine.
+        is_of_calls: A function that is called while a run goes on must not change it either. What
+            is not may be that function's business: a thread of its own, a signal of its own.
+    """
+
+    name: str
+    read: Callable[[], Any]
+    restore: Callable[[Any], object] | None
+    initial: Callable[[], Any] | None = None
+    is_of_calls: bool = False
+
+
+def _read_torch(getter: str) -> Callable[[], Any]:
+    def read() -> Any:
+        torch = sys.modules.get("torch")
+        return getattr(torch, getter)() if torch is not None else _NO_TORCH
+
+    return read
+
+
+def _restore_torch(setter: str) -> Callable[[Any], object]:
+    def restore(value: Any) -> None:
+        getattr(sys.modules["torch"], setter)(value)
+
+    return restore
+
+
+def _read_signal_handlers() -> dict[signal.Signals, Any]:
+    return {number: signal.getsignal(number) for number in signal.Signals}
+
+
+def _restore_signal_handlers(handlers: dict[signal.Signals, Any]) -> None:
+    for number, handler in handlers.items():
+        if signal.getsignal(number) is not handler and handler is not None:
+            signal.signal(number, handler)
+
+
+def _restore_path(entries: list[str]) -> None:
+    sys.path[:] = entries
+
+
+# Threads named once: guards are nested, and a thread cannot be put back.
+_told: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
+
+_SETTINGS = (
+    _Setting(
+        name="default dtype",
+        read=_read_torch("get_default_dtype"),
+        restore=_restore_torch("set_default_dtype"),
+        initial=lambda: sys.modules["torch"].float32,
+        is_of_calls=True,
+    ),
+    _Setting(
+        name="default device",
+        read=_read_torch("get_default_device"),
+        restore=_restore_torch("set_default_device"),
+        initial=lambda: sys.modules["torch"].device("cpu"),
+        is_of_calls=True,
+    ),
+    _Setting(
+        name="grad mode",
+        read=_read_torch("is_grad_enabled"),
+        restore=_restore_torch("set_grad_enabled"),
+        initial=lambda: True,
+        is_of_calls=True,
+    ),
+    _Setting(
+        name="number of torch threads",
+        read=_read_torch("get_num_threads"),
+        restore=_restore_torch("set_num_threads"),
+        is_of_calls=True,
+    ),
+    _Setting(name="working directory", read=os.getcwd, restore=os.chdir, is_of_calls=True),
+    _Setting(name="sys.path", read=lambda: list(sys.path), restore=_restore_path),
+    _Setting(name="signal handlers", read=_read_signal_handlers, restore=_restore_signal_handlers),
+    _Setting(
+        name="set of running threads",
+        read=lambda: set(threading.enumerate()) - set(_told),
+        restore=None,
+    ),
+)
+_SETTINGS_OF_CALLS = tuple(setting for setting in _SETTINGS if setting.is_of_calls)
+
+
+def read_global_state() -> dict[str, Any]:
+    """Give all that ``guard_global_state`` looks at, by name."""
+    return {setting.name: setting.read() for setting in _SETTINGS}
+
+
+@contextmanager
+def guard_global_state(culprit: str, *, is_call: bool = False) -> Iterator[None]:
+    """Compare global state before and after a block; name and undo what changed.
+
+    Args:
+        culprit: Who ran in the block, for the warning.
+        is_call: The block is one of many calls while a run goes on: only what changes numbers or
+            paths is looked at.
+    """
+    settings = _SETTINGS_OF_CALLS if is_call else _SETTINGS
+    before = [setting.read() for setting in settings]
+    try:
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            new = setting.read()
+            old = value
+            if value is _NO_TORCH and new is not _NO_TORCH:
+                old = setting.initial() if setting.initial else new
+            if new == old or (setting.restore is None and new < old):
+                continue
+            if setting.restore is not None:
+                setting.restore(old)
+            else:
+                _told.update(new - old)
+            logger.warning(
+                "%s changed the %s%s; %s",
+                culprit,
+                setting.name,
+                "" if isinstance(old, list | dict | set) else f" from {old} to {new}",
+                "it was put back" if setting.restore else "that cannot be undone",
+            )
+
+
+@contextmanager
+def keep_random_streams() -> Iterator[None]:
+    """Give the caller's random streams back untouched: of ``random``, numpy, and torch on the CPU.
+
+    What the block draws, and whether it draws, shifts nothing that is drawn after it.
+    """
+    python_state = random.getstate()
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    numpy_state = numpy.random.get_state() if numpy is not None else None
+    torch_state = torch.random.get_rng_state() if torch is not None else None
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        if numpy is not None:
+            numpy.random.set_state(numpy_state)
+        if torch is not None:
+            torch.random.set_rng_state(torch_state)

@@ -1,0 +1,130 @@
+"""The plugin that is tested, alone: no other installed one is loaded beside it."""
+
+import importlib.util
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from pymodules_core.discovery import PluginManager, PluginRecord
+from pymodules_core.errors import PluginError, closest_match, list_words
+from pymodules_core.experiment import Experiment
+from pymodules_core.settings import PluginsSettings
+from pymodules_core.specs import CodeOrigin
+
+
+def register_objects(plugins: PluginManager, objects: Mapping[str, object]) -> None:
+    """Register plugins that are not installed, under ``test:<name>``.
+
+    Args:
+        plugins: Where to.
+        objects: Name, as an entry point has one, to a Python module, a class or an instance.
+    """
+    for name, plugin in objects.items():
+        record = PluginRecord(name=f"test:{name}", origin=CodeOrigin(name))
+        plugins.register(plugin, record=record)
+
+
+@attrs.frozen(kw_only=True)
+class Subject:
+    """One plugin.
+
+    Attributes:
+        name: ``<dist>:<entry point>``, or ``test:<name>`` of one that is not installed.
+        target: Where it is imported from, ``package.module:object``; empty if it has no such place.
+        settings: Its table of ``[plugins.settings]``.
+        plugin: The object, where it is not installed.
+    """
+
+    name: str
+    target: str
+    settings: Mapping[str, Any]
+    plugin: object = None
+
+    @classmethod
+    def find(cls, plugin: object, settings: Mapping[str, Any]) -> "list[Subject]":
+        """Give the plugins that are meant.
+
+        Args:
+            plugin: The name of a distribution, of an entry point or ``<dist>:<entry point>``; or
+                a Python module, a class or an instance.
+            settings: The table of each.
+
+        Raises:
+            PluginError: No installed plugin is called so.
+        """
+        if not isinstance(plugin, str):
+            name = _name_of(plugin)
+            return [
+                cls(
+                    name=f"test:{name}", target=_target_of(plugin), settings=settings, plugin=plugin
+                )
+            ]
+        records = [r for r in PluginManager(settings=_NOBODY).records if not r.is_builtin]
+        found = [
+            cls(name=record.name, target=record.target, settings=settings)
+            for record in records
+            if record.is_called(plugin)
+        ]
+        if not found:
+            near = closest_match(plugin, (n for r in records for n in (r.name, r.origin.provider)))
+            raise PluginError(
+                f"no installed plugin is called {plugin!r}; there are: "
+                f"{list_words(record.name for record in records)}",
+                found=plugin,
+                closest=near,
+                fix=None if near else f"pip install {plugin}",
+            )
+        return found
+
+    def overrides(self) -> dict[str, Any]:
+        """Give the overrides that let in this plugin only, with its settings."""
+        tables = {self.name: dict(self.settings)} if self.settings else {}
+        return {"plugins.allow": [self.name], "plugins.settings": tables}
+
+    def manager(self, experiment: Experiment) -> PluginManager:
+        """Make a fresh plugin manager with this plugin and the files of an experiment.
+
+        Args:
+            experiment: Opened with ``overrides``.
+
+        Raises:
+            SettingsError: The settings do not fit the plugin.
+        """
+        plugins = PluginManager.for_experiment(experiment, load_installed=self.plugin is None)
+        if self.plugin is not None:
+            register_objects(plugins, {self.name.partition(":")[2]: self.plugin})
+        return plugins
+
+    def record_in(self, plugins: PluginManager) -> PluginRecord:
+        """Give what a manager knows of this plugin."""
+        return next(record for record in plugins.records if record.name == self.name)
+
+
+# Lets nobody in: metadata is read, and nothing is imported.
+_NOBODY = PluginsSettings(allow=())
+
+
+def _name_of(plugin: object) -> str:
+    name: str = getattr(plugin, "__name__", type(plugin).__name__)
+    # `acme_nets.plugin` and `acme_nets` are called after the package.
+    return name.partition(".")[0]
+
+
+def _target_of(plugin: object) -> str:
+    """Give where another process imports a plugin from; nothing where it cannot: a test's own."""
+    if inspect.ismodule(plugin):
+        return plugin.__name__ if _is_found(plugin.__name__) else ""
+    cls = plugin if inspect.isclass(plugin) else type(plugin)
+    is_found = "<locals>" not in cls.__qualname__ and _is_found(cls.__module__)
+    return f"{cls.__module__}:{cls.__qualname__}" if is_found else ""
+
+
+def _is_found(name: str) -> bool:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is not None and Path(spec.origin).exists()

@@ -1,0 +1,164 @@
+"""What failures of plugins do to a run, wherever they are called."""
+
+import json
+import sys
+
+import pytest
+from support import TINY_TASK, write_experiment
+
+from pymodules_core import Trainer
+from pymodules_core.cli.main import run
+from pymodules_core.errors import PluginError, SettingsError
+from pymodules_core.testing import train_steps
+from pymodules_core.training.reporting import SilentReporter
+
+FORGETFUL = """
+from pymodules_core import ModuleSpec, hookimpl
+
+class Plugin:
+    @hookimpl
+    def epoch_finished(self, run):
+        (run.data_dir / "called").touch()
+
+    def state_dict(self):
+        {state_dict}
+
+    def load_state_dict(self, state):
+        {load_state_dict}
+"""
+PROVIDES = """
+    @hookimpl
+    def provide_module(self):
+        return ModuleSpec(name="average", factory="torch.nn:Identity")
+"""
+CHOOSY = """
+import attrs
+from pymodules_core import hookimpl
+from pymodules_core.errors import SettingsError
+
+class Plugin:
+    @attrs.frozen
+    class Settings:
+        module: str = "net"
+
+    def __init__(self, settings):
+        self.settings = settings
+
+    @hookimpl
+    def provide_module(self, context):
+        self.key = f"{context.settings_key}.module"
+        if self.settings.module == "none":
+            raise context.locate(SettingsError(f"{self.key}: none is no module", key=self.key))
+
+    @hookimpl
+    def weights_ready(self, run):
+        if self.settings.module not in run.module_pool:
+            what = f"{self.key}: there is no module {self.settings.module!r}"
+            raise run.experiment.locate(SettingsError(what, key=self.key, fix="name another"))
+"""
+
+
+def forgetful(state_dict="return {}", load_state_dict="pass"):
+    source = FORGETFUL.replace("{state_dict}", state_dict)
+    return source.replace("{load_state_dict}", load_state_dict)
+
+
+def fit(path, **options):
+    return Trainer(path, reporter=SilentReporter(), **options).fit()
+
+
+def test_a_loggers_state_that_fails_is_told_once_and_the_run_goes_on(
+    install_distribution, tmp_path, caplog
+):
+    source = forgetful("raise OSError('disk full')")
+    install_distribution("acme-logger", source, target="acme_logger:Plugin")
+    path = write_experiment(tmp_path)
+
+    result = fit(path)
+
+    assert result.epochs == 2
+    assert (path / "data" / "called").exists()
+    assert caplog.messages == [
+        "state_dict of plugin acme-logger 1.0 (plugin) raises OSError: disk full "
+        "(epoch 0, step 0); training goes on without it"
+    ]
+
+
+def test_a_loggers_state_that_it_cannot_take_back_is_told(install_distribution, tmp_path, caplog):
+    source = forgetful("return {'a': 1}", "raise KeyError('b')")
+    install_distribution("acme-logger", source, target="acme_logger:Plugin")
+    path = write_experiment(tmp_path)
+    train_steps(path, 2)
+
+    train_steps(path)
+
+    assert caplog.messages == [
+        "load_state_dict of plugin acme-logger 1.0 (plugin) raises KeyError: 'b' "
+        "(epoch 1, step 2); training goes on without it"
+    ]
+
+
+@pytest.mark.parametrize("state", ["raise OSError('no')", "return {'a': object()}"])
+def test_a_providers_state_that_fails_fails_the_run(install_distribution, tmp_path, state):
+    source = forgetful(state) + PROVIDES
+    install_distribution("acme-average", source, target="acme_average:Plugin")
+
+    with pytest.raises(PluginError, match="state_dict of plugin acme-average"):
+        fit(write_experiment(tmp_path))
+
+
+def test_settings_that_a_hook_finds_wrong_are_the_experiments_mistake(install_distribution, home):
+    install_distribution("acme-choosy", CHOOSY, target="acme_choosy:Plugin")
+    path = write_experiment(home, toml='[plugins.settings.plugin]\nmodule = "nett"\n')
+
+    with pytest.raises(SettingsError) as caught:
+        fit(path)
+
+    assert str(caught.value) == (
+        "data/experiments/tiny/experiment.toml:2: plugins.settings.plugin.module: there is no "
+        "module 'nett'\n  fix: name another"
+    )
+    assert not (path / "data" / "module_ckps" / "last").exists()
+
+
+def test_settings_that_a_provider_finds_wrong_end_a_listing(install_distribution, home, capsys):
+    install_distribution("acme-choosy", CHOOSY, target="acme_choosy:Plugin")
+    write_experiment(home, toml='[plugins.settings.acme-choosy]\nmodule = "none"\n')
+
+    assert run(["list", "tiny"]) == 2
+    assert capsys.readouterr().err == (
+        "error: data/experiments/tiny/experiment.toml:2: plugins.settings.acme-choosy.module: none "
+        "is no module\n"
+    )
+
+
+def test_a_commit_is_told_as_soon_as_it_is_on_disk(install_distribution, tmp_path):
+    install_distribution(
+        "acme-recorder",
+        "from pymodules_core import hookimpl\nseen = []\n"
+        "@hookimpl\ndef checkpoint_committed(run, receipt):\n"
+        "    seen.append((receipt.step, run.step))\n",
+    )
+    toml = "[train]\nepochs = 1\nbatch_size = 4\n[checkpoints]\nevery_n_steps = 8\n"
+    task = TINY_TASK.replace(
+        "def train_step(module_pool, batch):",
+        "def train_step(module_pool, batch, run):\n    import time; time.sleep(0.2)",
+    )
+
+    fit(write_experiment(tmp_path, task=task, toml=toml))
+
+    told = dict(sys.modules["acme_recorder"].seen)
+    assert told[8] < 10  # the end of the epoch, where it would be told else
+
+
+def test_a_module_without_gradients_is_shown_as_not_trained(install_distribution, home, capsys):
+    install_distribution("acme-average", forgetful() + PROVIDES, target="acme_average:Plugin")
+    path = write_experiment(home)
+
+    assert run(["train", "tiny"]) == 0
+
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert ["average", "no"] in rows
+    assert ["net", "yes"] in rows
+    modules = json.loads((path / "data" / "run.json").read_text())["modules"]
+    assert [module["trained"] for module in modules] == [False, True]
