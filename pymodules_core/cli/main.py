@@ -19,9 +19,10 @@ INTERRUPTED_EXIT_CODE = 130
 
 _COMMANDS = {
     "new": LazyCommand("new", "Write a new experiment from a template."),
+    "new-plugin": LazyCommand("new_plugin", "Write a new package that provides a module."),
     "list": LazyCommand("list_modules", "Show the modules of an experiment, executing none."),
     "plugins": LazyCommand("plugins", "Show installed plugins, what they do, and what failed."),
-    "check": LazyCommand("check", "Try everything a run needs, and write nothing."),
+    "check": LazyCommand("check", "Try everything a run needs, or a plugin; write nothing."),
     "train": LazyCommand("train", "Train an experiment."),
     "eval": LazyCommand("evaluate", "Evaluate a checkpoint pool of a run."),
     "status": LazyCommand("status", "Show how far the runs of a data home are."),

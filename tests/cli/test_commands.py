@@ -39,7 +39,7 @@ def test_an_unknown_command_is_told_with_the_closest(capsys):
     code = run(["lst"])
 
     assert code == 2
-    assert "no command 'lst'; there are: new, list," in capsys.readouterr().err
+    assert "no command 'lst'; there are: new, new-plugin, list," in capsys.readouterr().err
 
 
 def test_list_tells_everything_without_executing_a_file(home, capsys):

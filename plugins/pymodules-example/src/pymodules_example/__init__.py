@@ -1,1 +1,1 @@
-"""The smallest useful pymodules plugin."""
+"""A frozen edge detector for perceptual losses, as a module of pymodules."""

@@ -1,0 +1,107 @@
+"""``pymodules new-plugin``: a package that provides a module, with tests and CI."""
+
+import keyword
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from pymodules_core.cli.options import debug_option
+
+# The names of the example package, longest first, and what each becomes.
+_DISTRIBUTION = "pymodules-example"
+_PACKAGE = "pymodules_example"
+_MODULE = "example_edges"
+_ENTRY_POINT = "example"
+_PREFIX = "pymodules_"
+_NAME = re.compile(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*")
+_TAKEN = {"pymodules_core", "tests", "torch", *sys.stdlib_module_names}
+_MADE = {"__pycache__", "dist", ".venv", ".pytest_cache", ".ruff_cache"}
+
+
+@click.command("new-plugin")
+@click.argument("name")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Where to; the working directory by default.",
+)
+@debug_option
+def command(name: str, folder: Path) -> None:
+    """Write a package NAME that provides a module: hook, settings, tests, README and CI.
+
+    It installs, trains and passes its own tests as it is; NAME is what pip will call it.
+    """
+    from pymodules_core.errors import ExperimentExistsError, display_path
+
+    package = _package_name(name)
+    target = folder / name
+    if target.exists():
+        raise ExperimentExistsError(
+            "there is a file or folder of that name",
+            file=target,
+            found=name,
+            fix="choose another name, or --folder",
+        )
+    source = _find_template()
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = file.relative_to(source)
+        if _MADE & {*place.parts}:
+            continue
+        new = target / _rename(str(place), name, package)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        new.write_text(_rename(file.read_text("utf-8"), name, package), "utf-8")
+    click.echo(f"wrote {display_path(target)}")
+    for file in sorted(path for path in target.rglob("*") if path.is_file()):
+        click.echo(f"  {file.relative_to(target)}")
+    shown = display_path(target)
+    click.echo(f"next: make test in {shown}; then pip install -e {shown} and pymodules plugins")
+
+
+def _package_name(name: str) -> str:
+    """Give the name that Python imports a distribution by.
+
+    Raises:
+        InvalidNameError: It is none that pip takes and Python can import.
+    """
+    from pymodules_core.errors import InvalidNameError
+    from pymodules_core.names import check_module_name
+
+    fix = "write lower-case words with hyphens: acme-encoders"
+    if not _NAME.fullmatch(name):
+        near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        raise InvalidNameError(
+            f"{name!r} is no name for a package",
+            found=name,
+            closest=near if _NAME.fullmatch(near) else None,
+            fix=None if _NAME.fullmatch(near) else fix,
+        )
+    package = re.sub(r"[-.]", "_", name)
+    if keyword.iskeyword(package):
+        raise InvalidNameError(f"{name!r} is a word of Python's own", found=name, fix=fix)
+    if package in _TAKEN:
+        raise InvalidNameError(f"{name!r} would hide the package {package}", found=name, fix=fix)
+    # The module of the package is called after it.
+    check_module_name(f"{package.removeprefix(_PREFIX)}_edges")
+    return package
+
+
+def _rename(text: str, name: str, package: str) -> str:
+    short = package.removeprefix(_PREFIX)
+    new_names = {
+        _DISTRIBUTION: name,
+        _PACKAGE: package,
+        _MODULE: f"{short}_edges",
+        _ENTRY_POINT: short,
+    }
+    pattern = "|".join(rf"\b{old}\b" for old in new_names)
+    return re.sub(pattern, lambda found: new_names[found[0]], text)
+
+
+def _find_template() -> Path:
+    """Give the example package: inside the installed one, or in the checkout around it."""
+    package = Path(__file__).parents[1]
+    installed = package / "templates" / _DISTRIBUTION
+    return installed if installed.is_dir() else package.parent / "plugins" / _DISTRIBUTION
