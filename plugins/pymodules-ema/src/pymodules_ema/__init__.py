@@ -1,0 +1,1 @@
+"""Exponential moving averages of modules, as modules of the pool."""
