@@ -73,6 +73,12 @@ def eval_step(module_pool: ModulePool, batch: list[Tensor]) -> dict[str, Tensor]
     return {"mmd": mmd(draw(module_pool, labels), images)}
 
 
+def epoch_finished(run: Run) -> None:
+    """Show a drawing of each digit to loggers, such as pymodules-tensorboard."""
+    run.module_pool.generator.eval()
+    run.log_image("digits", draw(run.module_pool, torch.arange(10, device=run.device)))
+
+
 def run_finished(run: Run) -> None:
     """Save eight drawings of each digit, one digit a column."""
     labels = torch.arange(10, device=run.device).repeat(8)

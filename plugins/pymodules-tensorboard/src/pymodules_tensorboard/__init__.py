@@ -1,0 +1,1 @@
+"""Curves, images, histograms and checkpoints of a run in TensorBoard."""
