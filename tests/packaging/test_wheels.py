@@ -1,22 +1,11 @@
-"""Real wheels, built and installed by pip into a fresh environment.
-
-The environment is new and has pip, our wheel and the plugins' wheels; torch and the other libraries
-are seen through a path file, because installing them takes a minute. The test marked ``long``
-installs everything.
-"""
+"""The core's wheel and the example's, built and installed by pip into a fresh environment."""
 
 import json
-import os
-import subprocess
-import sys
-import sysconfig
-import textwrap
 import zipfile
 from pathlib import Path
 
 import pytest
-
-REPOSITORY = Path(__file__).parents[2]
+from wheel_cases import REPOSITORY, Environment, build_wheel, write_package
 
 MODULE = """
 from torch import nn
@@ -66,86 +55,6 @@ BROKEN = {
             return None
         """,
 }
-
-
-class Environment:
-    """A virtual environment and the commands in it."""
-
-    def __init__(self, folder: Path, *, sees_libraries: bool) -> None:
-        self._bin = folder / "bin"
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        if sees_libraries:
-            (site,) = folder.glob("lib/python*/site-packages")
-            (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
-
-    def run(self, *command: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-        """Run a program of the environment and check its exit code."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("PYMODULES")}
-        environment |= {"OMP_NUM_THREADS": "1", "PYTHONNOUSERSITE": "1"}
-        result = subprocess.run(
-            [self._bin / command[0], *command[1:]],
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == code, result.stdout + result.stderr
-        return result
-
-    def pip(self, *arguments: str) -> None:
-        """Run pip without asking any index."""
-        self.run("python", "-m", "pip", *arguments, cwd=self._bin)
-
-
-def build_wheel(source: Path, folder: Path) -> Path:
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder]
-    result = subprocess.run([*command, source], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return next(folder.glob(f"{source.name.replace('-', '_')}-*.whl"), folder)
-
-
-def write_package(folder: Path, name: str, source: str) -> Path:
-    package = name.replace("-", "_")
-    root = folder / name
-    (root / package).mkdir(parents=True)
-    (root / package / "__init__.py").write_text(textwrap.dedent(source))
-    (root / "pyproject.toml").write_text(
-        textwrap.dedent(f"""
-        [build-system]
-        requires = ["hatchling"]
-        build-backend = "hatchling.build"
-
-        [project]
-        name = "{name}"
-        version = "1.0"
-
-        [project.entry-points.pymodules]
-        plugin = "{package}"
-        """)
-    )
-    return root
-
-
-@pytest.fixture(scope="module")
-def core_wheel(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("core")
-    build_wheel(REPOSITORY, folder)
-    return next(folder.glob("pymodules_core-*.whl"))
-
-
-@pytest.fixture(scope="module")
-def example_wheel(tmp_path_factory) -> Path:
-    return build_wheel(
-        REPOSITORY / "plugins" / "pymodules-example", tmp_path_factory.mktemp("example")
-    )
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory, core_wheel) -> Environment:
-    environment = Environment(tmp_path_factory.mktemp("env") / "venv", sees_libraries=True)
-    environment.pip("install", "--no-index", "--no-deps", "--ignore-installed", str(core_wheel))
-    return environment
 
 
 @pytest.fixture
@@ -255,30 +164,3 @@ def test_two_packages_with_one_name_are_refused_until_one_is_picked(
         environment.run("pymodules", "train", "edges", "--epochs", "1", cwd=experiment)
     finally:
         environment.pip("uninstall", "--yes", "pymodules-example", "acme-twice")
-
-
-def test_the_example_plugins_own_tests_pass(environment, example_wheel, tmp_path):
-    environment.pip("install", "--no-index", "--no-deps", str(example_wheel))
-    try:
-        tests = REPOSITORY / "plugins" / "pymodules-example" / "tests"
-        environment.run(
-            "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests), cwd=tmp_path
-        )
-    finally:
-        environment.pip("uninstall", "--yes", "pymodules-example")
-
-
-@pytest.mark.long
-def test_everything_installs_from_wheels_into_an_empty_environment(
-    core_wheel, example_wheel, tmp_path
-):
-    environment = Environment(tmp_path / "venv", sees_libraries=False)
-    constraints = str(REPOSITORY / "constraints.txt")
-    environment.pip("install", "-c", constraints, f"{core_wheel}[examples]", str(example_wheel))
-
-    environment.run("pymodules", "new", "mine", cwd=tmp_path)
-    trained = environment.run("pymodules", "train", "mine", "--epochs", "1", cwd=tmp_path)
-
-    assert "best accuracy" in trained.stdout
-    plugins = environment.run("pymodules", "plugins", "--json", cwd=tmp_path).stdout
-    assert [p["state"] for p in json.loads(plugins)] == ["active", "active"]
