@@ -17,13 +17,14 @@ train: $(VENV)/.installed
 	$(BIN)/pymodules train $(EXPERIMENT) --reset --yes
 
 test: lint
-	$(BIN)/pytest -m "not long" --cov --cov-report=term
+	$(BIN)/pytest -m "not long" -n auto --dist worksteal --cov --cov-report=term
 
 test-long: $(VENV)/.installed
 	$(BIN)/pytest -m long
 
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/many_plugins.py
 	$(BIN)/python tests/benchmarks/step_overhead.py
 	$(BIN)/python -W ignore tests/benchmarks/checkpoint_cost.py
 	$(BIN)/python tests/benchmarks/checkpoint_load.py

@@ -28,6 +28,7 @@ def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: 
     """
     from pymodules_core.cli.output import print_json, print_table
     from pymodules_core.discovery import PluginManager
+    from pymodules_core.discovery.named_plugins import report_unmatched
     from pymodules_core.discovery.packaged_task import find_tasks
     from pymodules_core.experiment import Experiment, default_data_home
 
@@ -39,7 +40,7 @@ def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: 
         else PluginManager(data_home=default_data_home(data_home), load_installed=not no_plugins)
     )
     plugins.provided_specs()
-    plugins.report_unmatched()
+    report_unmatched(plugins)
     tasks = find_tasks() if plugins.loads_installed else {}
     if as_json:
         print_json(

@@ -5,6 +5,7 @@ from functools import partial
 import attrs
 
 from pymodules_core.discovery.missing_plugins import FormerPlugins
+from pymodules_core.discovery.named_plugins import report_unmatched
 from pymodules_core.discovery.plugin_manager import PluginManager
 from pymodules_core.discovery.selection import select_specs
 from pymodules_core.discovery.spec_settings import check_spec_settings
@@ -69,7 +70,7 @@ def list_modules(plugins: PluginManager, experiment: Experiment | None = None) -
         InvalidNameError: A module file's name is not allowed.
     """
     specs = plugins.provided_specs()
-    plugins.report_unmatched()
+    report_unmatched(plugins)
     conflict = None
     try:
         specs = (

@@ -6,7 +6,7 @@ The run on disk knows: it recorded where its modules and plugins came from.
 from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import importlib_metadata
 
@@ -22,9 +22,6 @@ from pymodules_core.errors import (
 from pymodules_core.experiment import Experiment
 from pymodules_core.run_files import RUN_FILE_NAME, read_run_facts
 from pymodules_core.specs import DistributionOrigin
-
-if TYPE_CHECKING:
-    from pymodules_core.discovery.plugin_manager import PluginManager
 
 ErrorT = TypeVar("ErrorT", bound=PymodulesError)
 
@@ -137,27 +134,6 @@ def no_modules(experiment: Experiment, former: FormerPlugins) -> SettingsError:
         error.what += f"\n  {RUN_FILE_NAME} says that its run had modules of {list_words(names)}"
         error.fix = install_command(missing)
     return error
-
-
-def require_plugins(
-    plugins: "PluginManager", experiment: Experiment, former: FormerPlugins
-) -> None:
-    """Refuse to go on without plugins that an experiment names.
-
-    Args:
-        plugins: The plugins.
-        experiment: Names some.
-        former: Those of its run, to say in which version it had them.
-
-    Raises:
-        SettingsError: One is not installed.
-        PluginError: One failed.
-    """
-    try:
-        plugins.require(experiment)
-    except SettingsError as error:
-        explain(error, former.plugin_called(str(error.found)), otherwise="remove it there")
-        raise
 
 
 def install_command(origins: Iterable[DistributionOrigin]) -> str | None:

@@ -29,12 +29,7 @@ from pymodules_core.discovery.module_files import ExperimentFiles
 from pymodules_core.discovery.plugin_objects import PluginFaultError, make_instance, make_settings
 from pymodules_core.discovery.plugin_records import PluginRecord, PluginState, explain
 from pymodules_core.discovery.selection import Locate
-from pymodules_core.errors import (
-    PluginError,
-    SettingsError,
-    closest_match,
-    list_words,
-)
+from pymodules_core.errors import SettingsError
 from pymodules_core.experiment import Experiment
 from pymodules_core.hookspecs import HOOK_FAMILIES, PROJECT_NAME
 from pymodules_core.settings import PluginsSettings
@@ -162,49 +157,9 @@ class PluginManager:
             specs += self._ask(implementation)
         return sorted(specs, key=lambda spec: spec.name)
 
-    def report_unmatched(self) -> None:
-        """Warn of patterns and tables in ``[plugins]`` that mean no plugin."""
-        for key, pattern in self._unmatched():
-            logger.warning("%s", self._no_plugin(key, pattern))
-
-    def require(self, experiment: Experiment) -> None:
-        """Refuse to go on without a plugin that the experiment names.
-
-        Raises:
-            SettingsError: ``allow`` or ``settings`` names one that is not installed.
-            PluginError: One of those, or of ``modules.override``, failed.
-        """
-        for key, name in self._unmatched():
-            if key not in {"plugins.allow", "plugins.settings"} or "*" in name:
-                logger.warning("%s", self._no_plugin(key, name))
-                continue
-            dotted = f"{key}.{name}" if key == "plugins.settings" else key
-            raise experiment.locate(
-                SettingsError(
-                    self._no_plugin(key, name),
-                    key=dotted,
-                    found=name,
-                    closest=closest_match(name, (r.origin.provider for r in self.records)),
-                    # An entry point is rarely called as what pip installs: `tensorboard` is not.
-                    fix=f"pip install {name if '-' in name else f'pymodules-{name}, say'}, or "
-                    "remove it there",
-                )
-            )
-        settings = experiment.settings
-        named = [*(settings.plugins.allow or ()), *settings.plugins.settings]
-        for name in (*named, *settings.modules.override.values()):
-            for record in self.records:
-                if record.failure is not None and record.matches(name):
-                    raise PluginError(
-                        f"the run needs a plugin that failed\n{record.failure}", found=record.name
-                    ) from record.failure.error
-
-    def _unmatched(self) -> list[tuple[str, str]]:
+    def unmatched(self) -> list[tuple[str, str]]:
+        """Give patterns and tables of ``[plugins]`` that mean no plugin, after their keys."""
         return self._controls.find_unmatched(self.records) if self.loads_installed else []
-
-    def _no_plugin(self, key: str, name: str) -> str:
-        names = list_words(record.name for record in self.records)
-        return f"{key}: {name!r} matches no plugin; there are: {names}"
 
     def _ask(self, implementation: HookImplementation) -> list[ModuleSpec]:
         record = implementation.record

@@ -9,16 +9,10 @@ import torch
 from torch import nn
 
 from pymodules_core.discovery import PluginManager
-from pymodules_core.discovery.missing_plugins import (
-    FormerPlugins,
-    no_modules,
-    require_plugins,
-    unknown_module,
-)
+from pymodules_core.discovery.missing_plugins import FormerPlugins, no_modules, unknown_module
+from pymodules_core.discovery.named_plugins import require_plugins
 from pymodules_core.discovery.selection import select_specs
-from pymodules_core.errors import (
-    SharedParameterError,
-)
+from pymodules_core.errors import SharedParameterError
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool.build import PoolBuilder
 from pymodules_core.module_pool.migration import Migrator, find_migrator

@@ -1,17 +1,22 @@
 """Experiments in which one plugin is tried."""
 
 from pathlib import Path
-from typing import Any
 
 from pymodules_core.discovery import PluginManager, PluginRecord
 from pymodules_core.experiment import Experiment
 from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.specs import ModuleSpec
-from pymodules_core.testing.experiments import write_experiment
+from pymodules_core.testing.experiments import TINY_TASK, write_experiment
 from pymodules_core.testing.steps import TrainedSteps, train_steps_with
 from pymodules_core.testing.subject import Subject
 
+# One optimizer has the parameters of all modules, so that none is told to be left out. Those that
+# the task does not use get no gradient, and stay as they are.
+_TASK = TINY_TASK.replace(
+    "module_pool.net.parameters()",
+    "[p for net in module_pool.values() for p in net.parameters() if p.requires_grad]",
+)
 # Three steps an epoch, and a commit within each: a run that stops anywhere has to go on exactly.
 _TOML = "[train]\nepochs = 3\nbatch_size = 16\n[checkpoints]\nevery_n_steps = 2\n"
 
@@ -31,8 +36,6 @@ class Bench:
     def __init__(self, subject: Subject, folder: Path) -> None:
         self.subject = subject
         self.folder = folder
-        # Where the plugin does not come in.
-        self._plain: dict[str, Any] = {}
 
     def experiment(self, name: str, *, has_plugin: bool = True) -> Experiment:
         """Give the experiment of that name, which is written when first asked for.
@@ -43,7 +46,7 @@ class Bench:
         """
         path = self.folder / "experiments" / name
         if not path.exists():
-            write_experiment(self.folder, name, toml=_TOML)
+            write_experiment(self.folder, name, task=_TASK, toml=_TOML)
         overrides = self.subject.overrides() if has_plugin else {"plugins.allow": []}
         return Experiment.open(path, data_home=self.folder, overrides=overrides)
 

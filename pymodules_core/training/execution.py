@@ -5,20 +5,18 @@ Commit ``frzn``, ``init`` and ``last``, evaluate as epoch 0; then for each epoch
 training state, from which a run goes on as if it had never stopped.
 """
 
-import logging
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from pymodules_core.checkpoints import CheckpointManager, Resumed
+from pymodules_core.checkpoints import CheckpointManager
 from pymodules_core.errors import (
     ExistingRunError,
     RunInterruptedError,
     StoreLockedError,
 )
-from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.names import BEST, LAST, epoch_pool
+from pymodules_core.training.beginning import Beginning
 from pymodules_core.training.data import Batches
 from pymodules_core.training.journal import Journal
 from pymodules_core.training.records import RunState
@@ -26,16 +24,8 @@ from pymodules_core.training.reporting import Reporter
 from pymodules_core.training.result import RunResult
 from pymodules_core.training.session import Session
 from pymodules_core.training.signals import StopRequest, StopSignals
-from pymodules_core.training.sources import copy_sources, has_sources
-from pymodules_core.training.state.training_state import (
-    Position,
-    Stage,
-    TrainingState,
-    is_training_state,
-)
+from pymodules_core.training.state.training_state import Position, Stage, TrainingState
 from pymodules_core.training.stopping import Stopping
-
-logger = logging.getLogger("pymodules_core")
 
 
 class Execution:
@@ -62,7 +52,6 @@ class Execution:
     ) -> None:
         self._session = session
         self._signals: StopRequest = signals or StopSignals()
-        self._has_changes = has_changes
         self._run = session.run
         self._checkpoints = checkpoints
         self._settings = session.experiment.settings
@@ -86,6 +75,14 @@ class Execution:
             position=self._position,
             facts=facts,
         )
+        self._beginning = Beginning(
+            session=session,
+            checkpoints=checkpoints,
+            journal=self._journal,
+            state=self._state,
+            position=self._position,
+            has_changes=has_changes,
+        )
 
     def execute(self) -> RunResult:
         """Run to the end, and say how it ended, whatever happens.
@@ -95,10 +92,13 @@ class Execution:
             PymodulesError: It failed; what was committed before is intact.
         """
         try:
-            if not self._checkpoints.has_commit:
-                self._start()
-            elif not self._resume():
-                return self._result()
+            if self._checkpoints.has_commit:
+                self._averages = self._beginning.restore()
+                if self._journal.record.is_finished and self._is_over():
+                    return self._result()
+                self._beginning.go_on()
+            else:
+                self._beginning.start()
             self._session.events.emit("run_started")
             self._finish_begun_epoch()
             while not self._is_over():
@@ -115,58 +115,6 @@ class Execution:
             raise
         self._journal.write(RunState.FINISHED)
         return self._result()
-
-    def _start(self) -> None:
-        session = self._session
-        session.events.emit("weights_ready")
-        receipt = self._checkpoints.start(state=self._state.capture())
-        # From here on no other process writes here.
-        self._journal.record.begin()
-        copy_sources(session.experiment, self._run.data_dir)
-        self._journal.write(RunState.RUNNING)
-        self._journal.committed(receipt)
-
-    def _resume(self) -> bool:
-        """Go on from the newest commit.
-
-        Returns:
-            Whether anything is left to do; where nothing is, nothing is written.
-        """
-        session = self._session
-        resumed = self._checkpoints.resume(allow_new=True)
-        load_initial_weights(session.pool)  # of modules that are new
-        if is_training_state(resumed.state):
-            migrations = {
-                name: report.migration
-                for name, report in resumed.reports.items()
-                if report.migration is not None
-            }
-            self._averages = self._state.restore(resumed.state, migrations)
-        else:
-            self._take_weights_only(resumed)
-        if self._journal.record.is_finished and self._is_over():
-            return False
-        if self._has_changes or not has_sources(self._run.data_dir):
-            copy_sources(session.experiment, self._run.data_dir)
-        self._run.resumed_step = self._run.step
-        where = "in" if self._position.stage is Stage.TRAINING else "after"
-        self._journal.went_on(f"going on {where} epoch {self._run.epoch}, step {self._run.step}")
-        return True
-
-    def _take_weights_only(self, resumed: Resumed) -> None:
-        """Go on from a commit that the trainer did not make, or that was repaired from files."""
-        logger.warning(
-            "the checkpoint has no training state of the trainer's: optimizers, schedulers and "
-            "random numbers begin anew after epoch %d",
-            resumed.epoch,
-        )
-        self._run.epoch, self._run.step = resumed.epoch, resumed.step
-        self._position.stage = Stage.FINISHED if resumed.epoch else Stage.STARTED
-        self._position.metrics = {
-            name: math.nan if value is None else value for name, value in resumed.metrics.items()
-        }
-        self._position.last_epoch_pool = resumed.epoch
-        self._position.log_bytes = self._journal.record.log_bytes
 
     def _finish_begun_epoch(self) -> None:
         """Do what is left of the epoch of the newest commit."""

@@ -18,7 +18,10 @@ PACKAGES = (
 SETTINGS = {
     "pymodules-ema": ['modules=["net"]', "update_every_n_steps=2"],
     "pymodules-example": [],
-    "pymodules-lightning": [],
+    "pymodules-lightning": [
+        "modules.layer.lightning_module=lightning.pytorch.demos.boring_classes:BoringModel",
+        "modules.layer.attribute=layer",
+    ],
     "pymodules-tensorboard": ["every_n_steps=1", 'histograms=["net"]'],
     "pymodules-transformers": [
         "modules.lm.model=gpt2",

@@ -1,0 +1,98 @@
+"""How a run begins: with its first commit, or from its newest one."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from pymodules_core.checkpoints import CheckpointManager, Resumed
+from pymodules_core.initial_weights import load_initial_weights
+from pymodules_core.training.journal import Journal
+from pymodules_core.training.records import RunState
+from pymodules_core.training.session import Session
+from pymodules_core.training.sources import copy_sources, has_sources
+from pymodules_core.training.state.training_state import (
+    Position,
+    Stage,
+    TrainingState,
+    is_training_state,
+)
+
+logger = logging.getLogger("pymodules_core")
+
+
+@attrs.frozen(kw_only=True)
+class Beginning:
+    """What it takes.
+
+    Attributes:
+        session: The parts of the run.
+        checkpoints: Where it is saved.
+        journal: Where it is told.
+        state: What a run goes on from.
+        position: Where it is in its order.
+        has_changes: The run goes on with other sources than it began with.
+    """
+
+    session: Session
+    checkpoints: CheckpointManager
+    journal: Journal
+    state: TrainingState
+    position: Position
+    has_changes: bool
+
+    def start(self) -> None:
+        """Begin a new run: commit ``frzn``, ``init`` and ``last``."""
+        session = self.session
+        session.events.emit("weights_ready")
+        receipt = self.checkpoints.start(state=self.state.capture())
+        # From here on no other process writes here.
+        self.journal.record.begin()
+        copy_sources(session.experiment, session.run.data_dir)
+        self.journal.write(RunState.RUNNING)
+        self.journal.committed(receipt)
+
+    def restore(self) -> Mapping[str, Any] | None:
+        """Bring everything back to the newest commit; nothing is written.
+
+        Returns:
+            The sums of metrics of the epoch's first part, where it is in the middle of one.
+        """
+        resumed = self.checkpoints.resume(allow_new=True)
+        load_initial_weights(self.session.pool)  # of modules that are new
+        if not is_training_state(resumed.state):
+            self._take_weights_only(resumed)
+            return None
+        migrations = {
+            name: report.migration
+            for name, report in resumed.reports.items()
+            if report.migration is not None
+        }
+        return self.state.restore(resumed.state, migrations)
+
+    def go_on(self) -> None:
+        """Record that the run goes on."""
+        run = self.session.run
+        if self.has_changes or not has_sources(run.data_dir):
+            copy_sources(self.session.experiment, run.data_dir)
+        run.resumed_step = run.step
+        where = "in" if self.position.stage is Stage.TRAINING else "after"
+        self.journal.went_on(f"going on {where} epoch {run.epoch}, step {run.step}")
+
+    def _take_weights_only(self, resumed: Resumed) -> None:
+        """Go on from a commit that the trainer did not make, or that was repaired from files."""
+        logger.warning(
+            "the checkpoint has no training state of the trainer's: optimizers, schedulers and "
+            "random numbers begin anew after epoch %d",
+            resumed.epoch,
+        )
+        run, position = self.session.run, self.position
+        run.epoch, run.step = resumed.epoch, resumed.step
+        position.stage = Stage.FINISHED if resumed.epoch else Stage.STARTED
+        position.metrics = {
+            name: math.nan if value is None else value for name, value in resumed.metrics.items()
+        }
+        position.last_epoch_pool = resumed.epoch
+        position.log_bytes = self.journal.record.log_bytes
