@@ -1,10 +1,11 @@
 """What callers of the checkpoint manager give, checked before it is used."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pymodules_core.errors import CheckpointError, SettingsError, closest_match
+from pymodules_core.names import FRZN, INIT, LAST, check_pool_name
 
 
 def check_arguments(*, mode: str, min_delta: object, keep_epochs: Any, link: str) -> None:
@@ -36,6 +37,33 @@ def check_arguments(*, mode: str, min_delta: object, keep_epochs: Any, link: str
             key="keep_epochs",
             found=keep_epochs,
             fix="keep_epochs='all'",
+        )
+
+
+def check_pools(pools: Collection[str], *, has_state: bool) -> None:
+    """Refuse what ``commit`` cannot write.
+
+    Args:
+        pools: The pools that it names.
+        has_state: Whether it is given a training state.
+
+    Raises:
+        InvalidNameError: No such pool.
+        CheckpointError: None, ``frzn`` or ``init`` is named, or there is a state without ``last``.
+    """
+    if not pools:
+        raise CheckpointError("commit() names no pool", fix='commit("last", epoch=epoch)')
+    for name in pools:
+        check_pool_name(name)
+        if name in {FRZN, INIT}:
+            raise CheckpointError(
+                f"pool {name!r} is written by start() only", found=name, fix="commit 'last'"
+            )
+    if has_state and LAST not in pools:
+        raise CheckpointError(
+            "a training state belongs to the weights of 'last', and commit() does not name it",
+            found=list(pools),
+            fix='commit("last", ..., state=state)',
         )
 
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pymodules_core.checkpoints.applying import load_modules
-from pymodules_core.checkpoints.arguments import as_numbers, check_arguments
+from pymodules_core.checkpoints.arguments import as_numbers, check_arguments, check_pools
 from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.checkpoints.disk_errors import disk_errors
 from pymodules_core.checkpoints.loading import LoadReport
@@ -29,7 +29,7 @@ from pymodules_core.errors import (
     list_words,
 )
 from pymodules_core.module_pool import ModulePool
-from pymodules_core.names import BEST, FRZN, INIT, LAST, check_pool_name, pool_sort_key
+from pymodules_core.names import BEST, FRZN, INIT, LAST, pool_sort_key
 
 if TYPE_CHECKING:
     from typing import Self
@@ -225,20 +225,7 @@ class CheckpointManager:
             FrozenModuleError: A frozen module has changed; looked at once an epoch, and told like
                 what an earlier commit raised.
         """
-        if not pools:
-            raise CheckpointError("commit() names no pool", fix='commit("last", epoch=epoch)')
-        for name in pools:
-            check_pool_name(name)
-            if name in {FRZN, INIT}:
-                raise CheckpointError(
-                    f"pool {name!r} is written by start() only", found=name, fix="commit 'last'"
-                )
-        if state is not None and LAST not in pools:
-            raise CheckpointError(
-                "a training state belongs to the weights of 'last', and commit() does not name it",
-                found=list(pools),
-                fix='commit("last", ..., state=state)',
-            )
+        check_pools(pools, has_state=state is not None)
         metrics = as_numbers(metrics or {})
         best_moved = BEST in pools and self.best.is_better(metrics)
         wanted = {name for name in pools if name != BEST or best_moved}
