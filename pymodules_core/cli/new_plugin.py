@@ -81,11 +81,20 @@ def _package_name(name: str) -> str:
     package = re.sub(r"[-.]", "_", name)
     if keyword.iskeyword(package):
         raise InvalidNameError(f"{name!r} is a word of Python's own", found=name, fix=fix)
-    if package in _TAKEN:
+    if package in _TAKEN or _is_taken(package):
         raise InvalidNameError(f"{name!r} would hide the package {package}", found=name, fix=fix)
     # The module of the package is called after it.
     check_module_name(f"{package.removeprefix(_PREFIX)}_edges")
     return package
+
+
+def _is_taken(package: str) -> bool:
+    """Tell whether an installed package has the name; a plugin of one's own may be written anew."""
+    import importlib_metadata
+
+    owners = importlib_metadata.packages_distributions().get(package, ())
+    plugins = importlib_metadata.entry_points(group="pymodules")
+    return not {*owners} <= {point.dist.name for point in plugins if point.dist is not None}
 
 
 def _rename(text: str, name: str, package: str) -> str:

@@ -89,11 +89,13 @@ def _shadow(other: str, used: PluginRecord) -> None:
 def _read_distributions() -> Iterator[FoundPlugin]:
     seen: set[tuple[str, str, str]] = set()
     for distribution in importlib_metadata.distributions():
+        is_plugin = False
         try:
             # The text decides before anything is parsed: of 300 distributions few are plugins.
             text = distribution.read_text("entry_points.txt")
             if not text or not _GROUP_HEADER.search(text):
                 continue
+            is_plugin = True
             # Each of `distribution.name` and `distribution.version` parses the file anew.
             metadata = distribution.metadata
             name, version = metadata["Name"], metadata["Version"]
@@ -106,7 +108,8 @@ def _read_distributions() -> Iterator[FoundPlugin]:
                 ]
         # Damaged metadata raises anything: UnicodeDecodeError, KeyError, TypeError.
         except Exception as error:  # noqa: BLE001  told with the distribution's name
-            if not isinstance(error, UnicodeDecodeError) or _GROUP_BYTES in error.object:
+            is_foreign = isinstance(error, UnicodeDecodeError) and _GROUP_BYTES not in error.object
+            if is_plugin or not is_foreign:
                 yield _damaged(distribution, error)
 
 

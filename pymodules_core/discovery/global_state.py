@@ -14,13 +14,15 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
 logger = logging.getLogger("pymodules_core")
 
 _NO_TORCH = object()
+
+Depth: TypeAlias = Literal["step", "call", "code"]
 
 
 @attrs.frozen(kw_only=True)
@@ -32,15 +34,16 @@ class _Setting:
         read: Gives it, or ``_NO_TORCH``.
         restore: Puts it back; None where that cannot be done.
         initial: What it is when torch is imported; None where that depends on the machine.
-        is_of_calls: A function that is called while a run goes on must not change it either. What
-            is not may be that function's business: a thread of its own, a signal of its own.
+        depth: How closely code has to be looked at for it: ``step`` after each train step, ``call``
+            after other functions that are called while a run goes on. What is not in these may be
+            that function's business: a thread of its own, a signal of its own.
     """
 
     name: str
     read: Callable[[], Any]
     restore: Callable[[Any], object] | None
     initial: Callable[[], Any] | None = None
-    is_of_calls: bool = False
+    depth: Depth = "code"
 
 
 def _read_torch(getter: str) -> Callable[[], Any]:
@@ -56,6 +59,12 @@ def _restore_torch(setter: str) -> Callable[[Any], object]:
         getattr(sys.modules["torch"], setter)(value)
 
     return restore
+
+
+def _restore_default_device(value: Any) -> None:
+    torch = sys.modules["torch"]
+    # Setting it to the CPU would leave a mode behind that costs every call a microsecond.
+    torch.set_default_device(None if value == torch.device("cpu") else value)
 
 
 def _read_signal_handlers() -> dict[signal.Signals, Any]:
@@ -81,29 +90,43 @@ _SETTINGS = (
         read=_read_torch("get_default_dtype"),
         restore=_restore_torch("set_default_dtype"),
         initial=lambda: sys.modules["torch"].float32,
-        is_of_calls=True,
-    ),
-    _Setting(
-        name="default device",
-        read=_read_torch("get_default_device"),
-        restore=_restore_torch("set_default_device"),
-        initial=lambda: sys.modules["torch"].device("cpu"),
-        is_of_calls=True,
+        depth="step",
     ),
     _Setting(
         name="grad mode",
         read=_read_torch("is_grad_enabled"),
         restore=_restore_torch("set_grad_enabled"),
         initial=lambda: True,
-        is_of_calls=True,
+        depth="step",
+    ),
+    _Setting(
+        name="default device",
+        read=_read_torch("get_default_device"),
+        restore=_restore_default_device,
+        initial=lambda: sys.modules["torch"].device("cpu"),
+        depth="call",
     ),
     _Setting(
         name="number of torch threads",
         read=_read_torch("get_num_threads"),
         restore=_restore_torch("set_num_threads"),
-        is_of_calls=True,
+        depth="call",
     ),
-    _Setting(name="working directory", read=os.getcwd, restore=os.chdir, is_of_calls=True),
+    _Setting(
+        name="deterministic mode",
+        read=_read_torch("are_deterministic_algorithms_enabled"),
+        restore=_restore_torch("use_deterministic_algorithms"),
+        initial=lambda: False,
+        depth="call",
+    ),
+    _Setting(
+        name="precision of float32 products",
+        read=_read_torch("get_float32_matmul_precision"),
+        restore=_restore_torch("set_float32_matmul_precision"),
+        initial=lambda: "highest",
+        depth="call",
+    ),
+    _Setting(name="working directory", read=os.getcwd, restore=os.chdir, depth="call"),
     _Setting(name="sys.path", read=lambda: list(sys.path), restore=_restore_path),
     _Setting(name="signal handlers", read=_read_signal_handlers, restore=_restore_signal_handlers),
     _Setting(
@@ -112,7 +135,11 @@ _SETTINGS = (
         restore=None,
     ),
 )
-_SETTINGS_OF_CALLS = tuple(setting for setting in _SETTINGS if setting.is_of_calls)
+_LOOKED_AT: dict[Depth, tuple[_Setting, ...]] = {
+    "step": tuple(one for one in _SETTINGS if one.depth == "step"),
+    "call": tuple(one for one in _SETTINGS if one.depth != "code"),
+    "code": _SETTINGS,
+}
 
 
 def read_global_state() -> dict[str, Any]:
@@ -121,15 +148,14 @@ def read_global_state() -> dict[str, Any]:
 
 
 @contextmanager
-def guard_global_state(culprit: str, *, is_call: bool = False) -> Iterator[None]:
+def guard_global_state(culprit: str, *, depth: Depth = "code") -> Iterator[None]:
     """Compare global state before and after a block; name and undo what changed.
 
     Args:
         culprit: Who ran in the block, for the warning.
-        is_call: The block is one of many calls while a run goes on: only what changes numbers or
-            paths is looked at.
+        depth: How closely to look.
     """
-    settings = _SETTINGS_OF_CALLS if is_call else _SETTINGS
+    settings = _LOOKED_AT[depth]
     before = [setting.read() for setting in settings]
     try:
         yield

@@ -72,9 +72,13 @@ def materialise_specs(result: object) -> list[ModuleSpec]:
     if isinstance(result, str | bytes | Mapping) or not isinstance(result, Iterable):
         raise TypeError(_wrong_return(result))
     specs = list(result)
+    names = set()
     for spec in specs:
         if not isinstance(spec, ModuleSpec):
             raise TypeError(_wrong_return(spec))
+        if spec.name in names:
+            raise ValueError(f"provide_module gives module {spec.name!r} twice")
+        names.add(spec.name)
     return specs
 
 

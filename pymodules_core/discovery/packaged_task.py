@@ -3,6 +3,7 @@
 Tasks are entry points of a group of their own, so that nothing is imported that nobody asked for.
 """
 
+import logging
 from types import ModuleType
 
 import importlib_metadata
@@ -20,18 +21,34 @@ from pymodules_core.errors import (
 from pymodules_core.experiment import Experiment
 from pymodules_core.specs import DistributionOrigin
 
+logger = logging.getLogger("pymodules_core")
+
 TASKS_GROUP = "pymodules.tasks"
 
 _KEY = "experiment.task"
 
 
 def find_tasks() -> dict[str, importlib_metadata.EntryPoint]:
-    """Give the tasks that installed packages offer, by ``<distribution>:<entry point>``, sorted."""
-    offered = {
-        f"{point.dist.name}:{point.name}": point
-        for point in importlib_metadata.entry_points(group=TASKS_GROUP)
-        if point.dist is not None
-    }
+    """Give the tasks that installed packages offer, by ``<distribution>:<entry point>``, sorted.
+
+    One with damaged metadata offers none, and is named in a warning.
+    """
+    offered: dict[str, importlib_metadata.EntryPoint] = {}
+    for distribution in importlib_metadata.distributions():
+        try:
+            text = distribution.read_text("entry_points.txt")
+            if text and TASKS_GROUP in text:
+                for point in distribution.entry_points.select(group=TASKS_GROUP):
+                    offered.setdefault(f"{distribution.name}:{point.name}", point)
+        # Damaged metadata raises anything; if it is no task's, it is nobody's business.
+        except Exception as error:  # noqa: BLE001
+            if TASKS_GROUP in str(getattr(error, "object", TASKS_GROUP)):
+                logger.warning(
+                    "tasks of %s cannot be read: %s: %s. Fix: reinstall it",
+                    distribution.locate_file(""),
+                    type(error).__name__,
+                    error,
+                )
     return dict(sorted(offered.items()))
 
 

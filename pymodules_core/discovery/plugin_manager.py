@@ -19,7 +19,7 @@ from pymodules_core.discovery.controls import PluginControls
 from pymodules_core.discovery.directory_scanner import SCANNER_NAME, DirectoryScanner
 from pymodules_core.discovery.entry_points import FoundPlugin, find_entry_points
 from pymodules_core.discovery.global_state import guard_global_state, keep_random_streams
-from pymodules_core.discovery.hook_faults import find_hook_fault
+from pymodules_core.discovery.hook_faults import find_argument_fault, find_hook_fault
 from pymodules_core.discovery.implementations import (
     HookImplementation,
     Pluggy,
@@ -29,7 +29,6 @@ from pymodules_core.discovery.module_files import ExperimentFiles
 from pymodules_core.discovery.plugin_objects import PluginFaultError, make_instance, make_settings
 from pymodules_core.discovery.plugin_records import PluginRecord, PluginState, explain
 from pymodules_core.discovery.selection import Locate
-from pymodules_core.errors import SettingsError
 from pymodules_core.experiment import Experiment
 from pymodules_core.hookspecs import HOOK_FAMILIES, PROJECT_NAME
 from pymodules_core.settings import PluginsSettings
@@ -170,8 +169,8 @@ class PluginManager:
             with _isolated(f"provide_module of plugin {record.origin}"):
                 specs = materialise_specs(implementation({"context": context}))
         except (Exception, SystemExit) as error:
-            # Wrong settings are the experiment's, and what the scanner raises is the user's own.
-            if record.is_builtin or isinstance(error, SettingsError):
+            # What the scanner raises is the user's own.
+            if record.is_builtin or record.blames_settings(error):
                 raise
             self._drop(record, "provide_module", *explain(error), error=error)
             return []
@@ -231,7 +230,8 @@ class PluginManager:
         try:
             self._pluggy.register(plugin, record.name)
         except (pluggy.PluginValidationError, ValueError) as error:
-            self._drop(record, "hooks", str(error).replace("\n", " "), error=error)
+            told = find_argument_fault(plugin) or (str(error).replace("\n", " "), None)
+            self._drop(record, "hooks", *told, error=error)
             return
         callers = self._pluggy.get_hookcallers(plugin) or []
         if fault := find_hook_fault(plugin, callers, is_task=is_task):

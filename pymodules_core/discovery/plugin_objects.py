@@ -63,6 +63,7 @@ def make_settings(
     table: Any = {}
     if names:
         table, record.settings_key = tables[names[0]], f"{_TABLES}.{names[0]}"
+        record.has_table = True
     cls = getattr(plugin, _CLASS_NAME, None)
     if cls is None:
         record.settings = table
@@ -115,7 +116,7 @@ def make_instance(cls: type, settings: Any) -> object:
             f"write def __init__(self, {_ARGUMENT})",
         )
     try:
-        return cls(settings) if _ARGUMENT in parameters else cls()
+        return cls(**{_ARGUMENT: settings}) if _ARGUMENT in parameters else cls()
     except (Exception, SystemExit) as error:
         raise PluginFaultError("instance", f"{type(error).__name__}: {error}") from error
 

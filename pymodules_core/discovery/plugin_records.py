@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from pymodules_core.errors import PymodulesError, missing_package_fix
+from pymodules_core.errors import PymodulesError, SettingsError, missing_package_fix
 from pymodules_core.specs import Origin
 
 
@@ -63,6 +63,7 @@ class PluginRecord:
         load_ms: Milliseconds its import took.
         settings: Its table of ``[plugins.settings]``, or its ``Settings`` made from it.
         settings_key: Dotted key of that table, as it is written, or as it would be.
+        has_table: The table is written.
         failure: Why it was dropped.
     """
 
@@ -78,6 +79,7 @@ class PluginRecord:
     modules: list[str] = attrs.field(factory=list)
     load_ms: float = 0.0
     settings: Any = attrs.field(factory=dict)
+    has_table: bool = False
     settings_key: str = attrs.field()
 
     @settings_key.default
@@ -98,6 +100,16 @@ class PluginRecord:
     def is_called(self, name: str) -> bool:
         """Tell whether a name is the plugin's, its distribution's or its entry point's."""
         return normalise(name) in set(self._names())
+
+    def blames_settings(self, error: BaseException) -> bool:
+        """Tell whether what the plugin raised is about the experiment's own words to it.
+
+        Then it is a person's mistake, to be told as it is; its message gets the plugin's name.
+        """
+        if not isinstance(error, SettingsError) or not self.has_table or error.key is None:
+            return False
+        error.what += f"\n  says plugin {self.origin}"
+        return True
 
     def fail(
         self, stage: str, reason: str, *, error: BaseException | None = None, fix: str | None = None

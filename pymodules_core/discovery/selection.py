@@ -114,8 +114,8 @@ def _provider_names(spec: ModuleSpec) -> set[str]:
 
 
 def _names_of(origin: DistributionOrigin) -> set[str]:
-    names = (origin.distribution, f"{origin.distribution}:{origin.entry_point}")
-    return set(map(normalise, names))
+    whole = f"{origin.distribution}:{origin.entry_point}"
+    return set(map(normalise, (origin.distribution, origin.entry_point, whole)))
 
 
 def _shortest_unique_provider(specs: list[ModuleSpec]) -> str:

@@ -1,6 +1,7 @@
 """Hooks of a run's lifecycle: for loggers, averaged copies of weights, samples, notifications.
 
-Implementations are called in the order of plugin names and must not depend on it. One that raises
+The task's is called first, then those of packages in the order of plugin names, on which they must
+not depend. One that raises
 in ``task.py``, or in a plugin that provides a module of the pool, fails the run; one of any other
 plugin is named once and the training goes on without it.
 

@@ -1,6 +1,8 @@
 """Compiles modules in place, where their settings ask for it."""
 
 import attrs
+import torch
+from torch import nn
 
 from pymodules_core.discovery.static_reader import find_settings_line
 from pymodules_core.errors import SettingsError
@@ -24,7 +26,7 @@ def compile_modules(pool: ModulePool) -> None:
             continue
         options = CompileSettings() if wanted is True else wanted
         try:
-            entry.module.compile(**attrs.asdict(options))
+            _compile(entry.module, options)
         except (RuntimeError, ValueError, TypeError) as error:
             raise _located(
                 pool,
@@ -36,6 +38,16 @@ def compile_modules(pool: ModulePool) -> None:
                     fix='"compile": True takes what torch takes by default',
                 ),
             ) from error
+
+
+def _compile(module: nn.Module, options: CompileSettings) -> None:
+    # Looked up here: it takes 1.7 s, and most runs compile nothing.
+    from torch._dynamo.external_utils import wrap_inline  # noqa: PLC0415
+
+    # As `module.compile()` does, which leaves torch's own classes, `nn.Sequential` among them, as
+    # they are: the compiler passes their frames over. `torch.compile(module)` wraps them like this.
+    call = wrap_inline(module._call_impl)
+    module._compiled_call_impl = torch.compile(call, **attrs.asdict(options))
 
 
 def _located(pool: ModulePool, entry: PoolEntry, error: SettingsError) -> SettingsError:

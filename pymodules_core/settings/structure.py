@@ -163,7 +163,9 @@ def _walk(error: BaseException, path: KeyPath) -> list[Problem]:
     if isinstance(error, SettingsError):  # of a validator, which names its own key
         keys = error.key.split(".") if error.key else ()
         return [Problem((*path, *keys), error.what, error.found, error.closest, error.fix)]
-    return [Problem(path, str(error))]
+    # Of a validator or ``__attrs_post_init__``: only these two types are made to be read.
+    is_told = isinstance(error, ValueError | TypeError)
+    return [Problem(path, str(error) if is_told else f"{type(error).__name__}: {error}")]
 
 
 def _unknown_key(path: KeyPath, key: str, cls: type) -> Problem:

@@ -16,6 +16,9 @@ from pymodules_core.testing.subject import Subject
 _TASK = TINY_TASK.replace(
     "module_pool.net.parameters()",
     "[p for net in module_pool.values() for p in net.parameters() if p.requires_grad]",
+).replace(
+    "def train_step(module_pool, batch):",
+    "def train_step(module_pool, batch, run):\n    run.log_image('x', batch[0][None].sigmoid())",
 )
 # Three steps an epoch, and a commit within each: a run that stops anywhere has to go on exactly.
 _TOML = "[train]\nepochs = 3\nbatch_size = 16\n[checkpoints]\nevery_n_steps = 2\n"

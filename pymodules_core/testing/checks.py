@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 import torch
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from pymodules_core.checkpoints import CheckpointManager
 from pymodules_core.discovery.spec_settings import check_spec_settings
@@ -86,13 +88,15 @@ def check_specs(bench: Bench) -> str:
                 f"module {spec.name!r} has no description, which pymodules list shows; "
                 "ModuleSpec(description=...)"
             )
+    if not names and "provide_module" in bench.record().hooks:
+        return "none is provided with these settings; -s KEY=VALUE, or settings=, choose others"
     return list_words(names)
 
 
 def check_discovery(bench: Bench) -> str:
     """Listing modules imports no torch, where factories are dotted names."""
-    if not bench.subject.target:
-        return _NOT_IMPORTABLE
+    if bench.subject.plugin is not None:
+        return "not looked at: it is not installed, so nothing discovers it"
     if not all(isinstance(spec.factory, str) for spec in bench.specs()):
         return "not looked at: a factory is no dotted name, and has to be imported"
     answer = probe.ask("discovery", target=bench.subject.target)
@@ -165,6 +169,8 @@ def check_worker(bench: Bench) -> str:
     names = bench.own_modules(pool)
     if not names:
         return "none to send"
+    if parametrized := [name for name in names if _is_parametrized(pool[name])]:
+        return f"not looked at: torch pickles no parametrized modules, {list_words(parametrized)}"
     file = bench.folder / "modules.pickle"
     try:
         file.write_bytes(pickle.dumps({name: pool[name] for name in names}))
@@ -198,6 +204,10 @@ def check_training(bench: Bench) -> str:
     if fault := _first_difference(alone, whole):
         raise NonconformityError(f"it changes the training of modules of others: {fault}")
     return "7 steps, stopped after 2, 4 and 6: the same to the last bit"
+
+
+def _is_parametrized(module: nn.Module) -> bool:
+    return any(map(is_parametrized, module.modules()))
 
 
 def _first_difference(one: TrainedSteps, other: TrainedSteps) -> str | None:

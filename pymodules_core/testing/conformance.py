@@ -4,15 +4,19 @@ The plugin is tried alone, in an experiment of its own with one trained module: 
 layer of 4 inputs and 1 output, trained by SGD.
 """
 
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pymodules_core.errors import PluginConformanceError, PymodulesError, list_words
 from pymodules_core.testing.bench import Bench, NonconformityError
 from pymodules_core.testing.checks import CHECKS
-from pymodules_core.testing.subject import Subject
+from pymodules_core.testing.subject import TEST, Subject
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 def assert_plugin_conforms(plugin: object, *, settings: Mapping[str, Any] | None = None) -> None:
@@ -49,7 +53,9 @@ def check_plugin(plugin: object, *, settings: Mapping[str, Any] | None = None) -
     subjects = Subject.find(plugin, settings or {})
     for subject in subjects:
         with tempfile.TemporaryDirectory(prefix="pymodules-conformance-") as folder:
-            yield from _try_all(Bench(subject, Path(folder)), faults)
+            bench = Bench(subject, Path(folder))
+            bench.plugins()  # settings that do not fit are no fault of the plugin's
+            yield from _try_all(bench, faults)
     if faults:
         names = list_words(subject.name for subject in subjects)
         raise PluginConformanceError(
@@ -61,13 +67,47 @@ def check_plugin(plugin: object, *, settings: Mapping[str, Any] | None = None) -
 
 def _try_all(bench: Bench, faults: list[str]) -> Iterator[str]:
     for check in CHECKS:
-        try:
-            yield f"{check.title}: {check.run(bench)}"
-        except NonconformityError as error:
-            faults.append(f"{check.title}: {error}")
-        # Whatever it raises while it is built, trained or saved is what is looked for.
-        except (Exception, SystemExit) as error:  # noqa: BLE001  told in the list
-            told = str(error) if isinstance(error, PymodulesError) else repr(error)
-            faults.append(f"{check.title}: {told}".replace("\n", "\n    "))
-        if check.is_needed and faults:
+        found = len(faults)
+        with _Warnings(bench.subject.name) as told:
+            try:
+                line = f"{check.title}: {check.run(bench)}"
+            except NonconformityError as error:
+                faults.append(f"{check.title}: {error}")
+            # Whatever it raises while it is built, trained or saved is what is looked for.
+            except (Exception, SystemExit) as error:  # noqa: BLE001  told in the list
+                text = str(error) if isinstance(error, PymodulesError) else repr(error)
+                faults.append(f"{check.title}: {text}".replace("\n", "\n    "))
+            else:
+                # A hook that raised is not called again, and a run without it is as it should be.
+                faults += [f"{check.title}: {text}" for text in told.texts]
+        if len(faults) == found:
+            yield line
+        elif check.is_needed:
             return
+
+
+class _Warnings(logging.Handler):
+    """Keeps what the host says of a plugin while it is tried, each text once.
+
+    Args:
+        name: ``<dist>:<entry point>``; messages name the distribution.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+        distribution, _, entry_point = name.partition(":")
+        self._name = f"plugin {entry_point if distribution == TEST else distribution}"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        text = record.getMessage()
+        if self._name in text and text not in self.texts:
+            self.texts.append(text)
+
+    def __enter__(self) -> "Self":
+        logging.getLogger("pymodules_core").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("pymodules_core").removeHandler(self)

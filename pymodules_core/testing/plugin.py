@@ -50,6 +50,8 @@ def make_plugin_manager(tmp_path: Path) -> "Callable[..., PluginManager]":
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         experiment: "Path | Experiment | None" = None,
     ) -> PluginManager:
+        if experiment is not None and settings is not None:
+            raise ValueError("settings come from the experiment: give one of the two")
         if experiment is not None:
             opened = Experiment.open(experiment)
             manager = PluginManager.for_experiment(opened, load_installed=False)
@@ -61,6 +63,9 @@ def make_plugin_manager(tmp_path: Path) -> "Callable[..., PluginManager]":
                 load_installed=False,
             )
         register_objects(manager, plugins or {})
+        for name in settings or {}:
+            if not any(record.is_called(name) for record in manager.records):
+                raise ValueError(f"settings[{name!r}] are of no plugin that is given")
         return manager
 
     return make

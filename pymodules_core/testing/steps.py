@@ -15,7 +15,7 @@ from pymodules_core.errors import RunInterruptedError
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.run_files import METRICS_FILE_NAME, checkpoints_dir
-from pymodules_core.testing.subject import register_objects
+from pymodules_core.testing.subject import refuse_failed, register_objects
 from pymodules_core.training.execution import Execution
 from pymodules_core.training.records import provenance_of, run_facts
 from pymodules_core.training.reporting import SilentReporter
@@ -60,11 +60,12 @@ def train_steps(
         overrides: Dotted keys laid over ``experiment.toml``.
 
     Raises:
+        PluginError: A plugin that is given cannot be used.
         PymodulesError: What a run raises.
     """
     opened = Experiment.open(experiment, overrides=overrides)
     manager = PluginManager.for_experiment(opened, load_installed=plugins is None)
-    register_objects(manager, plugins or {})
+    refuse_failed(register_objects(manager, plugins or {}))
     return train_steps_with(manager, opened, steps)
 
 

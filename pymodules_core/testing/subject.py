@@ -2,7 +2,7 @@
 
 import importlib.util
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,40 @@ from pymodules_core.experiment import Experiment
 from pymodules_core.settings import PluginsSettings
 from pymodules_core.specs import CodeOrigin
 
+# The distribution of plugins that are not installed.
+TEST = "test"
 
-def register_objects(plugins: PluginManager, objects: Mapping[str, object]) -> None:
+
+def register_objects(plugins: PluginManager, objects: Mapping[str, object]) -> list[PluginRecord]:
     """Register plugins that are not installed, under ``test:<name>``.
 
     Args:
         plugins: Where to.
         objects: Name, as an entry point has one, to a Python module, a class or an instance.
+
+    Returns:
+        What is known of them.
     """
+    records = []
     for name, plugin in objects.items():
-        record = PluginRecord(name=f"test:{name}", origin=CodeOrigin(name))
-        plugins.register(plugin, record=record)
+        record = PluginRecord(name=f"{TEST}:{name}", origin=CodeOrigin(name))
+        records.append(plugins.register(plugin, record=record))
+    return records
+
+
+def refuse_failed(records: Iterable[PluginRecord]) -> None:
+    """Refuse plugins that were dropped: a test would pass without them.
+
+    Raises:
+        PluginError: One was.
+    """
+    for record in records:
+        if record.failure is not None:
+            raise PluginError(
+                f"plugin {record.origin}: {record.failure.stage} failed: {record.failure.reason}",
+                found=record.name,
+                fix=record.failure.fix.partition(", or switch it off")[0],
+            ) from record.failure.error
 
 
 @attrs.frozen(kw_only=True)

@@ -204,10 +204,13 @@ def _files_then(experiment: Experiment, distribution: str, digest: str) -> Mappi
 
 
 def _how(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Give the command that brings back plugins that are gone, or were of another version."""
+    """Say what brings back the plugins that there were, and no others."""
     then, today = _plugins(before), _plugins(now)
     command = install_command(one for name, one in then.items() if today.get(name) != one)
-    return f" ({command})" if command else ""
+    new = ", ".join(f'"{name}"' for name in sorted(today.keys() - then.keys()))
+    disable = f"[plugins] disable = [{new}]" if new else None
+    how = "; ".join(filter(None, (command, disable)))
+    return f" ({how})" if how else ""
 
 
 def _plugins(provenance: Mapping[str, Any]) -> dict[str, DistributionOrigin]:

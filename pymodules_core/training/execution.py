@@ -100,6 +100,7 @@ class Execution:
             else:
                 self._beginning.start()
             self._session.events.emit("run_started")
+            self._stop_if_asked()  # meanwhile
             self._finish_begun_epoch()
             while not self._is_over():
                 self._run.epoch += 1

@@ -53,6 +53,7 @@ class Journal:
         self._position = position
         self._epochs = session.experiment.settings.train.epochs
         self._untold: deque[Receipt] = deque()
+        self._skipped_before = 0
 
     @property
     def stop_reason(self) -> str:
@@ -79,6 +80,7 @@ class Journal:
 
     def went_on(self, line: str) -> None:
         """Tell that the run goes on in this process."""
+        self._skipped_before = self._skipped_steps()
         self.record.go_on(self._position.log_bytes, epoch=self._run.epoch, step=self._run.step)
         self._reporter.line(line)
         self.write(RunState.RUNNING)
@@ -102,9 +104,10 @@ class Journal:
                 eval_metrics=position.metrics if is_evaluated else {},
                 is_best=is_best,
                 seconds=time.perf_counter() - start,
-                skipped_steps=self._skipped_steps(),
+                skipped_steps=self._skipped_steps() - self._skipped_before,
             )
         )
+        self._skipped_before = self._skipped_steps()
 
     def write(self, state: RunState, error: str | None = None) -> None:
         """Write ``run.json``."""

@@ -101,6 +101,7 @@ class Loops:
         with errors:
             run.start_train_step()
             run.flush()
+            run.end_pass()
         if run.stepped:
             self._step_finished()
         with errors:
@@ -211,6 +212,7 @@ class Loops:
         with self.task.errors(where, note=lambda: f" (epoch {self.run.epoch})"):
             means = averages.means()
             averages.reset_stateful()
+        self.run.end_pass()
         return means
 
     def _errors(self, where: str, count: Callable[[], int]) -> TaskErrors:

@@ -7,12 +7,15 @@ from typing import TypeVar
 
 from pymodules_core.discovery import PluginRecord
 from pymodules_core.discovery.task_file import TASK_NAME
-from pymodules_core.errors import PluginError, SettingsError
+from pymodules_core.errors import PluginError
 from pymodules_core.training.run import Run
 
 logger = logging.getLogger("pymodules_core")
 
 T = TypeVar("T")
+
+# Before the first step: what is wrong with settings is known by then.
+_FIRST_HOOKS = {"weights_ready", "run_started"}
 
 
 class PluginCalls:
@@ -48,7 +51,8 @@ class PluginCalls:
             What it gave; None where it failed, now or before.
 
         Raises:
-            SettingsError: It finds its own settings wrong, which is nobody else's to tell.
+            SettingsError: One of the first hooks finds the plugin's settings wrong, which is nobody
+                else's to tell.
             PluginError: The run needs the plugin.
         """
         if (record.name, name) in self._muted:
@@ -56,10 +60,10 @@ class PluginCalls:
         try:
             with surroundings:
                 return function()
-        except SettingsError:
-            raise
         except (Exception, SystemExit) as error:
             run = self._run
+            if name in _FIRST_HOOKS and record.blames_settings(error):
+                raise
             reason = (
                 f"{name} of plugin {record.origin} raises {type(error).__name__}: {error} "
                 f"(epoch {run.epoch}, step {run.step})"

@@ -23,7 +23,7 @@ class EpochSummary:
         eval_metrics: Means of the eval loop.
         is_best: Whether ``best`` moved.
         seconds: Wall time of the epoch.
-        skipped_steps: Updates left out so far because a loss was not finite.
+        skipped_steps: Updates of the epoch that were left out because a loss was not finite.
     """
 
     epoch: int
@@ -221,7 +221,8 @@ def format_epoch(summary: EpochSummary) -> str:
             parts.append(f"{phase} {format_metrics(metrics)}")
     parts.append(f"{summary.seconds:.1f} s")
     if summary.skipped_steps:
-        parts.append(f"{summary.skipped_steps} steps skipped (loss not finite)")
+        steps = "step" if summary.skipped_steps == 1 else "steps"
+        parts.append(f"{summary.skipped_steps} {steps} skipped (loss not finite)")
     if summary.is_best:
         parts.append("best")
     return "  ".join(parts)

@@ -68,6 +68,7 @@ class Run:
         self._stepped: set[str] = set()
         self._blocks: list[OptimizeBlock] = []
         self._logged: list[tuple[str, Any]] = []
+        self._is_in_step = False
         self._step_metrics: dict[str, Any] | None = None
         self._on_image: Callable[..., None] | None = None
 
@@ -89,9 +90,15 @@ class Run:
             value: A number or a one-element tensor.
 
         Raises:
-            TaskError: ``value`` is neither.
+            TaskError: ``value`` is neither, or no step is at work.
         """
         check_metric(name, value)
+        if not self._is_in_step:
+            raise TaskError(
+                f"run.log({name!r}) is called outside of a step, so it is of no batch",
+                key=name,
+                fix="log it in train_step or eval_step; a hook writes to run.data_dir",
+            )
         self._logged.append((name, value.detach() if isinstance(value, torch.Tensor) else value))
 
     def log_image(self, name: str, image: torch.Tensor) -> None:
@@ -178,15 +185,20 @@ class Run:
             is_evaluation: Whether nothing is trained.
             averages: The sums of its first part, where it goes on in the middle.
         """
-        self._is_evaluating = is_evaluation
+        self._is_evaluating = self._is_in_step = is_evaluation
         self._averages = MetricAverages()
         if averages is not None:
             self._averages.load_state_dict(averages)
         self._logged.clear()
         return self._averages
 
+    def end_pass(self) -> None:
+        """End it; the loops call it."""
+        self._is_in_step = False
+
     def start_train_step(self) -> None:
         """Forget what the step before updated; the train loop calls it."""
+        self._is_in_step = True
         self._stepped.clear()
         self._blocks.clear()
 
@@ -205,6 +217,7 @@ class Run:
         Raises:
             TaskError: The result fits neither one optimizer nor ``run.optimize`` blocks.
         """
+        self._is_in_step = False
         if self._blocks:
             self._check_entered()
             if result is not None and not isinstance(result, Mapping):

@@ -30,8 +30,16 @@ class RunEvents:
         self._task = task
         self._run = run
         self._calls = PluginCalls(run)
+        self._step_streams = IsolatedStreams(0)
         names = [name for name in vars(RunHooks) if not name.startswith("_")]
-        self._implementations = {name: plugins.implementations(name) for name in names}
+        # The task's first: what it changes in ``weights_ready`` packages see, and what it shows in
+        # ``run_finished`` they still take.
+        self._implementations = {
+            name: sorted(
+                plugins.implementations(name), key=lambda one: one.record.name != TASK_NAME
+            )
+            for name in names
+        }
         self.has_step_hooks = bool(self._implementations[_STEP_HOOK])
         run.connect_hooks(
             keeps_step_metrics=any(
@@ -75,13 +83,16 @@ class RunEvents:
             return random_stream(run.seed, *purpose)
         if name == TASK_NAME:
             return nullcontext()
-        return IsolatedStreams(derive_seed(run.seed, *purpose))
+        # One for all steps: to make a generator of numpy's takes five times as long as to seed it.
+        self._step_streams.seed = derive_seed(run.seed, *purpose)
+        return self._step_streams
 
     @contextmanager
     def _surroundings(self, record: PluginRecord, hook_name: str) -> Iterator[None]:
-        """Put back what a package changes around the training; a step is too short to look."""
-        guard: AbstractContextManager[None] = nullcontext()
-        if hook_name != _STEP_HOOK:
-            guard = guard_global_state(f"{hook_name} of plugin {record.origin}", is_call=True)
+        """Put back what a package changes around the training; after a step a glance has to do."""
+        guard = guard_global_state(
+            f"{hook_name} of plugin {record.origin}",
+            depth="step" if hook_name == _STEP_HOOK else "call",
+        )
         with self._streams(record.name, hook_name), guard:
             yield

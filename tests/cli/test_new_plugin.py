@@ -93,6 +93,11 @@ def test_it_writes_into_a_folder():
             "  fix: write lower-case words with hyphens: acme-encoders",
         ),
         (
+            "numpy",
+            "'numpy' would hide the package numpy\n"
+            "  fix: write lower-case words with hyphens: acme-encoders",
+        ),
+        (
             "class",
             "'class' is a word of Python's own\n"
             "  fix: write lower-case words with hyphens: acme-encoders",

@@ -7,6 +7,7 @@ import pytest
 from support import GOOD_PLUGIN, record_of
 
 from pymodules_core.discovery import PluginManager
+from pymodules_core.discovery.packaged_task import find_tasks
 
 
 def test_a_distribution_that_appears_twice_counts_once_and_is_told(
@@ -75,6 +76,7 @@ def test_an_editable_install_is_recognised(install_distribution):
         ("entry_points.txt", b"[pymodules]\nplugin = acme_bad\n# \xff\n", "UnicodeDecodeError: "),
         ("METADATA", b"Name: acme-bad\n", "KeyError: "),
         ("METADATA", None, "MetadataNotFound: "),
+        ("METADATA", b"Name: acme-bad\nVersion: 1\nAuthor: J\xf6rg\n", "UnicodeDecodeError: "),
     ],
 )
 def test_damaged_metadata_drops_its_distribution_and_no_other(
@@ -107,3 +109,15 @@ def test_unreadable_metadata_of_no_plugin_is_nobodys_business(install_distributi
 
     assert not any(record.failure for record in plugins.records)
     assert caplog.messages == []
+
+
+def test_damaged_tasks_are_told_and_hide_no_other(install_distribution, caplog):
+    install_distribution("acme-tasks", "", group="pymodules.tasks")
+    info = install_distribution("acme-bad", "", group="pymodules.tasks")
+    (info / "METADATA").unlink()
+    other = install_distribution("acme-other", "", group="console_scripts")
+    (other / "entry_points.txt").write_text("[console_scripts]\nno equals sign\n")
+
+    assert list(find_tasks()) == ["acme-tasks:plugin"]
+    (told,) = caplog.messages
+    assert "MetadataNotFound" in told

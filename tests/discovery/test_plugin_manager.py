@@ -359,3 +359,45 @@ def test_a_plugin_without_any_hook_is_told(install_distribution):
 
     assert failure.reason.startswith("it has no hook; hooks are provide_module, ")
     assert failure.fix.startswith("put @hookimpl above a function named after a hook, or ")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason", "fix"),
+    [
+        (
+            f"{GOOD_PLUGIN}\ndef run_started(run):\n    pass\n",
+            "run_started without @hookimpl",
+            "put @hookimpl above run_started",
+        ),
+        (
+            f"{GOOD_PLUGIN}\n@hookimpl\ndef run_started(run):\n    yield\n",
+            "run_started yields, and nothing would run what is in it",
+            "write it without yield",
+        ),
+        (
+            f"{GOOD_PLUGIN}\n@hookimpl\ndef run_started(runn):\n    pass\n",
+            "run_started wants argument 'runn'; it may take run",
+            "rename it to 'run'",
+        ),
+    ],
+    ids=["undecorated", "generator", "argument"],
+)
+def test_one_hook_that_would_not_be_called_drops_a_plugin_with_others(
+    install_distribution, source, reason, fix
+):
+    install_distribution("acme-bad", source.replace('"good"', '"bad"'))
+    install_distribution("acme-good", GOOD_PLUGIN)
+
+    plugins = PluginManager()
+
+    failure = record_of(plugins, "acme-bad").failure
+    assert (failure.reason, failure.fix.partition(", or ")[0]) == (reason, fix)
+    assert [spec.name for spec in plugins.provided_specs()] == ["good"]
+
+
+def test_a_plugin_that_gives_one_name_twice_is_dropped(install_distribution, caplog):
+    source = GOOD_PLUGIN.replace("return ", "for _ in range(2):\n        yield ")
+    install_distribution("acme-twice", source)
+
+    assert PluginManager().provided_specs() == []
+    assert "ValueError: provide_module gives module 'good' twice" in caplog.text

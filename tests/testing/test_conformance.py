@@ -315,6 +315,54 @@ def test_a_plugin_that_touches_modules_of_others_is_found(install_distribution, 
     )
 
 
+@pytest.mark.parametrize(
+    "hook", ["train_step_finished", "epoch_finished", "image_logged", "run_failed"]
+)
+def test_a_hook_that_raises_is_found_although_training_goes_on(install_distribution, hook):
+    source = HEAD + f"@hookimpl\ndef {hook}(run):\n    raise OSError('no disk')\n"
+    install_distribution("acme-bad", source)
+
+    with pytest.raises(PluginConformanceError) as caught:
+        assert_plugin_conforms("acme-bad")
+
+    assert f"{hook} of plugin acme-bad 1.0 (plugin) raises OSError: no disk" in str(caught.value)
+
+
+def test_each_plugin_of_a_distribution_is_tried_to_the_end(install_distribution):
+    info = install_distribution("acme-bad", provider("lambda: nn.Linear(2, 2)", name="one"))
+    (info.parent / "acme_more.py").write_text(
+        provider("nn.Identity", name="two").replace(", description='Bad.'", "")
+    )
+    with (info / "entry_points.txt").open("a") as file:
+        file.write("more = acme_more\n")
+
+    with pytest.raises(PluginConformanceError) as caught:
+        assert_plugin_conforms("acme-bad")
+
+    assert "module 'two' has no description" in str(caught.value)
+    assert "acme-bad:more, acme-bad:plugin" in str(caught.value)
+
+
+def test_modules_that_torch_itself_does_not_pickle_are_left_to_it(install_distribution, tmp_path):
+    factory = "lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(2, 2))"
+    install_distribution("acme-norm", provider(factory))
+    (subject,) = Subject.find("acme-norm", {})
+    (check,) = [check for check in CHECKS if check.title == "worker process"]
+
+    assert check.run(Bench(subject, tmp_path)) == (
+        "not looked at: torch pickles no parametrized modules, bad"
+    )
+
+
+def test_a_plugin_that_needs_settings_is_said_to_have_provided_nothing(install_distribution):
+    source = GOOD_PLUGIN.replace("    return ", "    if context.settings:\n        return ")
+    install_distribution("acme-shy", source)
+
+    found = dict(line.split(": ", 1) for line in check_plugin("acme-shy"))
+
+    assert found["modules"].startswith("none is provided with these settings")
+
+
 def test_the_command_prints_what_it_finds(install_distribution, capsys):
     install_distribution("acme-average", AVERAGE, target="acme_average:Average")
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support import TINY_MODULE, write_experiment
+from torch._dynamo.utils import counters
 
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.errors import SettingsError
@@ -28,8 +29,11 @@ def test_a_compiled_module_trains_as_the_plain_one_and_is_saved_like_it(tmp_path
     path = write_experiment(tmp_path, "fast", modules={"net": compiled('{"backend": "aot_eager"}')})
 
     fit(plain)
+    torch._dynamo.reset()
+    counters.clear()
     fit(path)
 
+    assert counters["stats"]["unique_graphs"] > 0
     assert list(weights(path)) == ["weight", "bias"]
     torch.testing.assert_close(weights(path), weights(plain))
 
@@ -42,11 +46,39 @@ def test_a_module_is_compiled_with_what_its_table_says(tmp_path):
     pool = ModulePool.discover(path)
     before = pool.net._compiled_call_impl
 
+    torch._dynamo.reset()
+    counters.clear()
     compile_modules(pool)
 
     assert before is None
-    assert pool.net._compiled_call_impl is not None
     assert pool.net(torch.ones(2, 4)).shape == (2, 1)
+    assert counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        "nn.Linear(4, 1)",
+        "nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))",
+        "Own()",
+    ],
+    ids=["torch's own", "container", "own class"],
+)
+def test_classes_of_torch_are_compiled_too(tmp_path, net):
+    source = (
+        "from torch import nn\n\nclass Own(nn.Linear):\n    def __init__(self):\n"
+        "        super().__init__(4, 1)\n    def forward(self, x):\n"
+        f"        return super().forward(x).relu()\n\nmodule = {net}\n"
+        'settings = {"compile": {"backend": "eager"}}\n'
+    )
+    pool = ModulePool.discover(write_experiment(tmp_path, modules={"net": source}))
+    torch._dynamo.reset()
+    counters.clear()
+
+    compile_modules(pool)
+    pool.net(torch.ones(2, 4))
+
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 @pytest.mark.parametrize(

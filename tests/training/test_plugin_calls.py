@@ -4,11 +4,12 @@ import json
 import sys
 
 import pytest
+import torch
 from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.cli.main import run
-from pymodules_core.errors import PluginError, SettingsError
+from pymodules_core.errors import PluginError, SettingsError, TaskError
 from pymodules_core.testing import train_steps
 from pymodules_core.training.reporting import SilentReporter
 
@@ -116,7 +117,7 @@ def test_settings_that_a_hook_finds_wrong_are_the_experiments_mistake(install_di
 
     assert str(caught.value) == (
         "data/experiments/tiny/experiment.toml:2: plugins.settings.plugin.module: there is no "
-        "module 'nett'\n  fix: name another"
+        "module 'nett'\n  says plugin acme-choosy 1.0 (plugin)\n  fix: name another"
     )
     assert not (path / "data" / "module_ckps" / "last").exists()
 
@@ -128,7 +129,33 @@ def test_settings_that_a_provider_finds_wrong_end_a_listing(install_distribution
     assert run(["list", "tiny"]) == 2
     assert capsys.readouterr().err == (
         "error: data/experiments/tiny/experiment.toml:2: plugins.settings.acme-choosy.module: none "
-        "is no module\n"
+        "is no module\n  says plugin acme-choosy 1.0 (plugin)\n"
+    )
+
+
+def test_settings_that_nobody_wrote_are_the_plugins_own_mistake(install_distribution, home, caplog):
+    source = CHOOSY.replace('module: str = "net"', 'module: str = "none"')
+    install_distribution("acme-choosy", source, target="acme_choosy:Plugin")
+
+    fit(write_experiment(home))
+
+    assert caplog.messages[0].startswith(
+        "plugin acme-choosy 1.0 (plugin): provide_module failed: SettingsError: "
+    )
+
+
+def test_a_logger_that_blames_settings_in_the_middle_of_a_run_does_not_end_it(
+    install_distribution, home, caplog
+):
+    source = CHOOSY.replace("weights_ready", "train_step_finished")
+    install_distribution("acme-choosy", source, target="acme_choosy:Plugin")
+    path = write_experiment(home, toml='[plugins.settings.plugin]\nmodule = "nett"\n')
+
+    fit(path)
+
+    (told,) = caplog.messages
+    assert told.startswith(
+        "train_step_finished of plugin acme-choosy 1.0 (plugin) raises SettingsError"
     )
 
 
@@ -162,3 +189,120 @@ def test_a_module_without_gradients_is_shown_as_not_trained(install_distribution
     assert ["net", "yes"] in rows
     modules = json.loads((path / "data" / "run.json").read_text())["modules"]
     assert [module["trained"] for module in modules] == [False, True]
+
+
+COUNTER = """
+from pymodules_core import hookimpl
+
+class Counter:
+    def __init__(self):
+        self.steps = 0
+
+    @hookimpl
+    def train_step_finished(self, run):
+        self.steps += 1
+
+    @hookimpl
+    def run_started(self, run):
+        with (run.data_dir / "seen.txt").open("a") as file:
+            file.write(f"{self.steps} ")
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+"""
+
+
+def go_on(path, epochs):
+    fit(
+        path,
+        existing="resume",
+        accept_changes=True,
+        overrides={"train.epochs": epochs, "train.batch_size": 20},
+    )
+
+
+def test_the_state_of_a_plugin_that_is_away_for_a_while_is_kept(
+    install_distribution, tmp_path, monkeypatch
+):
+    install_distribution("acme-counter", COUNTER, target="acme_counter:Counter")
+    path = write_experiment(tmp_path)
+    go_on(path, 1)
+    monkeypatch.setenv("PYMODULES_DISABLE_PLUGINS", "acme-counter")
+    go_on(path, 2)
+    monkeypatch.delenv("PYMODULES_DISABLE_PLUGINS")
+
+    go_on(path, 3)
+
+    assert (path / "data" / "seen.txt").read_text() == "0 2 "
+
+
+def test_a_state_that_a_plugin_cannot_take_is_kept_for_one_that_can(
+    install_distribution, tmp_path, monkeypatch
+):
+    source = COUNTER.replace(
+        "self.steps = state",
+        "1 / int(__import__('os').environ['GOOD'])\n        self.steps = state",
+    )
+    install_distribution("acme-counter", source, target="acme_counter:Counter")
+    path = write_experiment(tmp_path)
+    monkeypatch.setenv("GOOD", "1")
+    go_on(path, 1)
+    monkeypatch.setenv("GOOD", "0")
+    go_on(path, 2)
+    monkeypatch.setenv("GOOD", "1")
+
+    go_on(path, 3)
+
+    assert (path / "data" / "seen.txt").read_text() == "0 0 2 "
+
+
+def test_a_metric_that_is_logged_outside_of_a_step_is_refused(install_distribution, tmp_path):
+    task = TINY_TASK + "\n\ndef train_step_finished(run):\n    run.log('norm', 1.0)\n"
+
+    with pytest.raises(TaskError) as caught:
+        fit(write_experiment(tmp_path, task=task))
+
+    assert caught.value.what == "run.log('norm') is called outside of a step, so it is of no batch"
+    assert caught.value.fix == "log it in train_step or eval_step; a hook writes to run.data_dir"
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ("torch.set_grad_enabled(False)", "grad mode from True to False"),
+        ("torch.set_default_dtype(torch.float64)", "default dtype from torch.float32 to torch.f"),
+    ],
+    ids=["grad mode", "dtype"],
+)
+def test_what_a_step_hook_changes_is_put_back_before_the_next_step(
+    install_distribution, tmp_path, caplog, change, name
+):
+    install_distribution(
+        "acme-step",
+        "import torch\nfrom pymodules_core import hookimpl\n"
+        f"@hookimpl\ndef train_step_finished():\n    {change}\n",
+    )
+
+    fit(write_experiment(tmp_path))
+
+    assert caplog.messages[0].startswith(
+        f"train_step_finished of plugin acme-step 1.0 (plugin) changed the {name}"
+    )
+
+
+def test_a_mode_of_torch_that_a_hook_sets_is_put_back(install_distribution, tmp_path, caplog):
+    install_distribution(
+        "acme-mode",
+        "import torch\nfrom pymodules_core import hookimpl\n"
+        "@hookimpl\ndef run_started():\n    torch.use_deterministic_algorithms(True)\n"
+        "    torch.set_float32_matmul_precision('medium')\n",
+    )
+
+    fit(write_experiment(tmp_path))
+
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert len(caplog.messages) == 2

@@ -7,6 +7,7 @@ import torch
 
 from pymodules_core import CheckpointManager, ModulePool, Trainer
 from pymodules_core.errors import PymodulesError
+from pymodules_core.testing import train_steps
 
 SETTINGS = """
 [checkpoints]
@@ -45,6 +46,17 @@ def test_a_run_that_crashes_goes_on_bit_for_bit(write, monkeypatch, step):
 
     assert ("best", "net_ema") in objects(whole)
     assert ("epoch_2", "net_ema") in objects(whole)
+    assert objects(path) == objects(whole)
+
+
+def test_a_run_that_stops_before_the_first_update_begins_its_warm_up_then(write):
+    settings = f"{SETTINGS.replace('every_n_steps = 2', 'every_n_steps = 1')}"
+    whole, path = write("whole", settings=settings), write("stopped", settings=settings)
+    train_steps(path, 1)  # in the middle of the first accumulation window
+
+    train_steps(whole)
+    train_steps(path)
+
     assert objects(path) == objects(whole)
 
 

@@ -232,3 +232,26 @@ def test_weights_that_are_gone_do_not_matter_where_they_are_not_loaded(home):
 
     assert isinstance(model.module_pool.teacher, nn.Sequential)
     assert model.plain_pool.pending_weights == {"teacher"}
+
+
+def test_a_module_that_run_hooks_keep_up_to_date_is_told(tmp_path, install_distribution, caplog):
+    class Plain(PoolMixin, LightningModule):
+        pass
+
+    hook = "@hookimpl\ndef {}:\n    {}\n"
+    install_distribution(
+        "acme-average",
+        "from pymodules_core import ModuleSpec, hookimpl\n"
+        + hook.format(
+            "provide_module()", "return ModuleSpec(name='average', factory='torch.nn:Identity')"
+        )
+        + hook.format("train_step_finished(run)", "pass"),
+    )
+
+    Plain(write_experiment(tmp_path, "digits", NETS))
+
+    assert caplog.messages == [
+        "average of plugin acme-average 1.0 (plugin) is kept up to date by hooks that Lightning does "
+        "not call. Fix: use a callback of Lightning's, or leave it out: [plugins] disable = "
+        "['acme-average']"
+    ]

@@ -24,6 +24,9 @@ class PluginStates:
     def __init__(self, plugins: PluginManager, run: Run) -> None:
         self._plugins = plugins.stateful()
         self._calls = PluginCalls(run)
+        # Of plugins that are not here, or could not take it: theirs when they come back.
+        self._kept: dict[str, Any] = {}
+        self._without: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
         """Give the states by plugin, as tensors and primitives; none of a plugin that failed.
@@ -34,8 +37,9 @@ class PluginStates:
         states = {
             record.name: self._call(record, "state_dict", partial(_encoded_state, plugin))
             for record, plugin in self._plugins
+            if record.name not in self._without
         }
-        return {name: state for name, state in states.items() if state is not None}
+        return self._kept | {name: state for name, state in states.items() if state is not None}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Give back what ``state_dict`` gave, to those plugins that are there.
@@ -43,13 +47,23 @@ class PluginStates:
         Raises:
             PluginError: A plugin that the run needs fails.
         """
+        self._kept = dict(states)
         for record, plugin in self._plugins:
             if record.name in states:
-                take = partial(plugin.load_state_dict, decode(states[record.name]))
-                self._call(record, "load_state_dict", take)
+                take = partial(_load_state, plugin, decode(states[record.name]))
+                if self._call(record, "load_state_dict", take):
+                    del self._kept[record.name]
+                else:
+                    # What it gives from now on is of a beginning anew, which must not replace it.
+                    self._without.add(record.name)
 
     def _call(self, record: PluginRecord, name: str, function: Callable[[], Any]) -> Any:
         return self._calls.call(record, name, function, _isolated(record.origin, name))
+
+
+def _load_state(plugin: Any, state: Any) -> bool:
+    plugin.load_state_dict(state)
+    return True
 
 
 def _encoded_state(plugin: Any) -> Any:
@@ -59,5 +73,5 @@ def _encoded_state(plugin: Any) -> Any:
 @contextmanager
 def _isolated(origin: Origin, name: str) -> Iterator[None]:
     """Let neither numbers that are drawn nor settings that are changed be seen by the training."""
-    with guard_global_state(f"{name} of plugin {origin}", is_call=True), keep_random_streams():
+    with guard_global_state(f"{name} of plugin {origin}", depth="call"), keep_random_streams():
         yield

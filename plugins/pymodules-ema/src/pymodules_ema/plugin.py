@@ -48,6 +48,7 @@ class Ema:
     def weights_ready(self, run: "Run") -> None:
         """Let each average begin as its source, but for one with weights of its own to load."""
         self._follow(run)
+        self._seen = dict.fromkeys(self._averages, 0)
         for average in self._averages.values():
             if run.module_pool.settings[average.name].weights_source is None:
                 average.restart()

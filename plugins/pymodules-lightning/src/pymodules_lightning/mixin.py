@@ -1,5 +1,6 @@
 """``PoolMixin``: a ``LightningModule`` whose networks are the module pool of an experiment."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -7,11 +8,16 @@ from typing import Any, Self
 from torch import nn
 
 from pymodules_core import ModulePool
+from pymodules_core.discovery import PluginManager
 from pymodules_core.errors import SettingsError, list_words
 from pymodules_core.experiment import Experiment
+from pymodules_core.hookspecs import RunHooks
 from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.module_pool import compile_modules
 from pymodules_lightning.pool_modules import PoolModules
+
+# Below the host's logger, which shows it as it shows its own.
+logger = logging.getLogger("pymodules_core.lightning")
 
 
 class PoolMixin(nn.Module):
@@ -72,7 +78,9 @@ class PoolMixin(nn.Module):
             data_home=None if data_home is None else Path(data_home),
             overrides=overrides,
         )
-        self.plain_pool = ModulePool.discover(self.experiment, seed=seed)
+        plugins = PluginManager.for_experiment(self.experiment)
+        self.plain_pool = ModulePool.discover(self.experiment, seed=seed, plugins=plugins)
+        _warn_of_run_hooks(plugins, self.plain_pool)
         if load_weights:
             load_initial_weights(self.plain_pool)
         compile_modules(self.plain_pool)
@@ -132,3 +140,17 @@ class PoolMixin(nn.Module):
             if self.plain_pool.is_frozen(name):
                 module.requires_grad_(requires_grad=False)
         return self.train()
+
+
+def _warn_of_run_hooks(plugins: PluginManager, pool: ModulePool) -> None:
+    """Tell of modules that hooks of pymodules' own trainer keep up to date, averages for one."""
+    for record in plugins.records:
+        kept = [name for name, entry in pool.entries.items() if entry.origin == record.origin]
+        if kept and {*record.hooks} & {*vars(RunHooks)}:
+            logger.warning(
+                "%s of plugin %s is kept up to date by hooks that Lightning does not call. Fix: "
+                "use a callback of Lightning's, or leave it out: [plugins] disable = [%r]",
+                ", ".join(kept),
+                record.origin,
+                record.origin.provider,
+            )

@@ -65,9 +65,10 @@ class Tensorboard:
 
     @hookimpl
     def train_step_finished(self, run: "Run", metrics: Mapping[str, Any]) -> None:
-        """Log every n-th step; only then a value is read from its device."""
+        """Log the first and every n-th step; only then a value is read from its device."""
         # An accumulation window that the end of data cuts short is told as its step once more.
-        if run.step % self._settings.every_n_steps or run.step == self._step:
+        is_due = run.step == 1 or run.step % self._settings.every_n_steps == 0
+        if not is_due or run.step == self._step:
             return
         self._step = run.step
         if self._log is None:

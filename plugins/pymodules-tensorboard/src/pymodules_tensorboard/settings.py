@@ -12,7 +12,7 @@ class TensorboardSettings:
     """What is logged besides the means of each epoch.
 
     Attributes:
-        every_n_steps: Log train metrics and learning rates of every n-th step.
+        every_n_steps: Log train metrics and learning rates of the first and every n-th step.
         histograms: Patterns of module names whose weights are shown after each epoch.
     """
 
