@@ -251,7 +251,7 @@ def test_a_module_that_run_hooks_keep_up_to_date_is_told(tmp_path, install_distr
     Plain(write_experiment(tmp_path, "digits", NETS))
 
     assert caplog.messages == [
-        "average of plugin acme-average 1.0 (plugin) is kept up to date by hooks that Lightning does "
-        "not call. Fix: use a callback of Lightning's, or leave it out: [plugins] disable = "
+        "average of plugin acme-average 1.0 (plugin) is kept up to date by hooks that Lightning "
+        "does not call. Fix: use a callback of Lightning's, or leave it out: [plugins] disable = "
         "['acme-average']"
     ]
