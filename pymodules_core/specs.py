@@ -124,6 +124,7 @@ class ModuleSpec:
             one; those of ``[modules.args.<name>]`` win.
         settings: The module's settings, or a function that gives them, called when the pool is
             built.
+        weights: Where the factory itself takes weights from, in short; empty where it does not.
         description: One line for ``pymodules list``.
         state_version: Version of the layout of the module's weights: which keys and shapes its
             state dict has, and what they mean. Raise it by one with a release that changes them,
@@ -139,6 +140,7 @@ class ModuleSpec:
     factory: "Callable[..., nn.Module] | str"
     arguments: Mapping[str, Any] = attrs.field(factory=dict)
     settings: SettingsSource = attrs.field(factory=dict)
+    weights: str = ""
     description: str = ""
     state_version: int = 1
     origin: Origin | None = None

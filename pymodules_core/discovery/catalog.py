@@ -27,6 +27,7 @@ class ListedModule:
         name: Its name.
         origin: Where it comes from.
         description: One line.
+        built_from: Where its factory takes weights from; empty where it does not.
         settings: Its settings; None where they are computed (``is_dynamic``) or wrong.
         is_dynamic: The settings are no literal.
         problem: What would keep it from being built.
@@ -35,6 +36,7 @@ class ListedModule:
     name: str
     origin: Origin | None
     description: str = ""
+    built_from: str = ""
     settings: ModuleSettings | None = None
     is_dynamic: bool = False
     problem: str | None = None
@@ -47,7 +49,7 @@ class ListedModule:
     @property
     def weights(self) -> str | None:
         """Where its initial weights come from; None for weights as built, or not known."""
-        return self.settings.weights_text if self.settings else None
+        return (self.settings.weights_text if self.settings else None) or self.built_from or None
 
 
 @attrs.frozen
@@ -98,7 +100,11 @@ def _describe(spec: ModuleSpec, experiment: Experiment | None, *, whole: bool) -
     else:
         static = StaticModuleFile(settings=spec.settings, description=spec.description)
     describe = partial(
-        ListedModule, name=spec.name, origin=spec.origin, description=static.description
+        ListedModule,
+        name=spec.name,
+        origin=spec.origin,
+        description=static.description,
+        built_from=spec.weights,
     )
     if static.settings is None:
         return describe(is_dynamic=static.is_dynamic, problem=static.fault)

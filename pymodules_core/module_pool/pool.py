@@ -35,6 +35,7 @@ class PoolEntry:
         module: The module itself.
         settings: Its checked settings.
         origin: Where it came from.
+        built_from: Where its factory took weights from; empty where it did not.
         state_version: Version of the layout of its weights.
         migrator: Brings weights of older versions into that layout; None where its provider has
             no versions.
@@ -44,8 +45,14 @@ class PoolEntry:
     module: nn.Module
     settings: ModuleSettings
     origin: Origin
+    built_from: str = ""
     state_version: int = 1
     migrator: Migrator | None = None
+
+    @property
+    def weights_text(self) -> str | None:
+        """Say where its initial weights come from; None for weights as built."""
+        return self.settings.weights_text or self.built_from or None
 
     @property
     def parameter_count(self) -> int:
@@ -136,6 +143,7 @@ class ModulePool(Mapping[str, nn.Module]):
                 module=builder[name],
                 settings=checked[name],
                 origin=spec.origin or CodeOrigin(),
+                built_from=spec.weights,
                 state_version=spec.state_version,
                 migrator=find_migrator(spec, plugins, seed=seed),
             )

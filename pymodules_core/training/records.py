@@ -134,7 +134,7 @@ def run_facts(session: Session) -> dict[str, Any]:
                 "frozen": entry.settings.frozen,
                 "trained": any(one.requires_grad for one in entry.module.parameters()),
                 "parameters": entry.parameter_count,
-                "weights": entry.settings.weights_text,
+                "weights": entry.weights_text,
                 "origin": _origin_facts(entry.origin, experiment, files),
             }
             for name, entry in pool.entries.items()

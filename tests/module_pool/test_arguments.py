@@ -1,9 +1,12 @@
-"""Arguments of a factory: what a plugin chooses, and what the experiment says instead."""
+"""What a spec tells of its factory: arguments, which the experiment may replace, and weights."""
+
+import json
 
 import pytest
-from support import write_experiment
+from support import GOOD_PLUGIN, write_experiment
 
 from pymodules_core import ModulePool, ModuleSpec
+from pymodules_core.cli.main import run
 from pymodules_core.errors import BuildError, InvalidSpecError, SettingsError
 
 PROVIDER = """
@@ -71,3 +74,19 @@ def test_arguments_are_a_dict():
         "arguments of module 'net': expected dict, found list\n"
         "  fix: pass a dict of keyword arguments, such as {'width': 64}"
     )
+
+
+def test_weights_that_a_factory_takes_itself_are_named_where_weights_are(
+    install_distribution, home, capsys
+):
+    source = GOOD_PLUGIN.replace('name="good", ', 'name="good", weights="lm_small", ')
+    install_distribution("acme-good", source)
+    path = write_experiment(home, toml="[train]\nepochs = 1\n")
+
+    codes = [run(["list", "tiny"]), run(["train", "tiny"])]
+
+    assert codes == [0, 0]
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "good" in line]
+    assert [row[3] for row in rows] == ["lm_small", "lm_small"]
+    modules = json.loads((path / "data" / "run.json").read_text())["modules"]
+    assert [module["weights"] for module in modules] == ["lm_small", None]

@@ -41,6 +41,7 @@ class Ema:
                 name=average_name(source),
                 factory=self._factory(source, context),
                 settings={"mode": "eval"},
+                weights=source,
                 description=f"Exponential moving average of {source}.",
             )
 

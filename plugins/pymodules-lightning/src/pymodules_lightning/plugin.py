@@ -22,11 +22,11 @@ def provide_module(context: DiscoveryContext) -> Iterator[ModuleSpec]:
             key=f"{context.settings_key}.modules.{name}",
             locate=context.locate,
         )
-        weights = f", weights of {network.ckp_name}" if network.ckp_name else ""
         yield ModuleSpec(
             name=name,
             factory="pymodules_lightning.networks:build",
             arguments={**network.arguments, "_source": source},
             settings={"frozen": network.frozen},
-            description=f"{network.attribute} of {network.lightning_module}{weights}.",
+            weights=network.ckp_name or "",
+            description=f"{network.attribute} of {network.lightning_module}.",
         )

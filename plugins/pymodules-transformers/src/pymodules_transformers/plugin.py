@@ -26,6 +26,7 @@ def provide_module(context: DiscoveryContext) -> Iterator[ModuleSpec]:
             name=name,
             factory=ModelFactory(model, context, f"{context.settings_key}.modules.{name}"),
             settings={"frozen": model.frozen},
+            weights=model.folder or "",
             description=f"{model.model or model.folder}, {model.head}, of transformers.",
         )
 
