@@ -26,6 +26,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/many_plugins.py
 	$(BIN)/python tests/benchmarks/step_overhead.py
+	$(BIN)/python tests/benchmarks/average_update.py
 	$(BIN)/python -W ignore tests/benchmarks/checkpoint_cost.py
 	$(BIN)/python tests/benchmarks/checkpoint_load.py
 
