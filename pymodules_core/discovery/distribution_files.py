@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import importlib_metadata
 
+from pymodules_core.discovery.entry_points import editable_project
 from pymodules_core.discovery.packaged_task import TASKS_GROUP
 from pymodules_core.hookspecs import PROJECT_NAME
 from pymodules_core.specs import DistributionOrigin, Origin
@@ -84,7 +85,7 @@ def _lock(name: str) -> LockedDistribution | None:
         distribution = importlib_metadata.distribution(name)
     except importlib_metadata.PackageNotFoundError:
         return None
-    is_editable = _is_editable(distribution)
+    is_editable = editable_project(distribution) is not None
     paths = None if is_editable else _listed(distribution)
     if paths is None:
         points = distribution.entry_points
@@ -95,14 +96,6 @@ def _lock(name: str) -> LockedDistribution | None:
         editable=is_editable,
         files={path: _sha256(paths[path]) for path in sorted(paths)},
     )
-
-
-def _is_editable(distribution: Any) -> bool:
-    """Tell whether the code stays in its project. Source: PEP 610, ``direct_url.json``."""
-    try:
-        return bool(distribution.origin.dir_info.editable)
-    except (AttributeError, ValueError):  # installed from an index, or a damaged file
-        return False
 
 
 def _listed(distribution: Any) -> dict[str, Path] | None:

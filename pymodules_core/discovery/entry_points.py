@@ -119,7 +119,7 @@ def _describe(
     version: str,
     entry_point: importlib_metadata.EntryPoint,
 ) -> FoundPlugin:
-    editable = _editable_project(distribution)
+    editable = editable_project(distribution)
     record = PluginRecord(
         name=f"{name}:{entry_point.name}",
         origin=DistributionOrigin(name, version, entry_point.name),
@@ -138,7 +138,7 @@ def _damaged(distribution: Any, error: Exception) -> FoundPlugin:
     )
 
 
-def _editable_project(distribution: Any) -> str | None:
+def editable_project(distribution: Any) -> str | None:
     """Give the folder of a project that is installed in editable mode; None for any other.
 
     Source: PEP 610, ``direct_url.json``.
