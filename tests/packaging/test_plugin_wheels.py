@@ -41,6 +41,12 @@ def uninstall(environment: Environment, *names: str) -> None:
     environment.pip("uninstall", "--yes", "--quiet", *names)
 
 
+def copy_text_model(folder: Path) -> None:
+    place = Path("data", "experiments", "text_model")
+    ignored = shutil.ignore_patterns("data", "data.*", "__pycache__")
+    shutil.copytree(REPOSITORY / place, folder / place, ignore=ignored)
+
+
 def test_there_is_a_wheel_of_each_package(plugin_wheels):
     assert tuple(plugin_wheels) == PACKAGES
 
@@ -48,18 +54,22 @@ def test_there_is_a_wheel_of_each_package(plugin_wheels):
 @pytest.mark.parametrize("name", PACKAGES)
 def test_the_packages_own_tests_pass_and_it_conforms(environment, plugin_wheels, tmp_path, name):
     install(environment, plugin_wheels, name)
-    # Without its sources, so that the wheel is what is tested.
-    project = tmp_path / name
+    # Without its sources, so that the wheel is what is tested; with the example that it tests.
+    project = tmp_path / "plugins" / name
     shutil.copytree(
         REPOSITORY / "plugins" / name, project, ignore=shutil.ignore_patterns("src", "__pycache__")
     )
+    copy_text_model(tmp_path)
     try:
-        environment.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=project)
+        tested = environment.run(
+            "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=project
+        )
         options = [word for setting in SETTINGS[name] for word in ("-s", setting)]
         checked = environment.run("pymodules", "check", "--plugin", name, *options, cwd=tmp_path)
     finally:
         uninstall(environment, name)
 
+    assert "skipped" not in tested.stdout
     assert checked.stdout.endswith(f"{name} fulfils all that a plugin has to\n")
 
 
@@ -77,11 +87,7 @@ def test_all_together_and_uninstalled_one_by_one(environment, plugin_wheels, tmp
         pymodules("new", "averaged")
         with (home / "averaged" / "experiment.toml").open("a") as file:
             file.write('\n[plugins.settings.ema]\nmodules = ["encoder", "head"]\n')
-        shutil.copytree(
-            REPOSITORY / "data" / "experiments" / "text_model",
-            home / "text_model",
-            ignore=shutil.ignore_patterns("data", "__pycache__"),
-        )
+        copy_text_model(tmp_path)
         pymodules("train", "averaged", "--epochs", "1")
         pymodules("train", "text_model", "-s", "train.max_steps=3")
         assert (home / "averaged/data/module_ckps/best/encoder_ema.pt").is_file()
