@@ -4,6 +4,7 @@ import logging
 
 from pymodules_core.discovery.missing_plugins import FormerPlugins, explain
 from pymodules_core.discovery.plugin_manager import PluginManager
+from pymodules_core.discovery.plugin_records import PluginState
 from pymodules_core.errors import PluginError, SettingsError, closest_match, list_words
 from pymodules_core.experiment import Experiment
 
@@ -11,6 +12,7 @@ logger = logging.getLogger("pymodules_core")
 
 # A run without one of these is another run; one that is kept out need not be there.
 _NEEDED = {"plugins.allow", "plugins.settings"}
+_KEPT_OUT = {PluginState.DISABLED, PluginState.NOT_ALLOWED}
 
 
 def report_unmatched(plugins: PluginManager) -> None:
@@ -47,6 +49,15 @@ def require_plugins(plugins: PluginManager, experiment: Experiment, former: Form
         explain(error, former.plugin_called(name), otherwise="remove it there")
         raise experiment.locate(error)
     settings = experiment.settings
+    for name in settings.plugins.settings:
+        for record in plugins.records:
+            if record.is_called(name) and record.state in _KEPT_OUT:
+                logger.warning(
+                    "plugins.settings.%s is of %s, which is %s: nothing comes of it",
+                    name,
+                    record.name,
+                    record.state,
+                )
     named = [*(settings.plugins.allow or ()), *settings.plugins.settings]
     for name in (*named, *settings.modules.override.values()):
         for record in plugins.records:

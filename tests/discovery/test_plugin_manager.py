@@ -401,3 +401,14 @@ def test_a_plugin_that_gives_one_name_twice_is_dropped(install_distribution, cap
 
     assert PluginManager().provided_specs() == []
     assert "ValueError: provide_module gives module 'good' twice" in caplog.text
+
+
+def test_a_table_of_a_plugin_that_is_kept_out_is_told(install_distribution, home, caplog):
+    install_distribution("acme-good", GOOD_PLUGIN)
+    toml = '[plugins]\ndisable = ["acme-good"]\n[plugins.settings.plugin]\nx = 1\n'
+
+    ModulePool.discover(write_experiment(home, toml=toml))
+
+    assert caplog.messages == [
+        "plugins.settings.plugin is of acme-good:plugin, which is disabled: nothing comes of it"
+    ]
