@@ -1,12 +1,13 @@
 """Calls the run hooks of plugins and the task."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 from pymodules_core.discovery import PluginManager, PluginRecord
 from pymodules_core.discovery.global_state import guard_global_state
 from pymodules_core.discovery.task_file import TASK_NAME
+from pymodules_core.errors import PymodulesError
 from pymodules_core.hookspecs import RunHooks
 from pymodules_core.module_pool import derive_seed, random_stream
 from pymodules_core.training.data.isolation import IsolatedStreams
@@ -15,6 +16,7 @@ from pymodules_core.training.run import Run
 from pymodules_core.training.task import Task
 
 _STEP_HOOK = "train_step_finished"
+_LAST_HOOK = "run_failed"
 
 
 class RunEvents:
@@ -51,21 +53,33 @@ class RunEvents:
         )
 
     def emit(self, hook_name: str, **arguments: object) -> None:
-        """Call a hook of every plugin, in the order of plugin names.
+        """Call a hook: the task's, then those of packages in the order of plugin names.
+
+        Of ``run_failed`` all are called, whatever one raises: a logger has a file to close.
 
         Raises:
             PluginError: The hook of a plugin that provides a module of the pool failed.
             SettingsError: The hook of a plugin found its settings wrong.
             StepError: The task's own hook failed.
         """
+        first: PymodulesError | None = None
         for implementation in self._implementations[hook_name]:
-            record = implementation.record
             call = partial(implementation, {"run": self._run, **arguments})
-            if record.name == TASK_NAME:
-                with self._task.errors(hook_name), self._streams(record.name, hook_name):
-                    call()
-            else:
-                self._calls.call(record, hook_name, call, self._surroundings(record, hook_name))
+            try:
+                self._call(implementation.record, hook_name, call)
+            except PymodulesError as error:
+                if hook_name != _LAST_HOOK:
+                    raise
+                first = first or error
+        if first is not None:
+            raise first
+
+    def _call(self, record: PluginRecord, hook_name: str, call: Callable[[], object]) -> None:
+        if record.name == TASK_NAME:
+            with self._task.errors(hook_name), self._streams(record.name, hook_name):
+                call()
+        else:
+            self._calls.call(record, hook_name, call, self._surroundings(record, hook_name))
 
     def _streams(self, name: str, hook_name: str) -> AbstractContextManager[None]:
         """Give a hook random streams of its own: when it is called must not show in the training.

@@ -9,7 +9,7 @@ from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.cli.main import run
-from pymodules_core.errors import PluginError, SettingsError, TaskError
+from pymodules_core.errors import PluginError, SettingsError, StepError, TaskError
 from pymodules_core.testing import train_steps
 from pymodules_core.training.reporting import SilentReporter
 
@@ -306,3 +306,23 @@ def test_a_mode_of_torch_that_a_hook_sets_is_put_back(install_distribution, tmp_
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_float32_matmul_precision() == "highest"
     assert len(caplog.messages) == 2
+
+
+def test_every_plugin_hears_of_a_failure_although_the_tasks_own_hook_fails(
+    install_distribution, tmp_path, caplog
+):
+    install_distribution(
+        "acme-closer",
+        "from pymodules_core import hookimpl\n@hookimpl\ndef run_failed(run, error):\n"
+        "    (run.data_dir / 'closed').write_text(type(error).__name__)\n",
+    )
+    task = TINY_TASK.replace("return mse_loss", "1 / 0\n    return mse_loss", 1)
+    path = write_experiment(
+        tmp_path, task=task + "\n\ndef run_failed(run):\n    raise OSError('no mail')\n"
+    )
+
+    with pytest.raises(StepError, match="division by zero"):
+        fit(path)
+
+    assert (path / "data" / "closed").read_text() == "StepError"
+    assert "run_failed raises OSError: no mail" in caplog.text
