@@ -1,6 +1,7 @@
 """A run that goes on is, bit for bit, the run that was never interrupted."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -300,7 +301,8 @@ def test_two_processes_both_end_where_the_first_one_fails(home):
         writer.resume()  # and holds the lock
         result = run_process("distill", home, 3, 2)
 
-    assert result.returncode == 1
+    # Where Python ends with an error, threads of gloo may abort the process after it was told.
+    assert result.returncode in {1, -signal.SIGABRT}
     assert "StoreLockedError: " in result.stderr
     assert "CheckpointError: the first process failed: " in result.stderr
     assert "epoch_2/student" not in pools_of("distill", home)
