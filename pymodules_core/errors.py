@@ -29,10 +29,13 @@ the same facts are attributes. Exit codes of the command line hang on the class.
     │   ├── UninitializedModuleError          lazy parameters at save
     │   ├── FrozenModuleError                 a frozen module changed during a run
     │   └── StoreLockedError                  another process writes to it
+    ├── ProcessesError (RuntimeError)         several processes cannot train together
     └── TrainingError (RuntimeError)          the run failed (exit code 1)
         ├── RunInterruptedError               a signal ended it, saved (exit code 130, 143)
         ├── NonFiniteLossError (FloatingPointError)
-        └── StepError                         the task's own code raised
+        ├── StepError                         the task's own code raised
+        ├── ProcessLostError (ConnectionError)  another process of the run is gone
+        └── RankFailedError                   another process of the run failed, and tells why
 """
 
 import difflib
@@ -197,6 +200,10 @@ class StoreLockedError(CheckpointError):
     """Another writer has the store."""
 
 
+class ProcessesError(PymodulesError, RuntimeError):
+    """Several processes cannot train one run: they differ, or a module cannot be shared out."""
+
+
 class TrainingError(PymodulesError, RuntimeError):
     """The run started and failed."""
 
@@ -218,6 +225,17 @@ class NonFiniteLossError(TrainingError, FloatingPointError):
 
 class StepError(TrainingError):
     """The task's own code raised during the run."""
+
+
+class ProcessLostError(TrainingError, ConnectionError):
+    """Another process of the run is gone without a word: killed, or its machine failed."""
+
+
+class RankFailedError(TrainingError):
+    """Another process of the run failed; ``found`` is its rank.
+
+    That one tells why, once. ``exit_code`` is the one it ends with.
+    """
 
 
 def display_path(path: Path) -> str:

@@ -45,6 +45,8 @@ def test_exit_codes_tell_a_failed_run_from_an_invalid_experiment():
         "TrainingError",
         "NonFiniteLossError",
         "StepError",
+        "ProcessLostError",
+        "RankFailedError",
     }
 
 

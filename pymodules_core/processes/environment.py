@@ -1,0 +1,77 @@
+"""What a launcher such as torchrun tells a process in its environment."""
+
+import os
+from collections.abc import Mapping
+
+import attrs
+
+from pymodules_core.errors import ProcessesError
+
+
+@attrs.frozen(kw_only=True)
+class LaunchedAs:
+    """The place of this process among those that were launched together.
+
+    Attributes:
+        rank: Its number among all, from 0.
+        local_rank: Its number among those of its machine.
+        size: How many there are.
+        local_size: How many there are on its machine.
+        restarts: How often torchrun has started them anew.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    size: int = 1
+    local_size: int = 1
+    restarts: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the one that writes and prints."""
+        return self.rank == 0
+
+
+def launched_as(environment: Mapping[str, str] = os.environ) -> LaunchedAs:
+    """Read what torchrun, or any launcher that sets the same variables, says of this process.
+
+    Raises:
+        ProcessesError: One of the variables is no number, or they contradict each other.
+    """
+    if "RANK" not in environment or "WORLD_SIZE" not in environment:
+        return LaunchedAs()
+    rank, size = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
+    if not 0 <= rank < size:
+        raise ProcessesError(
+            f"RANK is {rank} and WORLD_SIZE {size}, expected a rank from 0 to {size - 1}",
+            found=rank,
+            fix="start the processes with torchrun, or pymodules train --nproc",
+        )
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in environment]
+    if missing and size > 1:
+        raise ProcessesError(
+            f"WORLD_SIZE is {size}, and {' and '.join(missing)} not set: the processes cannot "
+            "find each other",
+            found=size,
+            fix="start the processes with torchrun, or pymodules train --nproc",
+        )
+    return LaunchedAs(
+        rank=rank,
+        size=size,
+        local_rank=_number(environment, "LOCAL_RANK", rank),
+        local_size=_number(environment, "LOCAL_WORLD_SIZE", size),
+        restarts=_number(environment, "TORCHELASTIC_RESTART_COUNT", 0),
+    )
+
+
+def _number(environment: Mapping[str, str], name: str, default: int = 0) -> int:
+    text = environment.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ProcessesError(
+            f"{name} is {text!r}, expected a whole number",
+            key=name,
+            found=text,
+            fix="unset it, or start the processes with torchrun",
+        ) from error

@@ -1,0 +1,206 @@
+"""``Processes``: the processes of one run, and what they tell each other."""
+
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from pymodules_core.errors import RankFailedError
+from pymodules_core.processes.environment import LaunchedAs, launched_as
+from pymodules_core.processes.failures import Failure, first_failure
+
+if TYPE_CHECKING:
+    from typing import Self
+
+T = TypeVar("T")
+
+
+class Processes:
+    """The processes that train one run together, of which this is one.
+
+    ``with Processes.join() as processes:`` makes the group, and leaves it at the end. Of one
+    process alone every method is answered at once, and ``torch.distributed`` is not touched.
+
+    Methods that talk to the others have to be called by all, in the same order. Where one of them
+    is gone, the call raises within seconds.
+
+    Args:
+        place: Which of them this is.
+
+    Attributes:
+        place: Which of them this is.
+    """
+
+    def __init__(self, place: LaunchedAs | None = None) -> None:
+        self.place = place or LaunchedAs()
+        # Beside the one that gradients go through: nothing here may come between them.
+        self._control: dist.ProcessGroup | None = None
+        self._is_owner = False
+
+    @classmethod
+    def join(cls) -> "Self":
+        """Give the processes that a launcher started this one with; alone without one."""
+        return cls(launched_as())
+
+    @classmethod
+    def alone(cls) -> "Self":
+        """Give this process alone, whatever its environment says."""
+        return cls()
+
+    def __enter__(self) -> "Self":
+        if self.is_alone:
+            return self
+        if not dist.is_initialized():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+            self._is_owner = True
+        self._control = dist.new_group(backend="gloo")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._control is None:
+            return
+        # After a failure the others may be gone, or wait elsewhere: nothing waits for them here.
+        if error is None:
+            self.barrier()
+            if self._is_owner:
+                dist.destroy_process_group()
+            else:
+                dist.destroy_process_group(self._control)
+        self._control = None
+
+    @property
+    def rank(self) -> int:
+        """The number of this process, from 0."""
+        return self.place.rank
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self.place.size
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes and prints."""
+        return self.place.is_first
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there are no others."""
+        return self.size == 1
+
+    def barrier(self) -> None:
+        """Return once all have come here."""
+        self.gather(None)
+
+    def gather(self, value: T) -> list[T]:
+        """Give the values of all, in the order of their ranks, to all.
+
+        Args:
+            value: What can be pickled; small.
+        """
+        if self._control is None:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value, group=self._control)
+        return found
+
+    def share(self, make: Callable[[], T]) -> T:
+        """Let the first process make something, and give it to all.
+
+        Args:
+            make: Called in the first process only; it must not talk to the others.
+
+        Raises:
+            RankFailedError: ``make`` raised, in all processes but the first, where its own error
+                is raised.
+        """
+        if self._control is None:
+            return make()
+        made: list[Any] = [None, None]
+        fault: BaseException | None = None
+        if self.is_first:
+            try:
+                made[0] = make()
+            except BaseException as error:  # noqa: BLE001  raised below, after all know
+                fault, made[1] = error, Failure.of(0, error)
+        dist.broadcast_object_list(made, src=0, group=self._control)
+        if fault is not None:
+            raise fault
+        if made[1] is not None:
+            raise made[1].as_error()
+        result: T = made[0]
+        return result
+
+    def together(self, do: Callable[[], T]) -> T:
+        """Do something in every process; where it fails in one it fails in all.
+
+        Args:
+            do: Must not talk to the others, or all have to fail at the same place.
+
+        Raises:
+            RankFailedError: It raised in another process, and in none of lower rank. So one of
+                them raises its own error, and it is that one's to tell.
+        """
+        if self._control is None:
+            return do()
+        fault: BaseException | None = None
+        try:
+            result = do()
+        except RankFailedError:
+            raise  # all know already
+        except BaseException as error:  # noqa: BLE001  raised below, after all know
+            fault = error
+        failures = self.gather(None if fault is None else Failure.of(self.rank, fault))
+        first = next(filter(None, failures), None)
+        if fault is not None and first is not None:
+            if first.rank == self.rank:
+                raise fault
+            raise first.as_error() from fault
+        if first is not None:
+            raise first.as_error()
+        return result
+
+    def maximum(self, numbers: Sequence[float]) -> list[float]:
+        """Give the largest of each number over all processes."""
+        if self._control is None:
+            return list(numbers)
+        values = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(values, op=dist.ReduceOp.MAX, group=self._control)
+        return values.tolist()
+
+    def copy_from_first(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Give tensors of all processes the values of the first one's.
+
+        Args:
+            tensors: Of equal dtypes, shapes and devices in every process; changed in place.
+        """
+        if self._control is None:
+            return
+        found = [tensor.detach() for tensor in tensors if tensor.numel()]
+        dense = [tensor.contiguous() for tensor in found]
+        works = [dist.broadcast(tensor, src=0, async_op=True) for tensor in dense]
+        for work in filter(None, works):
+            work.wait()
+        for tensor, received in zip(found, dense, strict=True):
+            if received is not tensor:
+                tensor.copy_(received)
+
+    def failure(self, error: BaseException) -> BaseException:
+        """Give what this process should raise for an error that ends its part of the run.
+
+        Where one process fails the others see a broken connection. The first that says so tells
+        its own error; to all others it is a ``RankFailedError``, whose text is the first one's.
+
+        Args:
+            error: What was raised here.
+        """
+        if self._control is None or isinstance(error, RankFailedError):
+            return error
+        return first_failure(self.rank, error)
