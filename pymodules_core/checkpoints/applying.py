@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import logging
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import chain
@@ -19,6 +20,7 @@ from pymodules_core.checkpoints.reading import StoredModule
 from pymodules_core.checkpoints.state_dicts import same_bytes, show_key, unwrap
 from pymodules_core.errors import CheckpointError, WeightMismatchError, display_path
 from pymodules_core.module_pool import ModulePool
+from pymodules_core.processes.sharding import is_in_parts, placed_like
 
 logger = logging.getLogger("pymodules_core")
 
@@ -51,7 +53,7 @@ def apply_weights(loads: Iterable[Matched]) -> None:
                 continue
             snapshots.append(_Snapshot.take(inner))
             try:
-                inner.load_state_dict(state, strict=False)
+                inner.load_state_dict(_in_place_of(inner, state), strict=False)
             except Exception as error:
                 reason = next(iter(str(error).splitlines()), "")
                 raise CheckpointError(
@@ -78,6 +80,19 @@ def apply_weights(loads: Iterable[Matched]) -> None:
                 doubt,
                 display_path(report.source),
             )
+
+
+def _in_place_of(module: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give values in the parts that the module's own are in; ``copy_`` takes no others."""
+    own = {key: value for key, value in module.state_dict().items() if is_in_parts(value)}
+    if not own:
+        return state
+    placed = OrderedDict(
+        (key, placed_like(value, own[key]) if key in own else value) for key, value in state.items()
+    )
+    if hasattr(state, "_metadata"):
+        placed._metadata = state._metadata  # type: ignore[attr-defined]  # torch's own attribute
+    return placed
 
 
 def load_modules(

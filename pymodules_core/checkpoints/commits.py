@@ -34,6 +34,8 @@ class Commit:
         module_names: All modules of today's pool.
         keep_epochs: How many ``epoch_<n>`` stay.
         started: When it was asked for, by ``time.perf_counter``.
+        added: What is in the store already: name as in ``images`` to object.
+        module_states: Module name to what ``added`` calls the training state that is its own.
         frozen: Frozen modules to look at: name to state dict.
         weights_origins: Module name to where its initial weights were loaded from.
         provenance: Kept with it.
@@ -47,6 +49,8 @@ class Commit:
     module_names: frozenset[str]
     keep_epochs: int | Literal["all"]
     started: float
+    added: Mapping[str, Added] = attrs.field(factory=dict)
+    module_states: Mapping[str, str] = attrs.field(factory=dict)
     frozen: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
     weights_origins: Mapping[str, WeightsOrigin] = attrs.field(factory=dict)
     provenance: Mapping[str, Any] = attrs.field(factory=dict)
@@ -92,6 +96,9 @@ def next_record(
         pools=pools,
         objects={},
         state=held.state if held else state,
+        module_states=held.module_states
+        if held
+        else {name: added[key].digest for name, key in commit.module_states.items()},
         best=commit.best,
         weights_origins={
             **(before.weights_origins if before else {}),
@@ -100,7 +107,9 @@ def next_record(
         provenance=dict(commit.provenance),
     )
     known = dict(before.objects) if before else {}
-    known |= {one.digest: one.stored for one in added.values()}
+    for one in added.values():
+        known |= {**one.parts, one.digest: one.stored}
+    record = attrs.evolve(record, objects=known)
     return attrs.evolve(record, objects={d: known[d] for d in sorted(record.used_digests())})
 
 
@@ -118,7 +127,7 @@ def write_commit(store: Store, commit: Commit, path: Path) -> None:
     receipt = commit.receipt
 
     def make_record(before: CommitRecord | None) -> CommitRecord:
-        added = store.objects.add_all(commit.images)
+        added = {**commit.added, **store.objects.add_all(commit.images)}
         receipt.bytes_written = sum(one.bytes_written for one in added.values())
         receipt.bytes_shared = sum(
             one.stored.size_bytes for one in added.values() if not one.bytes_written

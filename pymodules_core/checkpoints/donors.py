@@ -16,6 +16,7 @@ def find_donors(pool: ModulePool) -> dict[str, Donor]:
             continue
         layout = Layout(checkpoints_dir(experiment_path(pool.data_home, origin.experiment)))
         for record in readable_records(layout):
-            if (stored := record.objects.get(origin.digest)) is not None:
+            stored = record.objects.get(origin.digest)
+            if stored is not None and not stored.parts:
                 found[origin.digest] = Donor(layout.object(origin.digest), stored)
     return found

@@ -1,5 +1,7 @@
 """One checkpoint file: written so that it is whole or absent, read so that nothing bad gets in.
 
+In the place of a file there may be a folder of shards, copied from the pool of a sharded module.
+
 Reading never trusts a file: ``weights_only``, sizes and CRCs first (torch checks no CRC), and every
 failure says what the file is instead.
 """
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
+from blake3 import blake3
 
 from pymodules_core.checkpoints.disk_errors import free_bytes
 from pymodules_core.checkpoints.file_checks import (
@@ -21,9 +24,13 @@ from pymodules_core.checkpoints.file_checks import (
     refused_pickle,
     unreadable_content,
 )
+from pymodules_core.checkpoints.shards import pieces_in_bytes, read_shards
+from pymodules_core.checkpoints.shards.index import files_in
+from pymodules_core.checkpoints.store.records import INDEX_NAME
+from pymodules_core.checkpoints.store.views import shard_folders
 from pymodules_core.checkpoints.version_marks import with_marks
 from pymodules_core.errors import CheckpointError, CheckpointFileError
-from pymodules_core.names import CHECKPOINT_SUFFIX
+from pymodules_core.names import CHECKPOINT_SUFFIX, is_path_name
 
 if TYPE_CHECKING:
     from collections import OrderedDict
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 SAFETENSORS_SUFFIX = ".safetensors"
 MARKS_OF_SAFETENSORS = "pymodules_versions"
 TEMPORARY_PREFIX = ".writing-"
+_COPY_FOLDER = "copy the whole folder again; pymodules ckpt export makes one file of it"
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -60,7 +68,8 @@ def read_state_dict(path: Path, *, most_bytes: int | None = None) -> "OrderedDic
     """Read a state dict from a file, on the CPU.
 
     Args:
-        path: A file that ``torch.save`` wrote, or one that is called ``.safetensors``.
+        path: A file that ``torch.save`` wrote, one that is called ``.safetensors``, or a folder of
+            shards with their index.
         most_bytes: Larger files are refused; by default those that exceed the free memory.
 
     Returns:
@@ -70,6 +79,8 @@ def read_state_dict(path: Path, *, most_bytes: int | None = None) -> "OrderedDic
         CheckpointNotFoundError: There is no such file.
         CheckpointFileError: It is damaged, no state dict, too large, or would run code.
     """
+    if (path / INDEX_NAME).is_file():
+        return _read_folder(path, most_bytes)
     check_is_file(path, most_bytes=most_bytes)
     if path.suffix == SAFETENSORS_SUFFIX:
         return check_state(path, _read_safetensors(path))
@@ -84,6 +95,38 @@ def read_state_dict(path: Path, *, most_bytes: int | None = None) -> "OrderedDic
     except Exception as error:
         raise unreadable_content(path, error) from error
     return check_state(path, state)
+
+
+def _read_folder(folder: Path, most_bytes: int | None) -> "OrderedDict[str, Any]":
+    index = read_state_dict(folder / INDEX_NAME, most_bytes=most_bytes)
+    files = files_in(index)
+    if not all(map(is_path_name, files)):
+        raise CheckpointFileError(
+            "names shards outside its folder", file=folder / INDEX_NAME, fix=_COPY_FOLDER
+        )
+    shards = (
+        pieces_in_bytes(_read_shard(folder / name, digest, most_bytes))
+        for name, digest in files.items()
+    )
+    state = read_shards(index, shards, source=folder / INDEX_NAME)
+    return check_state(folder / INDEX_NAME, state)
+
+
+def _read_shard(path: Path, digest: str, most_bytes: int | None) -> bytes:
+    if not path.exists():
+        raise CheckpointFileError(
+            f"is missing, and {INDEX_NAME} beside it names it", file=path, fix=_COPY_FOLDER
+        )
+    check_is_file(path, most_bytes=most_bytes)
+    content = path.read_bytes()
+    if blake3(content, max_threads=blake3.AUTO).hexdigest() != digest:
+        raise CheckpointFileError(
+            f"is damaged, or not the shard that {INDEX_NAME} beside it belongs to",
+            file=path,
+            found=digest,
+            fix=_COPY_FOLDER,
+        )
+    return content
 
 
 def _read_safetensors(path: Path) -> "OrderedDict[str, Any]":
@@ -104,11 +147,12 @@ def _read_safetensors(path: Path) -> "OrderedDict[str, Any]":
 
 
 def checkpoint_files(folder: Path) -> dict[str, Path]:
-    """Give module name to file for a pool's folder; empty where there is none."""
+    """Give module name to file, or folder of shards, of a pool's folder; empty where it is none."""
     if not folder.is_dir():
         return {}
+    found = [*folder.glob(f"*{CHECKPOINT_SUFFIX}"), *shard_folders(folder)]
     return {
         path.name.removesuffix(CHECKPOINT_SUFFIX): path
-        for path in sorted(folder.glob(f"*{CHECKPOINT_SUFFIX}"))
+        for path in sorted(found)
         if not path.name.startswith(".")
     }

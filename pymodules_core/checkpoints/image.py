@@ -6,7 +6,7 @@ digests, and one write. Its pages are reused from save to save: fresh ones cost 
 """
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
@@ -37,6 +37,7 @@ class FileImage:
     Args:
         state: What ``Content`` takes.
         pages: Memory that nobody needs any more; taken where it has the size.
+        values: Values of the distinct tensors in their order, in the place of those in ``state``.
 
     Attributes:
         memory: What it is laid out in.
@@ -48,11 +49,22 @@ class FileImage:
             filled from a device, where nothing was compared.
     """
 
-    def __init__(self, state: Mapping[str, Any], *, pages: Pages | None = None) -> None:
+    def __init__(
+        self,
+        state: Mapping[str, Any],
+        *,
+        pages: Pages | None = None,
+        values: Iterable[torch.Tensor] | None = None,
+    ) -> None:
         content = Content(state)
         with _plain_torch():
             self._lay_out(state, content, pages)
-        self.fill(content)
+        if values is None:
+            self.fill(content)
+        else:
+            with torch.no_grad():
+                for target, value in zip(self._targets, values, strict=True):
+                    target.copy_(value)
         self.is_likely_stored = True
 
     def _lay_out(self, state: Mapping[str, Any], content: Content, pages: Pages | None) -> None:

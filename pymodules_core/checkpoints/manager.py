@@ -17,8 +17,7 @@ from pymodules_core.checkpoints.resuming import Moment, Resumed, read_moment, re
 from pymodules_core.checkpoints.saver import Saver
 from pymodules_core.checkpoints.state_dicts import live_state_dict
 from pymodules_core.checkpoints.store.layout import Layout
-from pymodules_core.checkpoints.store.records import record_numbers
-from pymodules_core.checkpoints.store.store import Store
+from pymodules_core.checkpoints.store.records import CommitRecord, record_numbers
 from pymodules_core.errors import (
     CheckpointError,
     CheckpointFileError,
@@ -30,6 +29,7 @@ from pymodules_core.errors import (
 )
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.names import BEST, FRZN, INIT, LAST, pool_sort_key
+from pymodules_core.processes.group import Processes
 
 if TYPE_CHECKING:
     from typing import Self
@@ -58,6 +58,8 @@ class CheckpointManager:
             made durable before the commit is.
         provenance: Kept with every commit: JSON values that tell how the run came about. Origins
             of modules and versions are kept in any case.
+        processes: Several processes call every method together, and the first one writes; None for
+            one that saves alone.
 
     Attributes:
         path: Folder of the pools.
@@ -77,7 +79,9 @@ class CheckpointManager:
         link: Literal["auto", "copy"] = "auto",
         companions: Iterable[Path] = (),
         provenance: Mapping[str, Any] | None = None,
+        processes: Processes | None = None,
     ) -> None:
+        self._processes = processes or Processes.alone()
         check_arguments(mode=mode, min_delta=min_delta, keep_epochs=keep_epochs, link=link)
         self.path = Path(path).absolute()
         self.best = BestTracker(monitor, mode, min_delta)
@@ -92,6 +96,7 @@ class CheckpointManager:
             link=link,
             companions=tuple(companions),
             provenance=provenance or {},
+            processes=self._processes,
         )
 
     def __enter__(self) -> "Self":
@@ -114,13 +119,19 @@ class CheckpointManager:
     @property
     def has_commit(self) -> bool:
         """Whether there is something to ``resume`` from."""
-        return bool(record_numbers(Layout(self.path)))
+        return self._processes.share(self._has_record)
 
-    def start(self, *, state: Mapping[str, Any] | None = None) -> Receipt:
+    def start(
+        self,
+        *,
+        state: Mapping[str, Any] | None = None,
+        module_states: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Receipt:
         """Save frozen modules to ``frzn`` and all others to ``init`` and ``last``.
 
         Args:
             state: The training state that belongs to these weights: tensors and primitives.
+            module_states: As for ``commit``.
 
         Raises:
             ExistingRunError: The folder holds pools already.
@@ -140,18 +151,12 @@ class CheckpointManager:
         # What cannot be saved is told before anything is written.
         for name in self._pool:
             live_state_dict(self._pool[name], name=name)
-        with disk_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        store = self._saver.open_store()
-        if store.record is not None:  # another writer was faster
-            store.close()
-            raise self._existing_run(list(store.record.pools))
-        self._saver.store = store
+        self._processes.share(self._make_store)
         receipt = Receipt(pools=(FRZN, INIT, LAST), epoch=0, step=0, best_moved=False)
         try:
-            self._saver.save(receipt, {}, state=state)
+            self._saver.save(receipt, {}, state=state, module_states=module_states)
             # A folder that cannot be written to is told before the first step.
-            self.wait()
+            self._processes.share(self.wait)
             self._saver.watch_frozen()
         except BaseException:
             self._saver.drop_store()
@@ -177,22 +182,23 @@ class CheckpointManager:
             PluginError: A plugin fails to migrate weights of an older version.
             CheckpointError: A module's own load hook raises.
         """
-        if not self.has_commit:  # before a store is made where none is
-            raise self._nothing_to_resume()
-        store = self._saver.open_store()
+        moments: list[Moment] = []
+
+        def open_first() -> CommitRecord:
+            moments.append(self._open_moment(allow_new=allow_new))
+            return moments[0].record
+
         try:
-            try:
-                moment = self._read_moment(store, allow_new=allow_new)
-            except CheckpointFileError:
-                # Its time and size are right and its bytes are not: look at every byte.
-                store.close()
-                store = self._saver.open_store(is_thorough=True)
-                moment = self._read_moment(store, allow_new=allow_new)
-            reports = load_modules(self._pool, moment.modules, strict=True, is_exact=True)
+            # Which commit it is the first one says: a file system may show the others an old one.
+            record = self._processes.share(open_first)
+            moment, reports = self._processes.together(
+                lambda: self._take(
+                    moments[0] if moments else self._read_moment(record, allow_new=allow_new)
+                )
+            )
         except BaseException:
-            store.close()
+            self._saver.drop_store()
             raise
-        self._saver.store = store
         self.best.resume(moment.record.best)
         self._pool.pending_weights.difference_update(reports)
         self._saver.watch_frozen()
@@ -205,6 +211,7 @@ class CheckpointManager:
         step: int = 0,
         metrics: Mapping[str, float] | None = None,
         state: Mapping[str, Any] | None = None,
+        module_states: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Receipt:
         """Save the modules as they are now.
 
@@ -216,6 +223,8 @@ class CheckpointManager:
             metrics: Name to value; must hold the monitored one where ``best`` is proposed.
             state: The training state that belongs to these weights, where ``last`` is named:
                 tensors and primitives.
+            module_states: Module name to a part of the training state that is the module's own and
+                in parts as it is; saved as the module is, gathered or in shards.
 
         Raises:
             InvalidNameError: No such pool.
@@ -236,7 +245,7 @@ class CheckpointManager:
             best_moved=best_moved,
         )
         self._saver.raise_failure()
-        self._saver.save(receipt, metrics, state=state)
+        self._saver.save(receipt, metrics, state=state, module_states=module_states)
         return receipt
 
     def load(
@@ -258,14 +267,15 @@ class CheckpointManager:
             PluginError: A plugin fails to migrate weights of an older version.
             CheckpointError: A module's own load hook raises.
         """
-        self.wait()
+        self._processes.share(self.wait)
         names = list(modules) if modules is not None else self._saver.members(pool_name)
-        return load_modules(self._pool, self._reader.read(pool_name, names), strict=strict)
+        return self._processes.together(
+            lambda: load_modules(self._pool, self._reader.read(pool_name, names), strict=strict)
+        )
 
     def pools(self) -> list[str]:
         """Give the pools that are committed, in the order of a run."""
-        self.wait()
-        return self._reader.pools()
+        return self._processes.share(self._pools_on_disk)
 
     def wait(self) -> None:
         """Return when everything committed is on disk.
@@ -283,14 +293,54 @@ class CheckpointManager:
         """
         self._saver.close()
 
-    def _read_moment(self, store: Store, *, allow_new: bool) -> Moment:
-        record = store.record
+    def _has_record(self) -> bool:
+        return bool(record_numbers(Layout(self.path)))
+
+    def _pools_on_disk(self) -> list[str]:
+        self.wait()
+        return self._reader.pools()
+
+    def _make_store(self) -> None:
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        store = self._saver.open_store()
+        if store.record is not None:  # another writer was faster
+            store.close()
+            raise self._existing_run(list(store.record.pools))
+        self._saver.store = store
+
+    def _open_moment(self, *, allow_new: bool) -> Moment:
+        """Open the store, and read what its newest whole commit holds."""
+        if not self._has_record():  # before a store is made where none is
+            raise self._nothing_to_resume()
+        for is_thorough in (False, True):
+            store = self._saver.open_store(is_thorough=is_thorough)
+            try:
+                moment = self._read_moment(store.record, allow_new=allow_new)
+            except CheckpointFileError:
+                store.close()
+                if is_thorough:
+                    raise
+                # Its time and size are right and its bytes are not: look at every byte.
+            except BaseException:
+                store.close()
+                raise
+            else:
+                self._saver.store = store
+                return moment
+        raise self._nothing_to_resume()
+
+    def _take(self, moment: Moment) -> tuple[Moment, dict[str, LoadReport]]:
+        return moment, load_modules(self._pool, moment.modules, strict=True, is_exact=True)
+
+    def _read_moment(self, record: CommitRecord | None, *, allow_new: bool) -> Moment:
         if record is None:
             raise self._nothing_to_resume()
         others = self._saver.members(LAST)
         if allow_new:
             others = [name for name in others if name in record.pools[LAST].modules]
-        return read_moment(self._reader, record, frozen=self._saver.members(FRZN), others=others)
+        frozen = self._saver.members(FRZN)
+        return read_moment(self._reader, record, self._pool, frozen=frozen, others=others)
 
     def _nothing_to_resume(self) -> CheckpointNotFoundError:
         return CheckpointNotFoundError(

@@ -8,6 +8,7 @@ import attrs
 
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import CommitRecord, readable_records
+from pymodules_core.checkpoints.store.views import shard_folders
 from pymodules_core.names import CHECKPOINT_SUFFIX, pool_names_in, pool_sort_key
 
 
@@ -71,7 +72,7 @@ def overview(path: Path) -> StoreOverview:
     return StoreOverview(
         pools=[_pool(name, record, uses) for name in sorted(record.pools, key=pool_sort_key)],
         commit=record.number,
-        state_bytes=record.objects[record.state].size_bytes if record.state else 0,
+        state_bytes=sum(map(record.size_of, record.state_digests())),
         object_bytes=sum(stored.size_bytes for stored in record.objects.values()),
         link=record.link,
         last_modules=frozenset(record.provenance.get("modules", ())),
@@ -80,7 +81,7 @@ def overview(path: Path) -> StoreOverview:
 
 def _pool(name: str, record: CommitRecord, uses: Mapping[str, int]) -> PoolOverview:
     pool = record.pools[name]
-    sizes = {digest: record.objects[digest].size_bytes for digest in pool.modules.values()}
+    sizes = {digest: record.size_of(digest) for digest in pool.modules.values()}
     return PoolOverview(
         name=name,
         epoch=pool.epoch,
@@ -94,12 +95,14 @@ def _pool(name: str, record: CommitRecord, uses: Mapping[str, int]) -> PoolOverv
 
 def _plain_pool(folder: Path) -> PoolOverview:
     files = sorted(folder.glob(f"*{CHECKPOINT_SUFFIX}"))
+    sharded = shard_folders(folder)
+    parts = [path for one in sharded for path in one.iterdir() if path.is_file()]
     return PoolOverview(
         name=folder.name,
         epoch=None,
         step=None,
         metrics={},
-        modules=[file.name.removesuffix(CHECKPOINT_SUFFIX) for file in files],
-        size_bytes=sum(file.stat().st_size for file in files),
+        modules=sorted(path.name.removesuffix(CHECKPOINT_SUFFIX) for path in files + sharded),
+        size_bytes=sum(file.stat().st_size for file in files + parts),
         shared_bytes=0,
     )

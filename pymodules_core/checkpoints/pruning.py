@@ -114,8 +114,7 @@ def prune(path: Path, pools: Iterable[str]) -> None:
 
 
 def _freed_bytes(record: CommitRecord, dropped: set[str]) -> int:
-    kept = {
-        d for name, p in record.pools.items() if name not in dropped for d in p.modules.values()
-    }
-    gone = {d for name in dropped for d in record.pools[name].modules.values()} - kept
-    return sum(record.objects[digest].size_bytes for digest in gone - {record.state})
+    rest = {name: pool for name, pool in record.pools.items() if name not in dropped}
+    # Of shards some may be those of another pool, and others not.
+    gone = record.used_digests() - attrs.evolve(record, pools=rest).used_digests()
+    return sum(record.objects[digest].size_bytes for digest in gone)

@@ -1,15 +1,18 @@
 """Reads pools through the commit record, so that what is read belongs together and is whole."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
+from blake3 import blake3
 
 from pymodules_core.checkpoints.content import Content
 from pymodules_core.checkpoints.files import checkpoint_files, read_state_dict
+from pymodules_core.checkpoints.shards import Like, pieces_in_file, read_shards
+from pymodules_core.checkpoints.store.archives import is_archive
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import (
     ATTEMPTS,
@@ -27,7 +30,6 @@ from pymodules_core.errors import (
     list_words,
 )
 from pymodules_core.names import (
-    CHECKPOINT_SUFFIX,
     check_pool_name,
     pool_names_in,
     pool_sort_key,
@@ -122,9 +124,21 @@ class PoolReader:
         )
 
     def read_from(
-        self, record: CommitRecord, pool_name: str, names: Iterable[str]
+        self,
+        record: CommitRecord,
+        pool_name: str,
+        names: Iterable[str],
+        *,
+        like: Callable[[str], Like] | None = None,
     ) -> dict[str, StoredModule]:
         """Read modules of a pool as one commit has them.
+
+        Args:
+            record: The commit.
+            pool_name: The pool.
+            names: The modules.
+            like: Given a module's name, gives what its tensors are like: of those that are in parts
+                only this process's is read, where they are stored in shards.
 
         Raises:
             CheckpointNotFoundError: The commit has no such pool or module.
@@ -138,8 +152,10 @@ class PoolReader:
             return {}
         return {
             name: StoredModule(
-                state=self._read_object(pool.modules[name], record.objects),
-                file=self._layout.view(pool_name) / f"{name}{CHECKPOINT_SUFFIX}",
+                state=self._read_object(
+                    pool.modules[name], record.objects, like=like(name) if like else None
+                ),
+                file=self._layout.view(pool_name) / record.view_name(name, pool.modules[name]),
                 digest=pool.modules[name],
                 epoch=pool.epoch,
                 writer=record.provider_of(name),
@@ -156,6 +172,23 @@ class PoolReader:
         if record.state is None:
             return None
         return self._read_object(record.state, record.objects, is_mapped=False)
+
+    def read_module_states(
+        self, record: CommitRecord, *, like: Like | None = None
+    ) -> "dict[str, OrderedDict[str, Any]]":
+        """Read what of the training state of a commit is a module's own, by module name.
+
+        Args:
+            record: The commit.
+            like: As for ``read_from``.
+
+        Raises:
+            CheckpointFileError: It is damaged.
+        """
+        return {
+            name: self._read_object(digest, record.objects, is_mapped=False, like=like)
+            for name, digest in record.module_states.items()
+        }
 
     def _read_newest(
         self, records: list[CommitRecord], pool_name: str, wanted: list[str] | None
@@ -198,8 +231,24 @@ class PoolReader:
         return record_numbers(self._layout)[:1] != [record.number]
 
     def _read_object(
-        self, digest: str, objects: Mapping[str, StoredObject], *, is_mapped: bool = True
+        self,
+        digest: str,
+        objects: Mapping[str, StoredObject],
+        *,
+        is_mapped: bool = True,
+        like: Like | None = None,
     ) -> "OrderedDict[str, Any]":
+        path, stored = self._checked(digest, objects)
+        if not stored.parts:
+            return _read_own_file(path, is_mapped=is_mapped)
+        files = [self._checked(part, objects)[0] for part in stored.parts.values()]
+        index = _read_own_file(path, is_mapped=False)
+        return read_shards(index, map(pieces_in_file, files), source=path, like=like)
+
+    def _checked(
+        self, digest: str, objects: Mapping[str, StoredObject]
+    ) -> tuple[Path, StoredObject]:
+        """Give the file of an object, every byte of which is as it was written."""
         path, stored = self._layout.object(digest), objects[digest]
         try:
             is_whole = path.stat().st_size == stored.size_bytes and (
@@ -214,7 +263,7 @@ class PoolReader:
                 found=digest,
                 fix="pymodules ckpt verify tells which pools it is in",
             )
-        return _read_own_file(path, is_mapped=is_mapped)
+        return path, stored
 
     def _read_plain(self, pool_name: str, wanted: list[str] | None) -> dict[str, StoredModule]:
         check_pool_name(pool_name, existing=self.pools())
@@ -240,6 +289,10 @@ class PoolReader:
 
 def digest_of_file(path: Path) -> str:
     """Give the digest of what an object holds, whose every byte was just seen to be ours."""
+    with path.open("rb") as file:
+        is_shard = not is_archive(file.read(4))
+    if is_shard:  # its content is its bytes
+        return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
     return Content(_read_own_file(path, is_mapped=True)).digest_now()
 
 

@@ -85,9 +85,7 @@ def _mend(store: Store, layout: Layout) -> list[str]:
         pools[name] = attrs.evolve(
             pool, modules={m: digest for m, digest in pool.modules.items() if m not in gone}
         )
-    has_state = newest.state is None or store.objects.is_whole(
-        newest.state, newest.objects[newest.state]
-    )
+    has_state = all(_is_whole(digest, newest, store) for digest in newest.state_digests())
     if not has_state:
         lost.append("the training state")
     if pools != newest.pools or not has_state:
@@ -100,6 +98,7 @@ def _mend(store: Store, layout: Layout) -> list[str]:
         record = attrs.evolve(
             newest,
             state=newest.state if has_state else None,
+            module_states=newest.module_states if has_state else {},
             best=_best_of(pools.get(BEST), records),
             number=newest.number + 1,
             parent=newest.number,
@@ -107,6 +106,7 @@ def _mend(store: Store, layout: Layout) -> list[str]:
             changed=[name for name in pools if pools[name] != newest.pools[name]],
             pools=pools,
         )
+        record = attrs.evolve(record, objects=known)
         objects = {digest: known[digest] for digest in sorted(record.used_digests())}
         # The commit before names what is lost.
         store.commit(lambda _: attrs.evolve(record, objects=objects), keep_before=False)
@@ -128,10 +128,14 @@ def _whole_before(name: str, records: Iterable[CommitRecord], store: Store) -> S
 
 def _lost_modules(pool: StoredPool, record: CommitRecord, store: Store) -> list[str]:
     return [
-        module
-        for module, digest in pool.modules.items()
-        if not store.objects.is_whole(digest, record.objects[digest])
+        module for module, digest in pool.modules.items() if not _is_whole(digest, record, store)
     ]
+
+
+def _is_whole(digest: str, record: CommitRecord, store: Store) -> bool:
+    return all(
+        store.objects.is_whole(one, record.objects[one]) for one in record.with_parts([digest])
+    )
 
 
 def _adopt(store: Store, layout: Layout) -> list[str]:

@@ -13,8 +13,10 @@ from pymodules_core.checkpoints.commits import STATE, Commit, write_commit
 from pymodules_core.checkpoints.disk_errors import disk_errors
 from pymodules_core.checkpoints.donors import find_donors
 from pymodules_core.checkpoints.frozen_watch import FrozenWatch
+from pymodules_core.checkpoints.gathering import has_parts, local_parts, refuse_parts
 from pymodules_core.checkpoints.provenance import provenance_of
 from pymodules_core.checkpoints.receipt import Receipt
+from pymodules_core.checkpoints.saved_parts import SavedParts
 from pymodules_core.checkpoints.staging import Staging
 from pymodules_core.checkpoints.state_dicts import live_state_dict, refuse_unsaveable
 from pymodules_core.checkpoints.store.disk import Disk
@@ -25,6 +27,7 @@ from pymodules_core.checkpoints.writer import Writer
 from pymodules_core.errors import CheckpointError, display_path
 from pymodules_core.module_pool import ModulePool, PoolEntry
 from pymodules_core.names import FRZN
+from pymodules_core.processes.group import Processes
 
 
 class Saver:
@@ -39,6 +42,7 @@ class Saver:
         link: ``copy`` lets nothing be shared on disk.
         companions: Files that are made durable before a commit is.
         provenance: Kept with every commit.
+        processes: Who saves together; the first one writes.
 
     Attributes:
         store: Where to; None until there is one.
@@ -55,7 +59,10 @@ class Saver:
         link: Literal["auto", "copy"],
         companions: tuple[Path, ...],
         provenance: Mapping[str, Any],
+        processes: Processes,
     ) -> None:
+        self._processes = processes
+        self._parts = SavedParts(processes)
         self.store: Store | None = None
         self._path = path
         self._pool = pool
@@ -98,7 +105,8 @@ class Saver:
         """Remember what the frozen modules are: they are not saved again."""
         frozen = self.members(FRZN)
         self._staging.forget(frozen)
-        self._frozen_watch = FrozenWatch(self._states(frozen))
+        if self._processes.is_first:
+            self._frozen_watch = FrozenWatch(self._frozen_states(frozen))
 
     def save(
         self,
@@ -106,13 +114,18 @@ class Saver:
         metrics: Mapping[str, float],
         *,
         state: Mapping[str, Any] | None = None,
+        module_states: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Copy what changed, and leave the rest to the writer.
+
+        What is in parts is gathered and written at once: kept until the writer has the time, it
+        would all be whole in the first process's memory.
 
         Args:
             receipt: Says which pools, and is filled in.
             metrics: What was measured of these weights.
             state: The training state that belongs to them.
+            module_states: Module name to what is its own of it.
 
         Raises:
             CheckpointError: There is no store yet, something cannot be saved, or an earlier commit
@@ -120,7 +133,7 @@ class Saver:
         """
         started = time.perf_counter()
         store = self.store
-        if store is None:
+        if store is None and self._processes.is_first:
             raise CheckpointError(
                 f"nothing can be committed to {display_path(self._path)} before start()",
                 fix="call start() once, which writes frzn, init and last; or resume() to go on",
@@ -129,11 +142,25 @@ class Saver:
         states = self._states(dict.fromkeys(chain.from_iterable(members.values())))
         if state is not None:
             refuse_unsaveable(state, owner="the training state")
+            refuse_parts(state, owner="the training state")
             states[STATE] = state
+        keys = {name: f"{STATE} of {name}" for name in module_states or {}}
+        apart = self._split_off(states) | {
+            key: (module_states or {})[name] for name, key in keys.items()
+        }
+        owners = {name: name for name in apart} | {key: name for name, key in keys.items()}
+        sharded = [
+            key
+            for key, name in owners.items()
+            if has_parts(apart[key]) and self._pool.settings[name].sharded
+        ]
         with self._told():
-            images = self._staging.take(states, self._writer.wait)
+            added = self._parts.save(apart, sharded, store, self._writer.wait)
             if receipt.best_moved:
                 self._best.take(metrics, epoch=receipt.epoch)
+            if store is None:
+                return
+            images = self._staging.take(states, self._writer.wait)
             commit = Commit(
                 receipt=receipt,
                 members=members,
@@ -142,6 +169,8 @@ class Saver:
                 best=self._best.stored(),
                 module_names=frozenset(self._pool),
                 keep_epochs=self._keep_epochs,
+                added=added,
+                module_states=keys,
                 frozen=self._frozen_to_watch(receipt.epoch),
                 weights_origins=self._pool.weights_origins,
                 provenance=self._provenance,
@@ -179,7 +208,22 @@ class Saver:
 
     def _frozen_to_watch(self, epoch: int) -> dict[str, Mapping[str, Any]]:
         is_due = self._frozen_watch is not None and self._frozen_watch.is_due(epoch)
-        return self._states(self.members(FRZN) if is_due else ())
+        return self._frozen_states(self.members(FRZN) if is_due else ())
+
+    def _frozen_states(self, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
+        return {name: local_parts(state) for name, state in self._states(names).items()}
+
+    def _split_off(self, states: dict[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+        """Take the modules out of ``states`` that no single process can save."""
+        apart = {}
+        for name in list(states):
+            if name == STATE:
+                continue
+            if has_parts(states[name]):
+                if self._processes.is_alone:
+                    refuse_parts(states[name], owner=f"module {name!r}")
+                apart[name] = states.pop(name)
+        return apart
 
     def _states(self, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
         return {name: self._state(self._pool.entries[name]) for name in names}

@@ -12,6 +12,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from pymodules_core.errors import CheckpointError, UninitializedModuleError, list_words
+from pymodules_core.processes.sharding import is_in_parts
 
 _PRIMITIVES = {str, bytes, int, float, bool, type(None)}
 _MAPPINGS = {dict, OrderedDict}
@@ -127,7 +128,9 @@ def _unsaveable_kind(tensor: torch.Tensor) -> str | None:
         return "quantized"
     if tensor.layout is not torch.strided:
         return str(tensor.layout)
-    # Its parts are tensors, and it has no memory of its own: DTensor, TwoTensor.
+    if is_in_parts(tensor):  # whoever saves it gathers it, or refuses to
+        return None
+    # Its parts are tensors, and it has no memory of its own: TwoTensor.
     return type(tensor).__name__ if hasattr(tensor, "__tensor_flatten__") else None
 
 

@@ -7,6 +7,13 @@ import attrs
 
 from pymodules_core.errors import ProcessesError
 
+# A second signal of a person comes later than that of a scheduler which tells all processes.
+SIGNALS_APART_S = 2.0
+# What a process ends with that only knows that another one is gone: its launcher knows more.
+LOST_EXIT_CODE = 3
+# How the launcher of this package calls what it starts.
+OWN_RUN_ID = "pymodules-"
+
 
 @attrs.frozen(kw_only=True)
 class LaunchedAs:
@@ -30,6 +37,11 @@ class LaunchedAs:
     def is_first(self) -> bool:
         """Whether it is the one that writes and prints."""
         return self.rank == 0
+
+    @property
+    def purpose(self) -> tuple[int, ...]:
+        """What sets random streams of this process apart: nothing for the first, as if alone."""
+        return (self.rank,) if self.rank else ()
 
 
 def launched_as(environment: Mapping[str, str] = os.environ) -> LaunchedAs:
@@ -62,6 +74,19 @@ def launched_as(environment: Mapping[str, str] = os.environ) -> LaunchedAs:
         local_size=_number(environment, "LOCAL_WORLD_SIZE", size),
         restarts=_number(environment, "TORCHELASTIC_RESTART_COUNT", 0),
     )
+
+
+def is_elastic(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether torchrun, or the launcher of this package, waits for this process.
+
+    It takes every exit code but 0 for a failure.
+    """
+    return "TORCHELASTIC_RUN_ID" in environment
+
+
+def is_own(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether the launcher of this package waits for this process."""
+    return environment.get("TORCHELASTIC_RUN_ID", "").startswith(OWN_RUN_ID)
 
 
 def _number(environment: Mapping[str, str], name: str, default: int = 0) -> int:

@@ -5,24 +5,25 @@ launcher and outlives them; else in the first process, and where that is gone no
 """
 
 import json
+from datetime import timedelta
 
 import attrs
 import torch.distributed as dist
 
 from pymodules_core.errors import ProcessLostError, PymodulesError, RankFailedError
+from pymodules_core.processes.environment import LOST_EXIT_CODE, is_own, launched_as
 
 _KEY = "pymodules/failure"
-# What gloo and NCCL say where another process is gone; torch has no class for it.
+# A store answers at once, unless its machine is gone: nobody waits for it.
+_STORE_TIMEOUT = timedelta(seconds=10)
+# torch has no class for what gloo and NCCL say where another process is gone.
 _LOST = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-    "Connection refused",
-    "Socket Timeout",
+    "gloo/transport/",  # the source file, in front of "Connection closed by peer" and its like
+    "Gloo connectFullMesh failed",
     "NCCL communicator was aborted",
     "remote process exited",
-    "Connection was likely closed",
 )
+_TIMED_OUT = ("Timed out waiting", "Application timeout", "Watchdog caught collective operation")
 
 
 @attrs.frozen(kw_only=True)
@@ -70,24 +71,50 @@ def first_failure(rank: int, error: BaseException) -> BaseException:
         is known is that another one is gone; else ``RankFailedError``.
     """
     told = _lost_process(error) or error
-    own = Failure.of(rank, told)
+    first = _first(Failure.of(rank, told), is_lost=told is not error)
+    return told if first.rank == rank else first.as_error()
+
+
+def _first(own: Failure, *, is_lost: bool) -> Failure:
+    """Give the first failure of all processes, which is ``own`` where no other one was told."""
+    # torchrun may keep the store of the processes that it started before these.
+    key = f"{_KEY}/{launched_as().restarts}"
     try:
         store = dist.distributed_c10d._get_default_store()
-        first = Failure(**json.loads(store.compare_set(_KEY, "", json.dumps(attrs.asdict(own)))))
+        store.set_timeout(_STORE_TIMEOUT)
+        return Failure(**json.loads(store.compare_set(key, "", json.dumps(attrs.asdict(own)))))
     except (RuntimeError, ValueError, TypeError):  # the store is gone, and with it who had it
-        first = Failure(rank=0, text="it is gone", exit_code=1) if told is not error else own
-    return told if first.rank == rank else first.as_error()
+        if own.rank == 0 or not is_lost:
+            return own
+        return Failure(rank=0, text="it is gone", exit_code=_lost_exit_code())
 
 
 def _lost_process(error: BaseException) -> ProcessLostError | None:
     """Give what to say where an error is of a broken connection to another process."""
     found: BaseException | None = error
     while found is not None:
-        if isinstance(found, RuntimeError) and any(text in str(found) for text in _LOST):
+        text = str(found)
+        is_of_torch = isinstance(found, RuntimeError)
+        if is_of_torch and any(part in text for part in _TIMED_OUT):
             return ProcessLostError(
+                "another process of the run does not answer: it hangs, or waits for something else",
+                found=text,
+                fix="look where it is (py-spy dump --pid …); --resume goes on from the newest "
+                "commit",
+            )
+        if isinstance(found, dist.DistNetworkError) or (
+            is_of_torch and any(part in text for part in _LOST)
+        ):
+            lost = ProcessLostError(
                 "another process of the run is gone: it was killed, or its machine failed",
-                found=str(found),
+                found=text,
                 fix="the launcher says which; --resume goes on from the newest commit",
             )
+            lost.exit_code = _lost_exit_code()
+            return lost
         found = found.__cause__ or found.__context__
     return None
+
+
+def _lost_exit_code() -> int:
+    return LOST_EXIT_CODE if is_own() else ProcessLostError.exit_code

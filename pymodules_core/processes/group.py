@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from pymodules_core.errors import RankFailedError
+from pymodules_core.errors import RankFailedError, RunInterruptedError
 from pymodules_core.processes.environment import LaunchedAs, launched_as
 from pymodules_core.processes.failures import Failure, first_failure
 
@@ -67,7 +67,8 @@ class Processes:
         if self._control is None:
             return
         # After a failure the others may be gone, or wait elsewhere: nothing waits for them here.
-        if error is None:
+        # A signal ends all of them at one place.
+        if error is None or isinstance(error, RunInterruptedError):
             self.barrier()
             if self._is_owner:
                 dist.destroy_process_group()
@@ -94,6 +95,11 @@ class Processes:
     def is_alone(self) -> bool:
         """Whether there are no others."""
         return self.size == 1
+
+    @property
+    def control(self) -> "dist.ProcessGroup | None":
+        """The group of all, on the CPU, beside the one that gradients go through."""
+        return self._control
 
     def barrier(self) -> None:
         """Return once all have come here."""
@@ -192,6 +198,29 @@ class Processes:
             if received is not tensor:
                 tensor.copy_(received)
 
+    def totals(self, numbers: Sequence[float]) -> list[float]:
+        """Give the sum of each number over all processes."""
+        if self._control is None:
+            return list(numbers)
+        values = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(values, group=self._control)
+        return values.tolist()
+
+    def join_rows(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Give the rows of the tensors of all processes, in the order of their ranks.
+
+        Args:
+            tensor: ``(rows, ...)``; the number of rows may differ.
+        """
+        if self._control is None:
+            return tensor
+        rows = self.gather(len(tensor))
+        padded = tensor.new_zeros((max(rows), *tensor.shape[1:]))
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in rows]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)])
+
     def failure(self, error: BaseException) -> BaseException:
         """Give what this process should raise for an error that ends its part of the run.
 
@@ -201,6 +230,6 @@ class Processes:
         Args:
             error: What was raised here.
         """
-        if self._control is None or isinstance(error, RankFailedError):
+        if self._control is None or isinstance(error, RankFailedError | RunInterruptedError):
             return error
         return first_failure(self.rank, error)

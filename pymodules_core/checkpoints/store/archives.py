@@ -23,6 +23,7 @@ _CENTRAL_HEADER_BYTES = 46
 _CENTRAL_CRC_OFFSET = 16
 _CENTRAL_LENGTHS_OFFSET = 28
 _CENTRAL_LENGTHS = struct.Struct("<HHH")
+_ARCHIVE_START = b"PK\x03\x04"
 _DATA_PREFIX = "archive/data/"
 
 
@@ -76,6 +77,11 @@ class MemoryFile(io.RawIOBase):
         memoryview(buffer)[: len(piece)] = piece
         self._position += len(piece)
         return len(piece)
+
+
+def is_archive(start: bytes) -> bool:
+    """Tell by its first bytes whether ``torch.save`` may have written a file."""
+    return start.startswith(_ARCHIVE_START)
 
 
 def find_holes(file: IO[bytes]) -> list[Hole]:

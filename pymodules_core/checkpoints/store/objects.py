@@ -27,11 +27,13 @@ class Added:
         digest: Its name.
         stored: What a record says of it.
         bytes_written: 0 where it was there already.
+        parts: Digest to what a record says of it, of each object that it needs.
     """
 
     digest: str
     stored: StoredObject
     bytes_written: int
+    parts: Mapping[str, StoredObject] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -94,6 +96,28 @@ class Objects:
         for name, file in written.items():
             added[name] = self._take(file)
         return {name: added[name] for name in sources}
+
+    def add_in_parts(self, index: Source, parts: Mapping[str, Written]) -> Added:
+        """Make files in the stage, whole and synced, objects that belong together.
+
+        Args:
+            index: Says what they are.
+            parts: File name to file.
+        """
+        taken = {file_name: self._take(file) for file_name, file in parts.items()}
+        added = self.add(index)
+        stored = attrs.evolve(added.stored, parts={name: one.digest for name, one in taken.items()})
+        self._known[added.digest] = stored
+        return Added(
+            added.digest,
+            stored,
+            added.bytes_written + sum(one.bytes_written for one in taken.values()),
+            {one.digest: one.stored for one in taken.values()},
+        )
+
+    def has(self, added: Added) -> bool:
+        """Tell whether an object and its parts are there; what is damaged of them is put aside."""
+        return all(self._is_there(digest) for digest in (added.digest, *added.parts))
 
     def is_whole(self, digest: str, stored: StoredObject) -> bool:
         """Tell whether an object is as it was written.

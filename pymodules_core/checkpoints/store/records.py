@@ -4,21 +4,26 @@ import json
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 import cattrs
+import cattrs.gen
 from blake3 import blake3
 
 from pymodules_core.checkpoints.store.layout import RECORD_SUFFIX, Layout
 from pymodules_core.errors import CheckpointFileError, InvalidNameError
-from pymodules_core.names import check_path_name, check_pool_name
+from pymodules_core.names import CHECKPOINT_SUFFIX, check_path_name, check_pool_name
 from pymodules_core.specs import DistributionOrigin, WeightsOrigin
 
 FORMAT = 1
+# With objects in parts, which versions that read format 1 alone do not know.
+FORMAT_WITH_PARTS = 2
+# The file of an object in parts that says what they are, in the view of its module.
+INDEX_NAME = "index.pt"
 
 # A writer that commits as fast as it can may remove the record that is being read.
 ATTEMPTS = 100
@@ -36,11 +41,13 @@ class StoredObject:
         size_bytes: Length of the file.
         mtime_ns: When it was written, as the file system says it.
         seal: Digest of every byte of the file.
+        parts: File name to digest of the further objects that it needs; it is their index then.
     """
 
     size_bytes: int
     mtime_ns: int
     seal: str
+    parts: dict[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -86,6 +93,7 @@ class CommitRecord:
         pools: All pools, changed or not.
         objects: Digest to what is known of it, of every object that a pool or the state needs.
         state: Digest of the training state, where there is one.
+        module_states: Module name to digest of training state that is the module's own.
         best: The best value so far.
         link: How files of pools come from objects: ``reflink``, ``hard link`` or ``copy``.
         weights_origins: Module name to where its initial weights were loaded from.
@@ -101,15 +109,49 @@ class CommitRecord:
     pools: dict[str, StoredPool]
     objects: dict[str, StoredObject]
     state: str | None = None
+    module_states: dict[str, str] = attrs.field(factory=dict)
     best: StoredBest | None = None
     link: str | None = None
     weights_origins: dict[str, WeightsOrigin] = attrs.field(factory=dict)
     provenance: dict[str, Any] = attrs.field(factory=dict)
 
     def used_digests(self) -> set[str]:
-        """Give the digests that pools and state name."""
+        """Give the digests that pools and state name, and those of their parts."""
         used = {digest for pool in self.pools.values() for digest in pool.modules.values()}
-        return used | ({self.state} if self.state else set())
+        return self.with_parts(used | self.state_digests())
+
+    def state_digests(self) -> set[str]:
+        """Give the digests of the training state."""
+        return {*self.module_states.values(), *([self.state] if self.state else ())}
+
+    def with_parts(self, digests: Iterable[str]) -> set[str]:
+        """Add to digests those of their parts."""
+        found = set(digests)
+        for digest in tuple(found):
+            if digest in self.objects:
+                found.update(self.objects[digest].parts.values())
+        return found
+
+    def size_of(self, digest: str) -> int:
+        """Give the bytes of an object and its parts."""
+        return sum(self.objects[one].size_bytes for one in self.with_parts([digest]))
+
+    def view_name(self, module_name: str, digest: str) -> str:
+        """Give what people see of a module in a view: a file, or a folder of parts."""
+        return module_name if self.objects[digest].parts else f"{module_name}{CHECKPOINT_SUFFIX}"
+
+    def view_files(self, modules: Mapping[str, str]) -> dict[str, str]:
+        """Give the files of a view: path in it to digest.
+
+        Args:
+            modules: Module name to digest.
+        """
+        files: dict[str, str] = {}
+        for name, digest in modules.items():
+            shown, parts = self.view_name(name, digest), self.objects[digest].parts
+            files[f"{shown}/{INDEX_NAME}" if parts else shown] = digest
+            files |= {f"{shown}/{file}": part for file, part in parts.items()}
+        return files
 
     def provider_of(self, module_name: str) -> DistributionOrigin | None:
         """Give the plugin that a module was built by; None for any other origin, or none known."""
@@ -121,7 +163,9 @@ class CommitRecord:
 
 def encode_record(record: CommitRecord) -> bytes:
     """Give the bytes of a record's file: JSON with a checksum over the rest of it."""
-    content = {"format": FORMAT, **_CONVERTER.unstructure(record)}
+    has_parts = any(stored.parts for stored in record.objects.values())
+    format_ = FORMAT_WITH_PARTS if has_parts or record.module_states else FORMAT
+    content = {"format": format_, **_CONVERTER.unstructure(record)}
     return _dump({**content, "checksum": _checksum(content)}) + b"\n"
 
 
@@ -141,9 +185,10 @@ def read_record(path: Path) -> CommitRecord:
         raise _damaged(path) from error
     if not is_whole:
         raise _damaged(path)
-    if format_ != FORMAT:
+    if format_ not in {FORMAT, FORMAT_WITH_PARTS}:
         raise CheckpointFileError(
-            f"is a commit of store format {format_}, and this version reads format {FORMAT}",
+            f"is a commit of store format {format_}, and this version reads formats up to "
+            f"{FORMAT_WITH_PARTS}",
             file=path,
             found=format_,
             fix="pip install -U pymodules-core",
@@ -162,6 +207,9 @@ def _check_names(record: CommitRecord) -> None:
         check_pool_name(pool_name)
         for module_name in pool.modules:
             check_path_name(module_name, kind="module name")
+    for stored in record.objects.values():
+        for file_name in stored.parts:
+            check_path_name(file_name, kind="file name")
     digests = record.used_digests()
     if not all(map(_DIGEST.fullmatch, digests)) or not digests <= set(record.objects):
         raise ValueError("a digest is none, or its object is not described")
@@ -234,6 +282,12 @@ def _make_converter() -> cattrs.Converter:
     # JSON has no infinity and no NaN.
     converter.register_unstructure_hook(StoredBest, _encode_best)
     converter.register_structure_hook(StoredBest, lambda found, _: _decode_best(found))
+    for kind, name in ((StoredObject, "parts"), (CommitRecord, "module_states")):
+        # Left out where empty: such a record reads as it always did.
+        omit: Any = {name: cattrs.gen.override(omit_if_default=True)}
+        converter.register_unstructure_hook(
+            kind, cattrs.gen.make_dict_unstructure_fn(kind, converter, **omit)
+        )
     return converter
 
 

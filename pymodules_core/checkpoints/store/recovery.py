@@ -10,7 +10,7 @@ from pymodules_core.checkpoints.store.records import CommitRecord, read_record, 
 from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.checkpoints.store.views import Views
 from pymodules_core.errors import CheckpointFileError, display_path
-from pymodules_core.names import CHECKPOINT_SUFFIX, FRZN, LAST, pool_names_in
+from pymodules_core.names import FRZN, LAST, pool_names_in
 
 logger = logging.getLogger("pymodules_core")
 
@@ -64,12 +64,13 @@ def recover(
         if not _make_whole(digest, record, copies, layout, objects)
     }
     is_shown = not damaged
-    for pool_name, pool in record.pools.items():
-        modules = _without_lost(pool_name, pool.modules, lost)
-        if not views.is_shown(pool_name, modules):
+    for pool_name in record.pools:
+        modules = _without_lost(pool_name, record, lost)
+        files = record.view_files(modules)
+        if not views.is_shown(pool_name, files):
             is_shown = False
             rescue_edits(layout, pool_name, [record, *older], objects)
-            views.prepare(pool_name, modules)
+            views.prepare(pool_name, files)
             views.show(pool_name)
     for pool_name in {name for old in older for name in old.pools} - set(record.pools):
         if layout.view(pool_name).exists():
@@ -95,8 +96,7 @@ def _find_whole(layout: Layout, objects: Objects) -> tuple[CommitRecord | None, 
             damaged_records.append(path)
             continue
         needed = {digest for name in (LAST, FRZN) for digest in _modules(record, name).values()}
-        if record.state is not None:
-            needed.add(record.state)
+        needed = record.with_parts(needed | record.state_digests())
         copies = _copies(layout, record)
         lost = [d for d in sorted(needed) if not _make_whole(d, record, copies, layout, objects)]
         if not lost:
@@ -156,9 +156,8 @@ def _copies(layout: Layout, record: CommitRecord) -> dict[str, list[Path]]:
     """Give the files of views by the digest that they should have."""
     found: dict[str, list[Path]] = {}
     for pool_name, pool in record.pools.items():
-        for name, digest in pool.modules.items():
-            file = layout.view(pool_name) / f"{name}{CHECKPOINT_SUFFIX}"
-            found.setdefault(digest, []).append(file)
+        for path, digest in record.view_files(pool.modules).items():
+            found.setdefault(digest, []).append(layout.view(pool_name) / path)
     return found
 
 
@@ -171,12 +170,13 @@ def _modules(record: CommitRecord, pool_name: str) -> Mapping[str, str]:
     return record.pools[pool_name].modules if pool_name in record.pools else {}
 
 
-def _without_lost(pool_name: str, modules: Mapping[str, str], lost: set[str]) -> dict[str, str]:
+def _without_lost(pool_name: str, record: CommitRecord, lost: set[str]) -> dict[str, str]:
     """Leave out what is lost, and say so: it must not be shown as if it were there."""
-    for name, digest in modules.items():
-        if digest in lost:
-            logger.warning("pool %s has lost module %s: its object is damaged", pool_name, name)
-    return {name: digest for name, digest in modules.items() if digest not in lost}
+    modules = record.pools[pool_name].modules
+    gone = {name for name, digest in modules.items() if lost & record.with_parts([digest])}
+    for name in sorted(gone):
+        logger.warning("pool %s has lost module %s: its object is damaged", pool_name, name)
+    return {name: digest for name, digest in modules.items() if name not in gone}
 
 
 def rescue_edits(
@@ -197,7 +197,7 @@ def rescue_edits(
         return
     inodes = {_inode(path) for path in layout.objects.iterdir()}
     seals = {stored.seal for record in records for stored in record.objects.values()}
-    for path in sorted(view.iterdir()):
+    for path in sorted(path for path in view.rglob("*") if path.is_symlink() or not path.is_dir()):
         if _inode(path) not in inodes and _seal(path) not in seals:
             objects.quarantine(path)
 

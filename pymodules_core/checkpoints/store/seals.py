@@ -15,7 +15,7 @@ from pathlib import Path
 
 from xxhash import xxh3_128, xxh3_128_digest
 
-from pymodules_core.checkpoints.store.archives import Hole, find_holes
+from pymodules_core.checkpoints.store.archives import Hole, find_holes, is_archive
 
 # So long that a thread seldom has to ask for the interpreter again, so short that several passes
 # over one find it in the cache.
@@ -68,7 +68,8 @@ def gaps_between(holes: Sequence[Hole], size_bytes: int) -> list[tuple[int, int]
 def seal_of_file(path: Path) -> str:
     """Read a file and give its seal.
 
-    By reads and not through a mapping: a file that is cut meanwhile would end the process.
+    By reads and not through a mapping: a file that is cut meanwhile would end the process. Of one
+    that ``torch.save`` did not write, a shard, all bytes are read as those of a single tensor.
 
     Raises:
         OSError: It cannot be read.
@@ -76,7 +77,8 @@ def seal_of_file(path: Path) -> str:
     """
     with path.open("rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
-        holes = find_holes(file)
+        is_shard = not is_archive(file.read(4))
+        holes = [Hole(0, 0, size_bytes, (0, 0))] if is_shard else find_holes(file)
         if any(start > stop for start, stop in gaps_between(holes, size_bytes)):
             raise ValueError("its tensors overlap")
         frame = []

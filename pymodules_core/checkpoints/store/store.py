@@ -2,8 +2,10 @@
 
 import logging
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 import attrs
@@ -92,6 +94,16 @@ class Store:
             self._spare = self._find_spare()
             self._is_clean = True
 
+    def make_stage(self, name: str) -> Path:
+        """Make a folder for files that are on their way into the store.
+
+        Of a name that none had before: a process of a group that failed may still write to the old
+        one.
+        """
+        folder = self._layout.stage / f"{name}-{secrets.token_hex(8)}.shards"
+        self._disk.make_folder(folder)
+        return folder
+
     def commit(
         self,
         make_record: Callable[[CommitRecord | None], CommitRecord],
@@ -130,10 +142,10 @@ class Store:
         changed = [
             name
             for name in record.changed
-            if not self.views.is_shown(name, record.pools[name].modules)
+            if not self.views.is_shown(name, record.view_files(record.pools[name].modules))
         ]
         for pool_name in changed:
-            self.views.prepare(pool_name, record.pools[pool_name].modules)
+            self.views.prepare(pool_name, record.view_files(record.pools[pool_name].modules))
         record = attrs.evolve(record, link=self.views.made or (before.link if before else None))
         self._publish(record)
         self.record = record
@@ -172,7 +184,12 @@ class Store:
     ) -> None:
         """Look at the files of a view only where it is not what the commit before left there."""
         pool = before.pools.get(pool_name) if before else None
-        if before is None or pool is None or not self.views.is_shown(pool_name, pool.modules):
+        is_as_left = (
+            before is not None
+            and pool is not None
+            and self.views.is_shown(pool_name, before.view_files(pool.modules))
+        )
+        if not is_as_left:
             records = [record, before] if before else [record]
             rescue_edits(self._layout, pool_name, records, self.objects)
 

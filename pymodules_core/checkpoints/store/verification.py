@@ -18,7 +18,6 @@ from pymodules_core.checkpoints.store.records import (
 )
 from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.errors import CheckpointFileError
-from pymodules_core.names import CHECKPOINT_SUFFIX
 
 _MISSING = "is missing"
 # A commit takes a few of these, or a few times longer on a disk that is busy.
@@ -108,9 +107,10 @@ def _users(record: CommitRecord) -> dict[str, tuple[str, ...]]:
     users: dict[str, list[str]] = defaultdict(list)
     for pool_name, pool in record.pools.items():
         for module_name, digest in pool.modules.items():
-            users[digest].append(f"{pool_name}/{module_name}")
-    if record.state is not None:
-        users[record.state].append("training state")
+            for one in record.with_parts([digest]):
+                users[one].append(f"{pool_name}/{module_name}")
+    for digest in record.with_parts(record.state_digests()):
+        users[digest].append("training state")
     return {digest: tuple(names) for digest, names in users.items()}
 
 
@@ -118,11 +118,15 @@ def _views(layout: Layout, record: CommitRecord) -> Iterator[Damage | None]:
     """Give one item for each file of each view, None where it is whole."""
     for pool_name, pool in record.pools.items():
         view = layout.view(pool_name)
-        wanted = {f"{name}{CHECKPOINT_SUFFIX}": digest for name, digest in pool.modules.items()}
+        wanted = record.view_files(pool.modules)
         for file_name, digest in sorted(wanted.items()):
             yield _view_fault(view / file_name, layout.object(digest), record.objects[digest])
         try:
-            there = {path.name for path in view.iterdir()}
+            there = {
+                path.relative_to(view).as_posix()
+                for path in view.rglob("*")
+                if path.is_symlink() or not path.is_dir()
+            }
         except (FileNotFoundError, NotADirectoryError):  # told for each of its files
             there = set()
         for file_name in sorted(there - set(wanted)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pymodules_core.checkpoints.store.disk import CANNOT, Disk, copy_file
 from pymodules_core.checkpoints.store.layout import Layout
-from pymodules_core.names import CHECKPOINT_SUFFIX
+from pymodules_core.checkpoints.store.records import INDEX_NAME
 
 
 class Link(StrEnum):
@@ -37,18 +37,22 @@ class Views:
         self.link = Link.COPY if only_copy else Link.REFLINK
         self.made: Link | None = None
 
-    def prepare(self, pool_name: str, modules: Mapping[str, str]) -> None:
+    def prepare(self, pool_name: str, files: Mapping[str, str]) -> None:
         """Make the folder that ``show`` puts in place.
 
         Args:
             pool_name: The pool.
-            modules: Module name to digest.
+            files: Path in the folder to digest.
         """
         fresh = self._layout.stage / pool_name
         self._disk.make_folder(fresh)
-        for name, digest in modules.items():
-            self._link(self._layout.object(digest), fresh / f"{name}{CHECKPOINT_SUFFIX}")
-        self._disk.sync_path(fresh)
+        folders = {path.parent for path in map(fresh.joinpath, files)} - {fresh}
+        for folder in sorted(folders):
+            self._disk.make_folder(folder)
+        for path, digest in files.items():
+            self._link(self._layout.object(digest), fresh / path)
+        for folder in (*sorted(folders), fresh):
+            self._disk.sync_path(folder)
 
     def show(self, pool_name: str) -> None:
         """Put what was prepared in place, in one step where the platform has it.
@@ -89,12 +93,11 @@ class Views:
             self.discard(inner)
         self._disk.remove_folder(path)
 
-    def is_shown(self, pool_name: str, modules: Mapping[str, str]) -> bool:
-        """Tell whether a pool's folder holds these modules, by names, sizes and times."""
-        wanted = {f"{name}{CHECKPOINT_SUFFIX}": digest for name, digest in modules.items()}
+    def is_shown(self, pool_name: str, files: Mapping[str, str]) -> bool:
+        """Tell whether a pool's folder holds these files, by paths, sizes and times."""
         try:
-            found = {entry.name: entry.stat() for entry in os.scandir(self._layout.view(pool_name))}
-            objects = {name: self._layout.object(digest).stat() for name, digest in wanted.items()}
+            found = _files_below(self._layout.view(pool_name))
+            objects = {path: self._layout.object(digest).stat() for path, digest in files.items()}
         except (FileNotFoundError, NotADirectoryError):
             return False
         return found.keys() == objects.keys() and all(
@@ -128,3 +131,18 @@ class Views:
                 self.link = Link.COPY
         copy_file(self._disk, source, target)
         self._disk.copy_times(source, target)
+
+
+def shard_folders(folder: Path) -> list[Path]:
+    """Give the folders of sharded modules in the folder of a pool."""
+    return sorted(path.parent for path in folder.glob(f"*/{INDEX_NAME}"))
+
+
+def _files_below(folder: Path, prefix: str = "") -> dict[str, os.stat_result]:
+    found: dict[str, os.stat_result] = {}
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            found |= _files_below(Path(entry.path), f"{prefix}{entry.name}/")
+        else:
+            found[f"{prefix}{entry.name}"] = entry.stat()
+    return found

@@ -1,0 +1,107 @@
+"""Saves what several processes hold parts of: gathered into one file, or in shards."""
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from pymodules_core.checkpoints.gathering import gather_image
+from pymodules_core.checkpoints.image import FileImage
+from pymodules_core.checkpoints.shards import index_of, layout_of, write_shards
+from pymodules_core.checkpoints.store.objects import Added
+from pymodules_core.checkpoints.store.store import Store
+from pymodules_core.processes.group import Processes
+
+if TYPE_CHECKING:
+    from pymodules_core.checkpoints.pages import Pages
+
+
+class SavedParts:
+    """Puts states into a store, one after the other, before a commit names them.
+
+    Args:
+        processes: Who has parts; the first one writes what is gathered.
+    """
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._pages: Pages | None = None
+        # Name to what was saved last, and its object in the first process.
+        self._saved: dict[str, tuple[str, Added | None]] = {}
+
+    def save(
+        self,
+        states: Mapping[str, Mapping[str, Any]],
+        sharded: Collection[str],
+        store: Store | None,
+        wait: Callable[[], object],
+    ) -> dict[str, Added]:
+        """Save states; every process has to call it, with states of the same names.
+
+        Args:
+            states: Name to state.
+            sharded: The names of those to be saved in shards.
+            store: Where to, in the first process.
+            wait: Returns when nobody else writes to the store.
+
+        Returns:
+            Name to object, in the first process.
+
+        Raises:
+            OSError: The disk refuses.
+            RankFailedError: It refuses in another process.
+        """
+        if not states:
+            return {}
+        self._processes.share(lambda: self._make_ready(store, wait))
+        added: dict[str, Added] = {}
+        fault: Exception | None = None
+        for name in sharded:
+            added |= self._save_shards(name, states[name], store)
+        for name, state in states.items():
+            if name in sharded:
+                continue
+            image = gather_image(state, is_first=self._processes.is_first, pages=self._pages)
+            if image is None or store is None or fault is not None:
+                continue
+            self._pages = image.memory
+            try:
+                added[name] = store.objects.add(image)
+            except OSError as error:
+                # The others go through all states: first they have to be met in each.
+                fault = error
+
+        def tell() -> None:
+            if fault is not None:
+                raise fault
+
+        self._processes.share(tell)
+        return added
+
+    def _save_shards(
+        self, name: str, state: Mapping[str, Any], store: Store | None
+    ) -> dict[str, Added]:
+        layout = layout_of(state, self._processes)
+        before = self._saved.get(name)
+        if before is not None and before[0] == layout:
+            # None in all processes but the first.
+            return {name: attrs.evolve(before[1], bytes_written=0)} if before[1] else {}
+        folder = self._processes.share(lambda: store.make_stage(name) if store else Path())
+        shards = write_shards(state, folder, self._processes)
+
+        def add() -> None:
+            if store is not None:
+                files = {shard.file_name: shard.written for shard in shards}
+                index = FileImage(index_of(state, shards))
+                self._saved[name] = layout, store.objects.add_in_parts(index, files)
+
+        self._saved[name] = layout, None
+        self._processes.share(add)
+        made = self._saved[name][1]
+        return {name: made} if made else {}
+
+    def _make_ready(self, store: Store | None, wait: Callable[[], object]) -> None:
+        wait()
+        if store is not None:
+            store.settle()

@@ -1,0 +1,175 @@
+"""``Launcher``: starts the processes of one run on this machine, and waits until they have ended.
+
+PyTorch's elastic agent, which torchrun is made of, starts and watches them. It works in a thread of
+its own, since its own handling of signals ends processes after 30 s, saved or not, and forgets what
+they ended with; here a signal is passed on, and they end when they have saved.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerSpec
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.rendezvous import RendezvousParameters
+from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+
+from pymodules_core.processes.environment import OWN_RUN_ID, SIGNALS_APART_S
+
+if TYPE_CHECKING:
+    from typing import Self
+
+_POLL_S = 0.1
+# How long processes that were told to end at once have, before they are killed.
+_END_S = 5.0
+# The agent kills what is left 30 s after a process failed: that one did not fail by itself.
+_KILLED_BY_AGENT_S = 25
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")  # Windows has the first two
+
+
+class Launcher:
+    """Starts processes of one command that find each other, as ``torchrun --standalone`` does.
+
+    While it waits it passes signals on: the first one to every process, once. A later one asks them
+    to end at once; who is left then is killed. Signals that the caller ignores stay ignored.
+
+    Args:
+        command: What each of them runs, the program first.
+        count: How many.
+        is_at_work: Tells of process ids whether these processes handle signals by now. Before, they
+            are ended by SIGTERM: of SIGINT Python would tell in each of them.
+
+    Attributes:
+        received: The first signal; None so far.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        count: int,
+        is_at_work: Callable[[Sequence[int]], bool] = lambda _: True,
+    ) -> None:
+        self._is_at_work = is_at_work
+        self.received: signal.Signals | None = None
+        self._received_at = 0.0
+        self._kill_at: float | None = None
+        self._signals: deque[signal.Signals] = deque()
+        # This machine alone: its name need not resolve to an address.
+        here = "127.0.0.1"
+        self._rendezvous = get_rendezvous_handler(
+            RendezvousParameters(
+                backend="c10d",
+                endpoint="localhost:0",
+                run_id=f"{OWN_RUN_ID}{os.getpid()}",
+                min_nodes=1,
+                max_nodes=1,
+                local_addr=here,
+            )
+        )
+        self._agent = LocalElasticAgent(
+            WorkerSpec(
+                role="train",
+                local_world_size=count,
+                rdzv_handler=self._rendezvous,
+                entrypoint=command[0],
+                # The agent puts values in place of ${local_rank} and makes $$ a $.
+                args=tuple(text.replace("$", "$$") for text in command[1:]),
+                max_restarts=0,
+                monitor_interval=_POLL_S,
+                local_addr=here,
+            ),
+            DefaultLogsSpecs(log_dir=os.devnull),
+        )
+
+    def run(self) -> dict[int, int]:
+        """Start them and wait until all have ended.
+
+        Returns:
+            The exit code of each that failed by itself, by its rank; a negative one is a signal.
+            Nothing where all succeeded.
+        """
+        with _Handlers(self._signals.append), ThreadPoolExecutor(1) as thread:
+            work = thread.submit(self._agent.run)
+            self._wait(work)
+        self._rendezvous.shutdown()
+        return _failed_first(work.result())
+
+    def _wait(self, work: "Future[RunResult]") -> None:
+        while not work.done():
+            wait([work], timeout=_POLL_S)
+            pids = [worker.id for worker in self._agent.get_worker_group().workers]
+            if None in pids:
+                continue  # a signal waits until there is somebody to tell
+            while self._signals:
+                self._pass_on(self._signals.popleft(), pids)
+            if self._kill_at is not None and time.monotonic() > self._kill_at:
+                for pid in pids:
+                    with suppress(OSError):
+                        os.killpg(pid, signal.SIGKILL)
+
+    def _pass_on(self, number: signal.Signals, pids: Sequence[int]) -> None:
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self._received_at = number, now
+        elif now - self._received_at < SIGNALS_APART_S + _POLL_S:
+            return
+        elif self._kill_at is None:
+            self._kill_at = now + _END_S
+        else:
+            self._kill_at = now
+        told = number if self._is_at_work(pids) else signal.SIGTERM
+        for pid in pids:
+            with suppress(OSError):  # it has ended
+                os.kill(pid, told)
+
+
+class _Handlers:
+    """Takes the signals that end a process, while its ``with`` block goes on."""
+
+    def __init__(self, take: Callable[[signal.Signals], None]) -> None:
+        self._take = take
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Self":
+        if threading.current_thread() is threading.main_thread():
+            for name in _SIGNALS:
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        self._take(signal.Signals(number))
+
+
+def _failed_first(result: RunResult) -> dict[int, int]:
+    """Give the exit codes of processes that failed, without those that the agent ended for it."""
+    failures: Mapping[int, Any] = result.failures
+    if not failures:
+        return {}
+    start = min(failure.timestamp for failure in failures.values())
+    codes = {
+        rank: failure.exitcode
+        for rank, failure in sorted(failures.items())
+        if failure.timestamp - start < _KILLED_BY_AGENT_S
+    }
+    ended_by_agent = -signal.SIGTERM
+    return {rank: code for rank, code in codes.items() if code != ended_by_agent} or codes
