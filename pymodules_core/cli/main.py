@@ -4,18 +4,16 @@ Help comes from a table, so that ``pymodules --help`` imports no command.
 """
 
 import logging
+import os
 import sys
-import traceback
 from contextlib import suppress
-from pathlib import Path
 
 import click
 
 from pymodules_core.cli.lazy_group import LazyCommand, LazyGroup
-from pymodules_core.errors import PymodulesError, RunInterruptedError, display_path
-
-INTERRUPTED_EXIT_CODE = 130
-
+from pymodules_core.cli.messages import WarningHandler, tell_error
+from pymodules_core.errors import PymodulesError
+from pymodules_core.processes.environment import LaunchedAs, launched_as
 
 _COMMANDS = {
     "new": LazyCommand("new", "Write a new experiment from a template."),
@@ -65,77 +63,36 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command and exit with its code: 0, 1 the run failed, 2 invalid, 130 interrupted."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code and _place().size > 1:
+        # Threads of gloo and NCCL wait for processes that are gone: Python would abort or hang.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
     """Run the command and give its exit code; what went wrong is on standard error."""
-    handler = _WarningHandler()
+    is_debug = "--debug" in arguments
+    place = _place()
+    handler = WarningHandler(is_shown=is_debug or place.is_first)
     logger = logging.getLogger("pymodules_core")
     logger.addHandler(handler)
-    is_debug = "--debug" in arguments
     logger.setLevel(logging.DEBUG if is_debug else logging.WARNING)
     try:
         code = cli.main(arguments, prog_name="pymodules", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except RunInterruptedError as error:
-        with suppress(OSError):  # the terminal may be what is gone
-            click.echo(f"{error}", err=True)
-        return error.exit_code
-    except PymodulesError as error:
-        click.echo(f"error: {error}", err=True)
-        _echo_user_frames(error, is_debug=is_debug)
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return INTERRUPTED_EXIT_CODE
-    except OSError as error:
-        # Not writable, a file where a folder belongs: the machine's state, no bug of ours.
-        where = f"{display_path(Path(error.filename))}: " if error.filename else ""
-        click.echo(
-            f"error: {where}{error.strerror or error}\n"
-            "  fix: make it writable, or choose another --data-home",
-            err=True,
-        )
-        if is_debug:
-            traceback.print_exc()
-        return 1
-    except Exception:  # noqa: BLE001  the last resort: a bug of ours is said to be one
-        traceback.print_exc()
-        click.echo(
-            "error: this is a bug in pymodules; please report it with the lines above", err=True
-        )
-        return 1
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  all are told
+        return tell_error(error, place, is_debug=is_debug)
     finally:
         logger.removeHandler(handler)
 
 
-class _WarningHandler(logging.Handler):
-    """Prints log records of this package as ``warning: ...`` on standard error."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # nobody reads it, and a run goes on
-            click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
-
-
-def _echo_user_frames(error: PymodulesError, *, is_debug: bool) -> None:
-    """Show where in the user's own code an error began; everything with ``--debug``."""
-    cause = error.__cause__
-    if is_debug:
-        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
-        return
-    if cause is None or isinstance(cause, PymodulesError):
-        return
-    package = str(Path(__file__).parents[1])
-    libraries = (package, sys.prefix, sys.base_prefix, "<frozen")
-    frames = [
-        frame
-        for frame in traceback.extract_tb(cause.__traceback__)
-        if not frame.filename.startswith(libraries)
-    ]
-    if frames:
-        click.echo("".join(traceback.format_list(frames)), err=True, nl=False)
-        click.echo(f"{type(cause).__name__}: {cause}  (--debug shows every frame)", err=True)
+def _place() -> LaunchedAs:
+    """Give the place of this process among several; the first where its environment is wrong."""
+    try:
+        return launched_as()
+    except PymodulesError:  # the command that needs it tells
+        return LaunchedAs()

@@ -1,9 +1,11 @@
 """``pymodules train``."""
 
+import logging
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -15,10 +17,14 @@ from pymodules_core.cli.options import (
     parse_overrides,
     plugins_option,
 )
+from pymodules_core.processes.environment import is_elastic, launched_as
 
 if TYPE_CHECKING:
     from pymodules_core.experiment import Experiment
-    from pymodules_core.training import RunResult
+    from pymodules_core.processes.group import Processes
+    from pymodules_core.training import RunResult, Trainer
+
+Existing = Literal["refuse", "reset", "resume"]
 
 
 @click.command("train")
@@ -33,6 +39,12 @@ if TYPE_CHECKING:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before --reset moves a run.")
 @click.option("--epochs", type=int, help="Short for -s train.epochs=N.")
 @click.option("--device", help="Short for -s train.device=D: auto, cpu, cuda, cuda:1.")
+@click.option("--nproc", type=click.IntRange(min=1), help="Train in N processes of this machine.")
+@click.option(
+    "--max-restarts",
+    type=click.IntRange(min=0),
+    help="With --nproc: go on from the newest commit where a process fails, up to N times.",
+)
 @overrides_option
 @data_home_option
 @plugins_option
@@ -45,10 +57,12 @@ def command(
     yes: bool,
     epochs: int | None,
     device: str | None,
+    nproc: int | None,
+    max_restarts: int | None,
     settings: tuple[str, ...],
     data_home: Path | None,
     no_plugins: bool,
-) -> None:
+) -> int:
     """Train EXP from its initial weights to its last epoch.
 
     A run that is there already is refused, unless --resume goes on with it or --reset moves it to
@@ -58,28 +72,85 @@ def command(
         raise click.UsageError("--resume goes on with the run, --reset moves it aside: choose one")
     if accept_changes and not resume:
         raise click.UsageError("--accept-changes belongs to --resume")
+    _check_launch(nproc, max_restarts)
     from pymodules_core.experiment import Experiment
     from pymodules_core.run_files import has_run, refuse_existing_run
 
-    overrides = parse_overrides(settings, train__epochs=epochs, train__device=device)
-    experiment = Experiment.open(exp, data_home=data_home, overrides=overrides)
-    if not reset and not resume:
+    place = launched_as()
+    existing: Existing = "reset" if reset else "resume" if resume else "refuse"
+    if place.restarts:  # by torchrun, after a failure: it is the same run
+        existing = "resume"
+
+    def open_experiment() -> Experiment:
+        overrides = parse_overrides(settings, train__epochs=epochs, train__device=device)
+        return Experiment.open(exp, data_home=data_home, overrides=overrides)
+
+    def make_trainer(experiment: Experiment, processes: "Processes | None" = None) -> "Trainer":
+        from pymodules_core.training import Trainer
+
+        return Trainer(
+            experiment,
+            existing=existing,
+            accept_changes=accept_changes,
+            load_installed=not no_plugins,
+            processes=processes,
+        )
+
+    if place.size > 1:
+        from pymodules_core.processes.group import Processes
+
+        with Processes.join() as processes:
+            # What is wrong in all of them one tells; what is wrong in one only, that one.
+            experiment = processes.together(open_experiment)
+            result = make_trainer(experiment, processes).fit()
+        if place.is_first:
+            _print_result(result)
+        return 0
+    experiment = open_experiment()
+    if existing == "refuse":
         # Before torch is imported: a refusal comes at once.
         refuse_existing_run(experiment)
-    elif reset and has_run(experiment):
+    elif existing == "reset" and has_run(experiment):
         _tell_users(experiment)
         if not yes and sys.stdin.isatty():
             click.confirm(f"move the run of {experiment.name!r} aside?", abort=True)
+    if nproc is not None and (nproc > 1 or max_restarts):
+        from pymodules_core.cli.launch import launch
 
-    from pymodules_core.training import Trainer
+        is_debug = logging.getLogger("pymodules_core").level == logging.DEBUG
+        options = {"data-home": data_home, "epochs": epochs, "device": device}
+        flags = {"accept-changes": accept_changes, "no-plugins": no_plugins, "debug": is_debug}
+        arguments = ["train", exp, "--yes", *(f"--set={text}" for text in settings)]
+        arguments += [f"--{name}={value}" for name, value in options.items() if value is not None]
+        arguments += [f"--{name}" for name, is_given in flags.items() if is_given]
+        return launch(
+            experiment,
+            arguments,
+            existing=existing,
+            processes=nproc,
+            max_restarts=max_restarts or 0,
+            is_debug=is_debug,
+        )
+    _print_result(make_trainer(experiment).fit())
+    return 0
 
-    result = Trainer(
-        experiment,
-        existing="reset" if reset else "resume" if resume else "refuse",
-        accept_changes=accept_changes,
-        load_installed=not no_plugins,
-    ).fit()
-    _print_result(result)
+
+def _check_launch(nproc: int | None, max_restarts: int | None) -> None:
+    """Refuse options that contradict how this process was launched.
+
+    Raises:
+        UsageError: They do.
+    """
+    if nproc is not None and ("RANK" in os.environ or is_elastic()):
+        raise click.UsageError(
+            "--nproc starts processes, and a launcher such as torchrun has started this one: leave "
+            "--nproc out under torchrun"
+        )
+    if max_restarts is not None and nproc is None:
+        raise click.UsageError(
+            "--max-restarts belongs to --nproc; under torchrun give it to torchrun: "
+            f"torchrun --max-restarts={max_restarts} …"
+        )
 
 
 def _tell_users(experiment: "Experiment") -> None:
@@ -138,7 +209,7 @@ def _print_result(result: "RunResult") -> None:
         ],
     )
     folder = result.data_dir / CHECKPOINTS_DIR_NAME
-    files = list(folder.glob("*/*.pt"))
+    files = [file for file in folder.glob("[!.]*/**/*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     epochs = [name for name in result.pools if name.startswith("epoch_")]
     pools = [name for name in result.pools if name not in epochs]

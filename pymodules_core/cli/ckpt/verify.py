@@ -18,16 +18,17 @@ _FILE_SUFFIXES = {".pt", ".pth", ".safetensors"}
 @data_home_option
 @debug_option
 def command(targets: tuple[str, ...], data_home: Path | None) -> int:
-    """Read all checkpoints of experiments, or single .pt and .safetensors files.
+    """Read all checkpoints of experiments, or single .pt and .safetensors files and shard folders.
 
     Exits with 1 where anything is damaged; pymodules ckpt repair mends what can be.
     """
+    from pymodules_core.checkpoints.store.records import INDEX_NAME
     from pymodules_core.cli.ckpt.target import open_target
 
     is_whole = True
     for text in targets:
         file = Path(text).expanduser()
-        if file.suffix in _FILE_SUFFIXES:
+        if file.suffix in _FILE_SUFFIXES or (file / INDEX_NAME).is_file():
             is_whole &= _verify_file(file)
         else:
             is_whole &= _verify_pools(open_target(text, data_home))

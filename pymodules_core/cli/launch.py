@@ -1,0 +1,162 @@
+"""Trains in several processes of this machine: starts them, starts them anew, tells how they ended.
+
+What goes wrong in a process that process tells. Here is told what no process could tell any more.
+"""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Literal
+
+import click
+
+from pymodules_core.errors import ProcessesError, ProcessLostError
+from pymodules_core.experiment import Experiment
+from pymodules_core.processes.environment import LOST_EXIT_CODE
+from pymodules_core.run_files import has_run, read_run_file
+
+Existing = Literal["refuse", "reset", "resume"]
+
+_INVALID = 2
+# Processes that end with these have said why.
+_TOLD = (1, _INVALID)
+
+
+def launch(
+    experiment: Experiment,
+    arguments: Sequence[str],
+    *,
+    existing: Existing,
+    processes: int,
+    max_restarts: int,
+    is_debug: bool,
+) -> int:
+    """Train an experiment in several processes, and wait for them.
+
+    Args:
+        experiment: It is opened again by each process.
+        arguments: The command line of each, but for what to do with a run that is there.
+        existing: What to do with it.
+        processes: How many.
+        max_restarts: How often all of them are started anew where one fails.
+        is_debug: Show what the launcher logs.
+
+    Returns:
+        0, the exit code of the process that failed, or 128 and the number of the signal that ended
+        the run.
+    """
+    _set_environment(processes, is_debug=is_debug)
+    from pymodules_core.processes.launcher import Launcher
+
+    if not is_debug:
+        _silence_torch()
+    folder = _folder_of_run(experiment)
+    for restart in range(max_restarts + 1):
+        # A process that failed early may not have moved the old run yet.
+        is_begun = restart > 0 and (existing != "reset" or _folder_of_run(experiment) != folder)
+        flag = {"reset": "--reset", "resume": "--resume"}.get("resume" if is_begun else existing)
+        launcher = Launcher(
+            _command([*arguments, *filter(None, [flag])]),
+            count=processes,
+            is_at_work=lambda pids: _is_at_work(experiment, pids),
+        )
+        exit_codes = launcher.run()
+        if not exit_codes:
+            return _exit_code_of_success(experiment, launcher.received)
+        if launcher.received is not None:
+            return _tell_interrupted(exit_codes, launcher.received)
+        _tell_failed(exit_codes)
+        if restart == max_restarts or set(exit_codes.values()) == {_INVALID}:
+            break
+        _say(f"going on from the newest commit (restart {restart + 1} of {max_restarts})")
+    return _exit_code_of(exit_codes)
+
+
+def _set_environment(processes: int, *, is_debug: bool) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (cores or 1) // processes)))
+    if not is_debug:
+        # Where a process is gone, torch would print the stack of each lost call of the others.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def _silence_torch() -> None:
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _folder_of_run(experiment: Experiment) -> int | None:
+    """Identify the folder of the run that is there; another run has another one."""
+    return experiment.data_dir.stat().st_ino if has_run(experiment) else None
+
+
+def _is_at_work(experiment: Experiment, pids: Sequence[int]) -> bool:
+    """Tell whether one of these processes has begun with the run."""
+    run = read_run_file(experiment.path)
+    return run is not None and run.process in pids
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    # -m puts the working directory before all packages, which the command itself does not.
+    is_path_safe = sys.path[0] not in {"", os.getcwd()}  # noqa: PTH109  compared as a text
+    options = ["-P"] if is_path_safe else []
+    return [sys.executable, *options, "-m", "pymodules_core", *arguments]
+
+
+def _exit_code_of_success(experiment: Experiment, received: signal.Signals | None) -> int:
+    """Tell a run that a signal ended, which its processes call a success, from a finished one."""
+    run = read_run_file(experiment.path)
+    if run is None or run.state != "interrupted":
+        return 0
+    # None: a signal came to the processes only, and which one they have said.
+    return 128 + (received or signal.SIGTERM)
+
+
+def _tell_interrupted(exit_codes: Mapping[int, int], received: signal.Signals) -> int:
+    """Say that a signal ended processes before they could save, unless one of them failed."""
+    if any(code in _TOLD for code in exit_codes.values()):
+        return _exit_code_of(exit_codes)
+    _say("interrupted")
+    return 128 + received
+
+
+def _tell_failed(exit_codes: Mapping[int, int]) -> None:
+    """Say which processes ended without a word, and how."""
+    is_told = any(code in _TOLD for code in exit_codes.values())
+    untold = {
+        rank: code
+        for rank, code in exit_codes.items()
+        if code not in {*_TOLD, LOST_EXIT_CODE}
+        # A library that loses its connection may abort: a consequence of what was told.
+        and not (is_told and code == -signal.SIGABRT)
+    }
+    for rank, code in untold.items():
+        error = ProcessesError(
+            f"process {rank} {_how_it_ended(code)}",
+            found=code,
+            fix="see what ended it (out of memory?); --resume goes on from the newest commit",
+        )
+        _say(f"error: {error}")
+    if not untold and not is_told:
+        _say(f"error: {ProcessLostError('a process ended before the others')}")
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}, without a word"
+    with suppress(ValueError):
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"was ended by signal {-code}"
+
+
+def _exit_code_of(exit_codes: Mapping[int, int]) -> int:
+    return next((code for code in exit_codes.values() if code in _TOLD), 1)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # nobody reads it
+        click.echo(text, err=True)

@@ -1,0 +1,144 @@
+"""What the command says on standard error: warnings, errors, where in the user's code they began.
+
+Of several processes one tells each thing: which one is decided here, and how torchrun hears of it.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from pymodules_core.errors import (
+    ProcessLostError,
+    PymodulesError,
+    RankFailedError,
+    RunInterruptedError,
+    display_path,
+)
+from pymodules_core.processes.environment import (
+    LOST_EXIT_CODE,
+    LaunchedAs,
+    is_elastic,
+    is_own,
+)
+
+INTERRUPTED_EXIT_CODE = 130
+
+
+class WarningHandler(logging.Handler):
+    """Prints log records of this package as ``warning: ...`` on standard error.
+
+    Args:
+        is_shown: Whether they are shown: of several processes each would tell the same.
+    """
+
+    def __init__(self, *, is_shown: bool) -> None:
+        super().__init__()
+        self._is_shown = is_shown
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        if not self._is_shown:
+            return
+        with suppress(OSError):  # nobody reads it, and a run goes on
+            click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+
+
+def tell_error(error: BaseException, place: LaunchedAs, *, is_debug: bool) -> int:
+    """Say what ended the command, unless another process says it, and give the exit code.
+
+    Args:
+        error: Any but ``SystemExit``.
+        place: Which of several processes this is.
+        is_debug: Show every frame, and in each process why it ends.
+    """
+    if isinstance(error, RunInterruptedError):
+        if place.is_first:
+            with suppress(OSError):  # the terminal may be what is gone
+                click.echo(f"{error}", err=True)
+        # torchrun would take anything else for a failure, and start the run anew.
+        return 0 if is_elastic() else error.exit_code
+    if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
+        if place.is_first and not is_own():  # whose launcher says so
+            click.echo("interrupted", err=True)
+        return INTERRUPTED_EXIT_CODE
+    if isinstance(error, click.ClickException):
+        if place.local_rank == 0:  # the others of this machine have the same command line
+            error.show()
+        return error.exit_code
+    if isinstance(error, RankFailedError):
+        if is_debug:
+            click.echo(f"process {place.rank} ends: {error}", err=True)
+        return error.exit_code
+    return _tell_failure(error, place, is_debug=is_debug)
+
+
+def _tell_failure(error: BaseException, place: LaunchedAs, *, is_debug: bool) -> int:
+    if not isinstance(error, ProcessLostError):  # a consequence, and told before its cause
+        _record_for_torchrun(error)
+    if isinstance(error, PymodulesError):
+        # Which process is lost, and how, is known to the launcher.
+        if is_debug or error.exit_code != LOST_EXIT_CODE:
+            _echo_error(str(error), place)
+            _echo_user_frames(error, is_debug=is_debug)
+        return error.exit_code
+    if isinstance(error, OSError):
+        # Not writable, a file where a folder belongs: the machine's state, no bug of ours.
+        where = f"{display_path(Path(error.filename))}: " if error.filename else ""
+        _echo_error(
+            f"{where}{error.strerror or error}\n"
+            "  fix: make it writable, or choose another --data-home",
+            place,
+        )
+        if is_debug:
+            traceback.print_exception(error)
+        return 1
+    # The last resort: a bug of ours is said to be one.
+    traceback.print_exception(error)
+    _echo_error("this is a bug in pymodules; please report it with the lines above", place)
+    return 1
+
+
+def _echo_error(text: str, place: LaunchedAs) -> None:
+    where = f"process {place.rank}: " if place.rank else ""
+    click.echo(f"error: {where}{text}", err=True)
+
+
+def _record_for_torchrun(error: BaseException) -> None:
+    """Let torchrun's summary tell the error: it reads a file of this form.
+
+    Without torch, which need not be imported: what ``torch.distributed.elastic`` writes.
+    """
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if not path:
+        return
+    facts = {"py_callstack": str(error), "timestamp": str(int(time.time()))}
+    message = {"message": f"{type(error).__name__}: {error}", "extraInfo": facts}
+    with suppress(OSError):
+        Path(path).write_text(json.dumps({"message": message}), "utf-8")
+
+
+def _echo_user_frames(error: PymodulesError, *, is_debug: bool) -> None:
+    """Show where in the user's own code an error began; everything with ``--debug``."""
+    cause = error.__cause__
+    if is_debug:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        return
+    if cause is None or isinstance(cause, PymodulesError):
+        return
+    package = str(Path(__file__).parents[1])
+    libraries = (package, sys.prefix, sys.base_prefix, "<frozen")
+    frames = [
+        frame
+        for frame in traceback.extract_tb(cause.__traceback__)
+        if not frame.filename.startswith(libraries)
+    ]
+    if frames:
+        click.echo("".join(traceback.format_list(frames)), err=True, nl=False)
+        click.echo(f"{type(cause).__name__}: {cause}  (--debug shows every frame)", err=True)
