@@ -67,9 +67,10 @@ def train_step(module_pool: ModulePool, batch: list[Tensor], run: Run) -> dict[s
     return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach()}
 
 
-def eval_step(module_pool: ModulePool, batch: list[Tensor]) -> dict[str, Tensor]:
+def eval_step(module_pool: ModulePool, batch: list[Tensor], run: Run) -> dict[str, Tensor]:
     """Draw the same digits as in the batch and compare."""
-    images, labels = batch
+    # The metric is of all images together: several processes have a part of them each.
+    images, labels = map(run.gather, batch)
     return {"mmd": mmd(draw(module_pool, labels), images)}
 
 
@@ -83,7 +84,9 @@ def run_finished(run: Run) -> None:
     """Save eight drawings of each digit, one digit a column."""
     labels = torch.arange(10, device=run.device).repeat(8)
     run.module_pool.generator.eval()
-    save_grid(draw(run.module_pool, labels), run.data_dir / "samples.png", columns=10)
+    drawings = draw(run.module_pool, labels)
+    if run.rank == 0:  # of several processes one writes
+        save_grid(drawings, run.data_dir / "samples.png", columns=10)
 
 
 def loss_towards(target: float, logits: Tensor) -> Tensor:

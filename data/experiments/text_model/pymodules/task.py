@@ -80,7 +80,9 @@ def run_finished(run: Run) -> None:
     """Let the model write, and save what it wrote beside the metrics."""
     run.module_pool.lm.eval()
     texts = [write_on(run, prompt) for prompt in PROMPTS]
-    (run.data_dir / "sample.txt").write_text("\n\n----\n\n".join(texts) + "\n", "utf-8")
+    if run.rank == 0:  # of several processes one writes
+        sample = "\n\n----\n\n".join(texts) + "\n"
+        (run.data_dir / "sample.txt").write_text(sample, "utf-8")
 
 
 @torch.no_grad()

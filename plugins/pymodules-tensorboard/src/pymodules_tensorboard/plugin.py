@@ -46,6 +46,8 @@ class Tensorboard:
     @hookimpl
     def run_started(self, run: "Run") -> None:
         """Open the log; where the run goes on, take back what was logged after its checkpoint."""
+        if run.rank:  # of several processes the first one writes
+            return
         from pymodules_tensorboard.event_log import EventLog  # noqa: PLC0415  imports torch
 
         if run.resumed_step is None:
