@@ -8,6 +8,10 @@ plugin is named once and the training goes on without it.
 Each call has random streams of its own, so that what it draws does not shift the training; but for
 ``train_step_finished`` of ``task.py``, which draws from the run's.
 
+Where several processes train, each calls every hook, so that what a hook changes is the same in
+all; metrics of an epoch are of all of them. ``checkpoint_committed`` and ``image_logged`` are
+called in the first process only, and whoever writes files asks for ``run.rank == 0``.
+
 A run may go on in another process, from its newest commit. ``run_started`` is called there again,
 and so is ``epoch_finished`` where that commit was the last word of its epoch: what the first call
 changed, in ``run.state`` or in modules, was not saved. A logger has to expect an epoch twice.
@@ -66,7 +70,8 @@ class RunHooks:
             run: The run; ``run.step`` counts this step.
             stepped: Names of the optimizers that updated their parameters in this step.
             metrics: What this step gave, and logged: numbers, and tensors where they are, detached.
-                Reading one of a device waits for it. Empty where a step was skipped.
+                Reading one of a device waits for it. Empty where a step was skipped. Of several
+                processes each has those of its own samples.
         """
 
     @hookspec

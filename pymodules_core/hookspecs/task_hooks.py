@@ -42,23 +42,31 @@ class TaskHooks:
     """
 
     @hookspec
-    def train_data(self, config: Any) -> Iterable[Any]:
+    def train_data(self, config: Any, rank: int, world_size: int) -> Iterable[Any]:
         """Give the training data; called once, before the optimizers. Required.
 
         Args:
             config: The ``[task]`` table, or the task's ``Config`` made from it.
+            rank: As for ``train_data``.
+            world_size: As for ``train_data``.
+            rank: The number of this process, for data that each process has a part of its own of.
+            world_size: How many processes train together.
 
         Returns:
             A ``torch.utils.data.Dataset`` (the trainer batches and shuffles it by seed and epoch),
-            a ``DataLoader``, or any iterable of batches that can be read once an epoch.
+            a ``DataLoader``, or any iterable of batches that can be read once an epoch. Several
+            processes split the batches of datasets; other data gives each its own part, and says
+            so by an attribute ``sharded = True``.
         """
 
     @hookspec
-    def eval_data(self, config: Any) -> Iterable[Any]:
+    def eval_data(self, config: Any, rank: int, world_size: int) -> Iterable[Any]:
         """Give the evaluation data, never shuffled; without it there is no ``best``.
 
         Args:
             config: The ``[task]`` table, or the task's ``Config`` made from it.
+            rank: As for ``train_data``.
+            world_size: As for ``train_data``.
 
         Returns:
             As ``train_data``.

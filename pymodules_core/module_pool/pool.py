@@ -50,6 +50,11 @@ class PoolEntry:
     migrator: Migrator | None = None
 
     @property
+    def kind(self) -> type[nn.Module]:
+        """The class that was built; several processes put one of theirs before it."""
+        return getattr(type(self.module), "built_as", type(self.module))
+
+    @property
     def weights_text(self) -> str | None:
         """Say where its initial weights come from; None for weights as built."""
         return self.settings.weights_text or self.built_from or None

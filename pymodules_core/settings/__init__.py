@@ -11,6 +11,7 @@ from pymodules_core.settings.experiment_settings import (
 from pymodules_core.settings.module_settings import (
     CompileSettings,
     ModuleSettings,
+    ParallelSettings,
     WeightsFromCkp,
     WeightsFromExp,
     structure_module_settings,
@@ -24,6 +25,7 @@ __all__ = [
     "ModuleSettings",
     "ModulesSettings",
     "OptimizerSettings",
+    "ParallelSettings",
     "PluginsSettings",
     "Range",
     "TrainSettings",

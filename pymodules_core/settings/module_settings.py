@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import attrs
 
 from pymodules_core.errors import InvalidNameError, SettingsError
 from pymodules_core.names import check_module_name, check_path_name, check_pool_name
-from pymodules_core.settings.structure import KeyPath, structure
+from pymodules_core.settings.structure import KeyPath, Range, structure
 
 
 @attrs.frozen(kw_only=True)
@@ -69,6 +69,27 @@ class CompileSettings:
 
 
 @attrs.frozen(kw_only=True)
+class ParallelSettings:
+    """How several processes share the work of a module.
+
+    Attributes:
+        kind: ``"ddp"``: each process holds all of it, and gradients are averaged while they are
+            computed. ``"fsdp"``: each holds a part of every parameter. ``"off"``: it has no
+            wrapper, and gradients are averaged when its optimizer steps.
+        blocks: Class names of its parts that ``fsdp`` gathers one at a time.
+        min_block_parameters: Or the size from which on a part is such a block.
+        sync_batch_norm: Batch norm takes its statistics over the batch of all processes.
+        find_unused_parameters: ``ddp`` looks in each step for parameters without a gradient.
+    """
+
+    kind: Literal["ddp", "fsdp", "off"] = "ddp"
+    blocks: tuple[str, ...] = ()
+    min_block_parameters: Annotated[int, Range(minimum=1)] | None = None
+    sync_batch_norm: bool = False
+    find_unused_parameters: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class ModuleSettings:
     """Settings of one module.
 
@@ -76,6 +97,9 @@ class ModuleSettings:
         frozen: No gradients for its parameters, always in eval mode, saved to ``frzn`` only.
         mode: ``"eval"`` keeps a module that trains in eval mode, for fixed batch-norm statistics.
         compile: Compile it in place before the first step; a table sets how.
+        parallel: How several processes share its work; a table sets more than the kind.
+        sharded: Several processes save it in parts, each its own, instead of one file.
+        forward_methods: Methods besides ``forward`` that a task calls to train it.
         load_weights_from_ckp: Initial weights from a checkpoint file.
         load_weights_from_exp: Initial weights from another experiment.
     """
@@ -83,8 +107,18 @@ class ModuleSettings:
     frozen: bool = False
     mode: Literal["train", "eval"] = "train"
     compile: bool | CompileSettings = False
+    parallel: Literal["ddp", "fsdp", "off"] | ParallelSettings = "ddp"
+    sharded: bool = False
+    forward_methods: tuple[str, ...] = ()
     load_weights_from_ckp: WeightsFromCkp | None = None
     load_weights_from_exp: WeightsFromExp | None = None
+
+    @property
+    def sharing(self) -> ParallelSettings:
+        """``parallel`` as a table."""
+        if isinstance(self.parallel, ParallelSettings):
+            return self.parallel
+        return ParallelSettings(kind=self.parallel)
 
     @property
     def weights_source(self) -> WeightsFromCkp | WeightsFromExp | None:

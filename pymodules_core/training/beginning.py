@@ -47,10 +47,12 @@ class Beginning:
         """Begin a new run: commit ``frzn``, ``init`` and ``last``."""
         session = self.session
         session.events.emit("weights_ready")
-        receipt = self.checkpoints.start(state=self.state.capture())
+        captured = self.state.capture()
+        receipt = self.checkpoints.start(state=captured.state, module_states=captured.of_modules)
         # From here on no other process writes here.
         self.journal.record.begin()
-        copy_sources(session.experiment, session.run.data_dir)
+        if session.processes.is_first:
+            copy_sources(session.experiment, session.run.data_dir)
         self.journal.write(RunState.RUNNING)
         self.journal.committed(receipt)
 
@@ -70,12 +72,12 @@ class Beginning:
             for name, report in resumed.reports.items()
             if report.migration is not None
         }
-        return self.state.restore(resumed.state, migrations)
+        return self.state.restore(resumed.state, migrations, resumed.module_states)
 
     def go_on(self) -> None:
         """Record that the run goes on."""
         run = self.session.run
-        if self.has_changes or not has_sources(run.data_dir):
+        if self.session.processes.is_first and (self.has_changes or not has_sources(run.data_dir)):
             copy_sources(self.session.experiment, run.data_dir)
         run.resumed_step = run.step
         where = "in" if self.position.stage is Stage.TRAINING else "after"

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ _FREE_KEYS = {
     "train.startup",
 }
 _FREE_TABLES = ("checkpoints.", "plugins.disable", "plugins.allow")
+# How processes share a module, which may be others and more than before.
+_FREE_OF_MODULES = re.compile(r"modules\.settings\.\w+\.(parallel|sharded|forward_methods)\b")
 _MOST_LINES = 12
 _MOST_FILES = 5
 
@@ -153,7 +156,7 @@ def _changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iter
     )
     then, today = (_flat(unstructure(default)) | one for one in (then, today))
     for key in sorted({*then, *today}):
-        if key in _FREE_KEYS or key.startswith(_FREE_TABLES):
+        if key in _FREE_KEYS or key.startswith(_FREE_TABLES) or _FREE_OF_MODULES.match(key):
             continue
         if then.get(key) != today.get(key):
             yield f"{key}: {_shown(then, key)} -> {_shown(today, key)}"
@@ -222,7 +225,7 @@ def _plugins(provenance: Mapping[str, Any]) -> dict[str, DistributionOrigin]:
 
 
 def _inexact(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key in ("threads", "device"):
+    for key in ("processes", "threads", "device"):
         if key in before and before[key] != now[key]:
             yield key, f"{before[key]} -> {now[key]}"
     then, today = before.get("versions", {}), now.get("versions", {})

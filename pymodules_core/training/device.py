@@ -7,21 +7,35 @@ from typing import Any
 import torch
 
 from pymodules_core.errors import SettingsError, closest_match
+from pymodules_core.processes.environment import LaunchedAs
 
 _CHOICES = ("auto", "cpu", "cuda")
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, place: LaunchedAs | None = None) -> torch.device:
     """Turn ``[train] device`` into a device.
 
     Args:
         name: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:<index>``.
+        place: Which of several processes this is: each of a machine takes a device of its own.
 
     Raises:
-        SettingsError: Another word, or a device this machine does not have.
+        SettingsError: Another word, a device this machine does not have, or one device for several
+            processes.
     """
+    place = place or LaunchedAs()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and place.size > 1:
+        name = f"cuda:{place.local_rank}"
+    elif name.startswith("cuda:") and place.local_size > 1:
+        raise SettingsError(
+            f"train.device: {name!r} is one device, and {place.local_size} processes of this "
+            "machine would share it",
+            key="train.device",
+            found=name,
+            fix='device = "cuda" gives each process its own',
+        )
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise SettingsError(
             f"train.device: {name!r} is no device; there are: auto, cpu, cuda, cuda:<index>",

@@ -19,6 +19,7 @@ from pymodules_core.names import BEST, LAST, epoch_pool
 from pymodules_core.training.beginning import Beginning
 from pymodules_core.training.data import Batches
 from pymodules_core.training.journal import Journal
+from pymodules_core.training.parallel.agreement import Agreement
 from pymodules_core.training.records import RunState
 from pymodules_core.training.reporting import Reporter
 from pymodules_core.training.result import RunResult
@@ -51,11 +52,11 @@ class Execution:
         has_changes: bool = False,
     ) -> None:
         self._session = session
-        self._signals: StopRequest = signals or StopSignals()
+        self._agreement = Agreement(session.processes, signals or StopSignals())
         self._run = session.run
         self._checkpoints = checkpoints
         self._settings = session.experiment.settings
-        self._stopping = Stopping(self._settings.train)
+        self._stopping = Stopping(self._settings.train, self._agreement.now)
         self._position = Position()
         self._state = TrainingState(
             run=session.run,
@@ -64,6 +65,7 @@ class Execution:
             data={"train": session.loops.train_batches, "eval": session.loops.eval_batches},
             stopping=self._stopping,
             position=self._position,
+            processes=session.processes,
         )
         # Metrics of the first part of the epoch that the run goes on in.
         self._averages: Mapping[str, Any] | None = None
@@ -94,7 +96,7 @@ class Execution:
         try:
             if self._checkpoints.has_commit:
                 self._averages = self._beginning.restore()
-                if self._journal.record.is_finished and self._is_over():
+                if self._is_finished() and self._is_over():
                     return self._result()
                 self._beginning.go_on()
             else:
@@ -129,6 +131,9 @@ class Execution:
             case Stage.FINISHED:
                 if self._position.metrics:  # else no run of the trainer's ended it
                     self._tell_epoch()
+
+    def _is_finished(self) -> bool:
+        return self._session.processes.share(lambda: self._journal.record.is_finished)
 
     def _is_over(self) -> bool:
         """Tell whether the epoch at hand, which is finished, was the last."""
@@ -199,29 +204,42 @@ class Execution:
     def _evaluate(self, batches: Batches) -> Mapping[str, float]:
         """Evaluate; a signal ends it, and the run that goes on repeats it from its first batch."""
         self._stop_if_asked()
-        metrics = self._session.loops.evaluate(batches, after_step=self._stop_if_asked)
+        metrics = self._session.loops.evaluate(batches, after_step=self._after_eval_step)
         self._position.metrics, self._position.is_evaluated = metrics, True
         self._journal.log("eval", metrics)
         return metrics
 
     def _after_step(self, batches_done: int) -> None:
         self._journal.tell_commits()
-        is_asked = self._signals.received is not None
+        self._agreement.ask_often()
+        is_asked = self._agreement.received is not None
         if is_asked or self._stopping.is_commit_due(self._run.step, self._settings.checkpoints):
-            for unit in self._session.units.values():
+            units = self._session.units.values()
+            if not self._session.processes.is_alone and any(unit.is_window_open for unit in units):
+                # What waits there is another thing in each process; nothing is lost by waiting.
+                return
+            for unit in units:
                 unit.check_finite()
             self._position.batches_done = batches_done
             self._commit(Stage.TRAINING, LAST)
             self._stopping.committed(self._run.step)
-            self._stop_if_asked()
+            self._end_if_asked()
+
+    def _after_eval_step(self) -> None:
+        self._agreement.ask_often()
+        self._end_if_asked()
 
     def _stop_if_asked(self) -> None:
-        """End the run where a signal asked for it; everything is committed.
+        """End the run where a signal asks for it by now; everything is committed.
 
         Raises:
-            RunInterruptedError: It did.
+            RunInterruptedError: It does.
         """
-        received = self._signals.received
+        self._agreement.ask()
+        self._end_if_asked()
+
+    def _end_if_asked(self) -> None:
+        received = self._agreement.received
         if received is None:
             return
         self._checkpoints.wait()
@@ -246,15 +264,18 @@ class Execution:
         self, stage: Stage, *pools: str, metrics: Mapping[str, float] | None = None
     ) -> None:
         run = self._run
+        self._session.modules.copy_buffers()
         self._position.stage = stage
         self._position.log_bytes = self._journal.record.log_bytes
+        captured = self._state.capture()
         self._journal.committed(
             self._checkpoints.commit(
                 *pools,
                 epoch=run.epoch,
                 step=run.step,
                 metrics=metrics,
-                state=self._state.capture(),
+                state=captured.state,
+                module_states=captured.of_modules,
             )
         )
 

@@ -43,8 +43,10 @@ class Journal:
         position: Position,
         facts: Mapping[str, Any],
     ) -> None:
-        session.run.data_dir.mkdir(parents=True, exist_ok=True)
-        self.record = RunRecord(session.run.data_dir, facts)
+        is_first = session.processes.is_first
+        if is_first:
+            session.run.data_dir.mkdir(parents=True, exist_ok=True)
+        self.record = RunRecord(session.run.data_dir, facts, is_kept=is_first)
         self._session = session
         self._run = session.run
         self._checkpoints = checkpoints
@@ -67,9 +69,10 @@ class Journal:
         )
 
     def committed(self, receipt: Receipt) -> None:
-        """Take note of a commit; the hook hears of it once it is on disk."""
-        self._untold.append(receipt)
-        self.tell_commits()
+        """Take note of a commit; the hook hears of it once it is on disk, where it was written."""
+        if self._session.processes.is_first:
+            self._untold.append(receipt)
+            self.tell_commits()
 
     def tell_commits(self) -> None:
         """Call the hook for commits that are on disk by now: a plugin may act on their files."""

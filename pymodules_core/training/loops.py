@@ -5,7 +5,7 @@ hand-written loop does too, plus a clock reading.
 """
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from typing import Any
 
@@ -13,10 +13,13 @@ import attrs
 import torch
 
 from pymodules_core.errors import TaskError
+from pymodules_core.processes.group import Processes
 from pymodules_core.training.data import Batches
 from pymodules_core.training.device import batch_length, move_batch
 from pymodules_core.training.metrics import MetricAverages
 from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
+from pymodules_core.training.parallel import SharedModules
+from pymodules_core.training.parallel.own_parts import NO_BATCH, in_step
 from pymodules_core.training.reporting import REFRESH_S, PassStart, Reporter
 from pymodules_core.training.run import Run
 from pymodules_core.training.run_events import RunEvents
@@ -36,6 +39,8 @@ class Loops:
         reporter: Shows progress.
         train_batches: Training data.
         eval_batches: Evaluation data, or None.
+        modules: How processes share the modules.
+        processes: Who trains together.
     """
 
     task: Task
@@ -46,6 +51,8 @@ class Loops:
     reporter: Reporter
     train_batches: Batches
     eval_batches: Batches | None
+    modules: SharedModules
+    processes: Processes
 
     def train(
         self,
@@ -72,6 +79,8 @@ class Loops:
             TrainingError: A step raises, or a loss is not finite.
         """
         run, units = self.run, self.units.values()
+        is_alone = self.processes.is_alone
+        self.modules.start_pass(is_evaluation=False)
         sums = run.start_pass(is_evaluation=False, averages=averages)
         step = self.task.step("train_step", run)
         run.module_pool.set_training(training=True)
@@ -84,12 +93,17 @@ class Loops:
         is_over = batches_done > 0 and should_stop(run.step)
         with closing(progress):
             for batch in () if is_over else progress:
+                is_last = should_stop(run.step + 1)
+                is_end = is_last or count + 1 == length
                 with errors:
                     run.start_train_step()
+                    if not is_alone:
+                        self._start_shared_step(is_last=is_end or length is None)
                     with autocast:
                         run.take_train_result(step(batch))
-                    is_last = should_stop(run.step + 1)
-                    if is_last or count + 1 == length:
+                    if not is_alone:
+                        self._end_shared_step()
+                    if is_end:
                         run.flush()
                 count += 1
                 run.step += 1
@@ -126,6 +140,7 @@ class Loops:
             StepError: ``eval_step`` raises.
         """
         run = self.run
+        self.modules.start_pass(is_evaluation=True)
         averages = run.start_pass(is_evaluation=True)
         step = self.task.step("eval_step", run)
         run.module_pool.set_training(training=False)
@@ -135,10 +150,12 @@ class Loops:
         progress = self._progress("eval", batches, averages)
         with closing(progress), torch.no_grad():
             for batch in progress:
-                with errors, autocast:
-                    run.take_eval_result(step(batch))
+                if batch is not NO_BATCH:
+                    with errors, autocast:
+                        run.take_eval_result(step(batch))
                 count += 1
                 after_step()
+        self.modules.end_pass()
         if not count:
             raise self._no_batch("eval_data")
         return self._finish("eval_step", averages)
@@ -160,6 +177,15 @@ class Loops:
             "lr" if is_single else f"lr_{name}": unit.learning_rate
             for name, unit in self.units.items()
         }
+
+    def _start_shared_step(self, *, is_last: bool) -> None:
+        self.modules.start_step()
+        for unit in self.units.values():
+            unit.start_step(is_last=is_last)
+
+    def _end_shared_step(self) -> None:
+        for unit in self.units.values():
+            unit.end_step()
 
     def _step_finished(self) -> None:
         if self.events.has_step_hooks:
@@ -190,7 +216,7 @@ class Loops:
         try:
             # What the loop's body raises does not pass through here: these are the data's errors.
             with self._errors(f"{phase}_data", lambda: done):
-                for batch in batches.epoch(run.epoch, done=done):
+                for batch in self._batches_of(batches, phase, done):
                     moved = move_batch(batch, device) if must_move else batch
                     run.batch_size = batch_length(moved)
                     yield moved
@@ -208,9 +234,30 @@ class Loops:
         finally:
             reporter.pass_ended(done)
 
+    def _batches_of(self, batches: Batches, phase: str, done: int) -> Iterator[Any]:
+        """Give the batches of an epoch, of which this process may have a part only."""
+        own = batches.epoch(self.run.epoch, done=done)
+        if self.processes.is_alone:
+            return own
+        if batches.is_sharded:
+            return in_step(
+                own,
+                self.run,
+                self.processes,
+                name=f"{phase}_data",
+                is_training=phase == "train",
+                has_shards=self.modules.has_shards,
+            )
+        return self._parts(own, batches)
+
+    def _parts(self, own: Iterator[Any], batches: Batches) -> Iterator[Any]:
+        for batch in own:
+            self.run.take_share(batches.take_share())
+            yield batch
+
     def _finish(self, where: str, averages: MetricAverages) -> dict[str, float]:
         with self.task.errors(where, note=lambda: f" (epoch {self.run.epoch})"):
-            means = averages.means()
+            means = averages.means(self.processes)
             averages.reset_stateful()
         self.run.end_pass()
         return means

@@ -1,12 +1,13 @@
 """Averages the metrics of steps into those of an epoch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from pymodules_core.errors import TaskError
+from pymodules_core.processes.group import Processes
 from pymodules_core.training.state.encoding import decode, encode
 
 
@@ -100,10 +101,21 @@ class MetricAverages:
             for name, total in self._totals.items()
         }
 
-    def means(self) -> dict[str, float]:
-        """Give all means, those of metrics that accumulate by themselves included."""
+    def means(self, processes: Processes | None = None) -> dict[str, float]:
+        """Give all means over the batches of all processes, each of which has to ask.
+
+        Metrics that accumulate by themselves are among them: their ``merge_state``, as torcheval
+        has it, gets those of the other processes; those of torchmetrics find each other.
+
+        Raises:
+            TaskError: A metric gives no number, or cannot be joined over processes.
+        """
+        processes = processes or Processes.alone()
+        if not processes.is_alone:
+            self.load_state_dict(merged_sums(processes.gather(self.state_dict())))
         return self.running_means() | {
-            name: _as_float(name, metric.compute()) for name, metric in self._stateful.items()
+            name: _as_float(name, _joined(name, metric, processes).compute())
+            for name, metric in self._stateful.items()
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,6 +142,41 @@ class MetricAverages:
         """Reset metrics that accumulate by themselves, for the next pass."""
         for metric in self._stateful.values():
             metric.reset()
+
+
+def merged_sums(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Add up what ``MetricAverages.state_dict`` gave in each process.
+
+    In the order of the processes, so that the sums are the same bits in all of them.
+    """
+    totals: dict[str, float] = {}
+    weights: dict[str, int] = {}
+    for state in states:
+        for name, total in decode(state["totals"]).items():
+            totals[name] = totals.get(name, 0.0) + float(total)
+            weights[name] = weights.get(name, 0) + state["weights"][name]
+    return {"totals": encode(totals, name="metrics"), "weights": weights}
+
+
+def _joined(name: str, metric: StatefulMetric, processes: Processes) -> StatefulMetric:
+    """Give a metric that knows the batches of all processes."""
+    if processes.is_alone or hasattr(metric, "dist_sync_fn"):  # torchmetrics does it in compute
+        return metric
+    merge = getattr(metric, "merge_state", None)
+    if merge is None:
+        raise TaskError(
+            f"metric {name!r} is {type(metric).__name__}, which accumulates by itself and cannot "
+            "be joined over processes",
+            key=name,
+            found=metric,
+            fix="give it merge_state(metrics), which takes in other metrics of its class",
+        )
+    own, others = processes.rank, processes.gather(metric)
+    first: Any = others[0] if own else metric
+    # Merged in one order, so that all processes compute the same bits.
+    first.merge_state([one for rank, one in enumerate(others) if rank])
+    joined: StatefulMetric = first
+    return joined
 
 
 def _as_float(name: str, value: Any) -> float:

@@ -11,8 +11,10 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from pymodules_core.errors import TaskError
 from pymodules_core.module_pool import ModulePool
+from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
 from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
+from pymodules_core.training.parallel import SharedModules
 
 if TYPE_CHECKING:
     from typing import Self
@@ -42,6 +44,7 @@ class OptimizeBlock:
 
     __slots__ = (
         "_closed",
+        "_held",
         "_stepped",
         "_unit",
         "is_open",
@@ -55,6 +58,7 @@ class OptimizeBlock:
     def __init__(self, unit: OptimizerUnit, stepped: set[str]) -> None:
         self.loss: Tensor | None = None
         self.total: Tensor | None = None
+        self._held: Tensor | None = None
         self.name = unit.name
         self.is_open = False
         self.is_over = False
@@ -64,7 +68,17 @@ class OptimizeBlock:
         self._closed: list[Parameter] = []
 
     def backward(self, loss: "Tensor") -> None:
-        """Add the gradients of one of several losses."""
+        """Add the gradients of one of several losses.
+
+        Where DDP averages them over processes, which it does in one backward, the gradients of all
+        losses are computed at the end of the block.
+        """
+        if self._unit.takes_one_backward:
+            self._held = loss if self._held is None else self._held + loss
+            return
+        self._backward(loss)
+
+    def _backward(self, loss: "Tensor") -> None:
         if not self._unit.backward(loss):
             self.is_skipped = True
             return
@@ -95,6 +109,9 @@ class OptimizeBlock:
     def _finish(self) -> None:
         if self.loss is not None:
             self.backward(self.loss)
+        if self._held is not None:
+            self._backward(self._held)
+            self._held = None
         elif self.total is None and not self.is_skipped:
             raise TaskError(
                 f"run.optimize({self._unit.name!r}) ended without a loss",
@@ -115,6 +132,8 @@ def make_units(
     owners: "Mapping[Parameter, str]",
     precision: Precision,
     skip_nonfinite: bool,
+    processes: Processes,
+    modules: SharedModules,
 ) -> dict[str, OptimizerUnit]:
     """Check the optimizers of a task and make a unit of each.
 
@@ -125,12 +144,20 @@ def make_units(
         owners: Each trained parameter of the pool with its ``module.parameter`` name.
         precision: Autocast of the steps.
         skip_nonfinite: See ``OptimizerUnit``.
+        processes: Who trains together.
+        modules: How they share the modules.
 
     Raises:
         TaskError: A parameter belongs to two optimizers.
     """
     taken: dict[int, str] = {}
     units = {}
+    shares = modules.hand_out(
+        {
+            name: [p for group in optimizer.param_groups for p in group["params"]]
+            for name, optimizer in optimizers.items()
+        }
+    )
     for name, optimizer in optimizers.items():
         own = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for parameter, owner in owners.items():
@@ -150,6 +177,8 @@ def make_units(
             scheduler=schedulers.get(name),
             precision=precision,
             skip_nonfinite=skip_nonfinite,
+            processes=processes,
+            modules=shares[name],
         )
     return units
 

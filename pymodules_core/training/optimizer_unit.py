@@ -9,7 +9,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pymodules_core.errors import NonFiniteLossError, TaskError
+from pymodules_core.processes.group import Processes
+from pymodules_core.processes.sharding import placed_like
 from pymodules_core.settings import OptimizerSettings
+from pymodules_core.training.parallel.gradients import (
+    ShardedGradScaler,
+    clip_norm,
+    clip_value,
+    scale_gradients,
+)
+from pymodules_core.training.parallel.modules import OwnedModules
 from pymodules_core.training.state.optimizer_memory import OptimizerMemory
 
 if TYPE_CHECKING:
@@ -48,9 +57,12 @@ class OptimizerUnit:
         scheduler: Its scheduler.
         precision: Autocast of the steps.
         skip_nonfinite: Leave out an update whose loss is not finite instead of raising.
+        processes: Who trains together.
+        modules: The modules that it trains, as the processes share them.
 
     Attributes:
         skipped_steps: Losses left out because they were not finite.
+        loss_weight: What the losses of the batch at hand are multiplied by.
     """
 
     def __init__(
@@ -63,6 +75,8 @@ class OptimizerUnit:
         scheduler: Any,
         precision: Precision,
         skip_nonfinite: bool,
+        processes: Processes,
+        modules: OwnedModules,
     ) -> None:
         self.name = name
         self.optimizer = optimizer
@@ -72,18 +86,45 @@ class OptimizerUnit:
         self._settings = settings
         self._precision = precision
         self._skip_nonfinite = skip_nonfinite
+        self._processes = processes
+        self._modules = modules
+        self.loss_weight = 1.0
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._window = 0
         self._memory = OptimizerMemory(name, optimizer, scheduler, schedule=settings.schedule)
         self._unchecked: Tensor | float = 0.0
-        self._scaler = (
-            torch.amp.GradScaler(precision.device_type) if precision.needs_scaler else None
-        )
+        self._scaler: torch.amp.GradScaler | None = None
+        if precision.needs_scaler:
+            kind = ShardedGradScaler if modules.has_parts else torch.amp.GradScaler
+            self._scaler = kind(precision.device_type)
 
     @property
     def learning_rate(self) -> float:
         """The rate of the first parameter group."""
         return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def is_window_open(self) -> bool:
+        """Whether gradients wait for the steps that complete an update."""
+        return self._window > 0
+
+    @property
+    def takes_one_backward(self) -> bool:
+        """Whether the losses of a block have to be added up: DDP averages in one backward."""
+        return bool(self._modules.replicas)
+
+    def start_step(self, *, is_last: bool) -> None:
+        """Begin a train step: what averages gradients over processes has to know beforehand when.
+
+        Args:
+            is_last: The window ends here, whatever its length.
+        """
+        ends = is_last or self._window + 1 >= self._settings.accumulate
+        self._modules.start_step(is_synced=ends)
+
+    def end_step(self) -> None:
+        """End it."""
+        self._modules.end_step()
 
     def backward(self, loss: "Tensor") -> bool:
         """Add a loss to the open window.
@@ -102,6 +143,8 @@ class OptimizerUnit:
         _check_loss(loss, self.name)
         if self._skip_nonfinite or loss.device.type == "cpu":
             value = loss.item()
+            if self._skip_nonfinite:
+                value = self._agreed(value)
             if not math.isfinite(value):
                 if self._skip_nonfinite:
                     self.skipped_steps += 1
@@ -112,6 +155,8 @@ class OptimizerUnit:
             self._unchecked = self._unchecked + loss.detach()
         if self._settings.accumulate > 1:
             loss = loss / self._settings.accumulate
+        if self.loss_weight != 1.0:
+            loss = loss * self.loss_weight
         if self._scaler is not None:
             loss = self._scaler.scale(loss)
         if self._precision.dtype is None:
@@ -120,6 +165,7 @@ class OptimizerUnit:
             # The step's autocast is still on here, and backward must run without it.
             with torch.autocast(self._precision.device_type, enabled=False):
                 loss.backward()  # type: ignore[no-untyped-call]
+        self._modules.check_backward()
         return True
 
     def check_finite(self) -> None:
@@ -153,19 +199,19 @@ class OptimizerUnit:
             return False
         scale = self._settings.accumulate / self._window
         if scale != 1:
-            gradients = [p.grad for p in self._parameters if p.grad is not None]
-            torch._foreach_mul_(gradients, scale)
+            scale_gradients(self._parameters, scale)
         return self.update()
 
     def update(self) -> bool:
         """Unscale, clip, step, zero, and step the scheduler where it follows updates."""
         scaler = self._scaler
+        self._modules.average_plain()
         if scaler is not None:
             scaler.unscale_(self.optimizer)
         if self._settings.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._settings.clip_norm)
+            clip_norm(self._parameters, self._settings.clip_norm)
         if self._settings.clip_value is not None:
-            torch.nn.utils.clip_grad_value_(self._parameters, self._settings.clip_value)
+            clip_value(self._parameters, self._settings.clip_value)
         stepped = True
         if scaler is None:
             self.optimizer.step()
@@ -238,7 +284,14 @@ class OptimizerUnit:
         self.skipped_steps = state["skipped_steps"]
         for parameter in self._parameters:
             gradient = state["gradients"].get(names[parameter])
-            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+            parameter.grad = None if gradient is None else placed_like(gradient, parameter)
+
+    def _agreed(self, value: float) -> float:
+        """Give NaN where the loss of any process is not finite: all leave the update out."""
+        if self._processes.is_alone:
+            return value
+        (is_bad,) = self._processes.maximum([float(not math.isfinite(value))])
+        return math.nan if is_bad else value
 
     def _nonfinite_error(self, value: float) -> NonFiniteLossError:
         return NonFiniteLossError(

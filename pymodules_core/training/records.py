@@ -43,12 +43,16 @@ class RunState(StrEnum):
 class RunRecord:
     """Keeps ``run.json`` and ``metrics.jsonl`` of one run.
 
+    Of several processes the first keeps them; in the others nothing is written.
+
     Args:
         data_dir: Folder of what the run writes.
         facts: What does not change during the run.
+        is_kept: Whether this process keeps them.
     """
 
-    def __init__(self, data_dir: Path, facts: Mapping[str, Any]) -> None:
+    def __init__(self, data_dir: Path, facts: Mapping[str, Any], *, is_kept: bool = True) -> None:
+        self._is_kept = is_kept
         self._run_file = data_dir / RUN_FILE_NAME
         self._metrics_file = data_dir / METRICS_FILE_NAME
         self._facts = {"started": _timestamp(), "resumed": [], **facts}
@@ -65,7 +69,8 @@ class RunRecord:
 
     def begin(self) -> None:
         """Begin a run: its log is empty, whatever a killed one left before its first commit."""
-        self._metrics_file.write_bytes(b"")
+        if self._is_kept:
+            self._metrics_file.write_bytes(b"")
 
     def go_on(self, log_bytes: int, *, epoch: int, step: int) -> None:
         """Go on with a run: what was logged after the commit is trained and logged again.
@@ -75,6 +80,8 @@ class RunRecord:
             epoch: The epoch of the commit.
             step: Its step.
         """
+        if not self._is_kept:
+            return
         before = _read_json(self._run_file)
         self._facts["started"] = before.get("started", self._facts["started"])
         self._facts["resumed"] = [
@@ -98,6 +105,8 @@ class RunRecord:
             state: How far the run is.
             progress: Epoch, step, best and what else changed.
         """
+        if not self._is_kept:
+            return
         content = {
             "state": state,
             **self._facts,
@@ -111,6 +120,8 @@ class RunRecord:
         self, *, epoch: int, step: int, phase: str, metrics: Mapping[str, float], **more: Any
     ) -> None:
         """Append one line to ``metrics.jsonl``; NaN and infinity are written as null."""
+        if not self._is_kept:
+            return
         row = {"epoch": epoch, "step": step, "phase": phase, "metrics": dict(metrics), **more}
         with self._metrics_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(_finite(row)) + "\n")
@@ -130,7 +141,7 @@ def run_facts(session: Session) -> dict[str, Any]:
         "modules": [
             {
                 "name": name,
-                "class": type(entry.module).__name__,
+                "class": entry.kind.__name__,
                 "frozen": entry.settings.frozen,
                 "trained": any(one.requires_grad for one in entry.module.parameters()),
                 "parameters": entry.parameter_count,
@@ -153,6 +164,7 @@ def run_facts(session: Session) -> dict[str, Any]:
         ],
         "versions": versions(),
         "threads": torch.get_num_threads(),
+        "processes": session.processes.size,
         "git_commit": git_commit(experiment.path),
         "process": os.getpid(),
         "host": platform.node(),
@@ -162,7 +174,7 @@ def run_facts(session: Session) -> dict[str, Any]:
 def provenance_of(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Choose of a run's facts what every commit keeps."""
     kept = (
-        *("experiment", "seed", "device", "threads", "settings", "overrides"),
+        *("experiment", "seed", "device", "threads", "processes", "settings", "overrides"),
         *("sources", "plugins", "versions", "git_commit"),
     )
     return {

@@ -10,6 +10,8 @@ from torch.optim import Optimizer
 from pymodules_core.errors import TaskError, closest_match, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
+from pymodules_core.processes.group import Processes
+from pymodules_core.training.data.shares import Share
 from pymodules_core.training.images import check_image
 from pymodules_core.training.metrics import MetricAverages, check_metric
 from pymodules_core.training.optimize import OptimizeBlock
@@ -27,6 +29,7 @@ class Run:
         device: Where modules and batches are.
         units: The optimizers by name.
         data_dir: Folder of what the run writes.
+        processes: Who trains together.
 
     Attributes:
         experiment: The experiment.
@@ -51,7 +54,10 @@ class Run:
         device: torch.device,
         units: Mapping[str, OptimizerUnit],
         data_dir: Path,
+        processes: Processes,
     ) -> None:
+        self._processes = processes
+        self._is_counted = True
         self.experiment = experiment
         self.module_pool = module_pool
         self.config = config
@@ -71,6 +77,16 @@ class Run:
         self._is_in_step = False
         self._step_metrics: dict[str, Any] | None = None
         self._on_image: Callable[..., None] | None = None
+
+    @property
+    def rank(self) -> int:
+        """The number of this process among those that train together; 0 writes files."""
+        return self._processes.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes train together."""
+        return self._processes.size
 
     @property
     def seed(self) -> int:
@@ -115,6 +131,22 @@ class Run:
         check_image(name, image)
         if self._on_image is not None:
             self._on_image(name=name, image=image.detach())
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Give the samples of a batch together that several processes have parts of.
+
+        For metrics of a whole batch, which are no mean over samples. Every process has to call it.
+
+        Args:
+            tensor: ``(samples, ...)``, of one dtype and of one shape but for the samples.
+
+        Returns:
+            ``(all samples, ...)`` in their order, the same in all processes and without a graph; in
+            one process the tensor itself.
+        """
+        if self._processes.is_alone:
+            return tensor
+        return self._processes.join_rows(tensor.detach()[: None if self._is_counted else 0])
 
     def optimize(self, name: str = "main") -> OptimizeBlock:
         """Open a block whose loss updates one optimizer.
@@ -202,6 +234,12 @@ class Run:
         self._stepped.clear()
         self._blocks.clear()
 
+    def take_share(self, share: Share) -> None:
+        """Take this process's part of the batch at hand; the loops call it before its step."""
+        self._is_counted = share.is_counted
+        for unit in self._units.values():
+            unit.loss_weight = share.weight
+
     def flush(self) -> None:
         """Update from windows that the end of the epoch cuts short; the train loop calls it."""
         for unit in self._units.values():
@@ -279,7 +317,7 @@ class Run:
             )
 
     def _add_metrics(self, metrics: Mapping[str, Any]) -> None:
-        averages, size = self._averages, self.batch_size
+        averages, size = self._averages, self.batch_size if self._is_counted else 0
         for name, value in metrics.items():
             averages.add(name, value, size)
         if self._step_metrics is not None and not self._is_evaluating:

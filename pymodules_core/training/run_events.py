@@ -48,7 +48,7 @@ class RunEvents:
                 "metrics" in one.argument_names for one in self._implementations[_STEP_HOOK]
             ),
             on_image=partial(self.emit, "image_logged")
-            if self._implementations["image_logged"]
+            if self._implementations["image_logged"] and not run.rank
             else None,
         )
 

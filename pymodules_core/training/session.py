@@ -23,12 +23,17 @@ from pymodules_core.errors import (
 from pymodules_core.experiment import Experiment
 from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.module_pool import ModulePool, compile_modules, derive_seed, seed_everything
+from pymodules_core.processes.environment import LaunchedAs
+from pymodules_core.processes.group import Processes
 from pymodules_core.run_files import METRICS_FILE_NAME
 from pymodules_core.training.data import Batches, Phase
 from pymodules_core.training.device import choose_device
 from pymodules_core.training.loops import Loops
 from pymodules_core.training.optimize import make_units
 from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
+from pymodules_core.training.parallel import SharedModules
+from pymodules_core.training.parallel.comparing import refuse_differences
+from pymodules_core.training.parallel.modules import make_mesh
 from pymodules_core.training.reporting import Reporter
 from pymodules_core.training.run import Run
 from pymodules_core.training.run_events import RunEvents
@@ -54,6 +59,8 @@ class Session:
         units: The optimizers by name.
         loops: Train and eval loop.
         events: Run hooks.
+        processes: Who trains together.
+        modules: How they share the modules.
     """
 
     experiment: Experiment
@@ -65,6 +72,8 @@ class Session:
     units: dict[str, OptimizerUnit]
     loops: Loops
     events: RunEvents
+    processes: Processes
+    modules: SharedModules
 
     @classmethod
     def prepare(
@@ -76,8 +85,11 @@ class Session:
         plugins: PluginManager | None = None,
         load_installed: bool = True,
         load_weights: bool = True,
+        processes: Processes | None = None,
     ) -> "Session":
         """Build the pool, load its weights, and set up task, data and optimizers.
+
+        With several processes each does so, and they compare what came of it.
 
         Args:
             experiment: The experiment.
@@ -86,27 +98,56 @@ class Session:
             plugins: Plugins loaded already, for this run only; else they are loaded here.
             load_installed: Whether to load installed plugins then.
             load_weights: Whether modules get the initial weights that settings ask for.
+            processes: Who trains together; this one alone by default.
 
         Raises:
+            ProcessesError: The processes differ, or a module cannot be shared among them.
             PymodulesError: Anything that keeps the run from starting.
         """
-        settings = experiment.settings
-        train = settings.train
-        try:
-            device = choose_device(train.device)
-        except SettingsError as error:
-            experiment.locate(error)
-            raise
-        plugins = plugins or PluginManager.for_experiment(experiment, load_installed=load_installed)
-        pool = ModulePool.discover(experiment, plugins=plugins)
-        reports = load_initial_weights(pool) if load_weights else []
-        task = Task.load(plugins, experiment)
-        pool.to(device)
+        processes = processes or Processes.alone()
+        parts = processes.together(
+            lambda: _Parts.build(
+                experiment,
+                plugins=plugins,
+                load_installed=load_installed,
+                load_weights=load_weights,
+                place=processes.place,
+            )
+        )
+        refuse_differences(processes, experiment, parts.plugins, parts.pool)
+        mesh = make_mesh(parts.pool, processes, parts.device)
+        return processes.together(
+            lambda: cls._wire(
+                experiment,
+                parts,
+                data_dir=data_dir,
+                reporter=reporter,
+                processes=processes,
+                modules=SharedModules(parts.pool, processes, mesh=mesh),
+            )
+        )
+
+    @classmethod
+    def _wire(
+        cls,
+        experiment: Experiment,
+        parts: "_Parts",
+        *,
+        data_dir: Path,
+        reporter: Reporter,
+        processes: Processes,
+        modules: SharedModules,
+    ) -> "Session":
+        """Add to the pool what trains it."""
+        settings, train = experiment.settings, experiment.settings.train
+        pool, plugins, task, device = parts.pool, parts.plugins, parts.task, parts.device
         compile_modules(pool)
         # From here on the run draws from the global streams; what was built before has its own.
         seed_everything(derive_seed(train.seed, "run"))
-        train_batches = _batches(task, "train", experiment, device)
-        eval_batches = _batches(task, "eval", experiment, device) if task.has_eval else None
+        train_batches = _batches(task, "train", experiment, device, processes)
+        eval_batches = (
+            _batches(task, "eval", experiment, device, processes) if task.has_eval else None
+        )
         optimizers = task.optimizers(pool)
         precision = Precision(device_type=device.type, dtype=_DTYPES[train.precision])
         owners = trained_parameters(pool)
@@ -122,8 +163,13 @@ class Session:
                 owners=owners,
                 precision=precision,
                 skip_nonfinite=train.on_nonfinite == "skip",
+                processes=processes,
+                modules=modules,
             )
         _report_untrained(owners, units)
+        if processes.rank:
+            # Data and optimizers were made alike in all; steps draw in each for itself.
+            seed_everything(derive_seed(train.seed, "run", *processes.place.purpose))
         run = Run(
             experiment=experiment,
             module_pool=pool,
@@ -131,6 +177,7 @@ class Session:
             device=device,
             units=units,
             data_dir=data_dir,
+            processes=processes,
         )
         events = RunEvents(plugins, task, run)
         loops = Loops(
@@ -142,17 +189,21 @@ class Session:
             reporter=reporter,
             train_batches=train_batches,
             eval_batches=eval_batches,
+            modules=modules,
+            processes=processes,
         )
         return cls(
             experiment=experiment,
             plugins=plugins,
             pool=pool,
-            reports=reports,
+            reports=parts.reports,
             device=device,
             run=run,
             units=units,
             loops=loops,
             events=events,
+            processes=processes,
+            modules=modules,
         )
 
     def checkpoints(
@@ -172,6 +223,7 @@ class Session:
             link=checkpoints.link,
             companions=(self.run.data_dir / METRICS_FILE_NAME,),
             provenance=provenance,
+            processes=self.processes,
         )
 
     def monitored(self, checkpoints: CheckpointManager, metrics: Mapping[str, float]) -> float:
@@ -187,6 +239,39 @@ class Session:
             raise
 
 
+@attrs.frozen(kw_only=True)
+class _Parts:
+    """What a process builds without the others."""
+
+    device: torch.device
+    plugins: PluginManager
+    pool: ModulePool
+    reports: list[LoadReport]
+    task: Task
+
+    @classmethod
+    def build(
+        cls,
+        experiment: Experiment,
+        *,
+        plugins: PluginManager | None,
+        load_installed: bool,
+        load_weights: bool,
+        place: LaunchedAs,
+    ) -> "_Parts":
+        try:
+            device = choose_device(experiment.settings.train.device, place)
+        except SettingsError as error:
+            experiment.locate(error)
+            raise
+        plugins = plugins or PluginManager.for_experiment(experiment, load_installed=load_installed)
+        pool = ModulePool.discover(experiment, plugins=plugins)
+        reports = load_initial_weights(pool) if load_weights else []
+        task = Task.load(plugins, experiment)
+        pool.to(device)
+        return cls(device=device, plugins=plugins, pool=pool, reports=reports, task=task)
+
+
 def trained_parameters(pool: ModulePool) -> dict[Parameter, str]:
     """Give each parameter that may learn with its ``module.parameter`` name, shared ones once."""
     return {
@@ -196,14 +281,21 @@ def trained_parameters(pool: ModulePool) -> dict[Parameter, str]:
     }
 
 
-def _batches(task: Task, phase: Phase, experiment: Experiment, device: torch.device) -> Batches:
-    data = task.data(phase)
+def _batches(
+    task: Task,
+    phase: Phase,
+    experiment: Experiment,
+    device: torch.device,
+    processes: Processes,
+) -> Batches:
+    data = task.data(phase, processes.place)
     with task.errors(f"{phase}_data", TaskError):
         return Batches(
             data,
             phase=phase,
             settings=experiment.settings.train,
             pin_memory=device.type == "cuda",
+            place=processes.place,
         )
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType, TracebackType
@@ -31,12 +32,18 @@ class StopSignals:
 
     Args:
         tell: Says one line to the person who waits.
+        again_after_s: How much later than the first a second signal has to come to end the run at
+            once. Of several processes each may be told twice: by a scheduler, and by the launcher.
 
     Attributes:
         received: The first signal; None so far.
     """
 
-    def __init__(self, tell: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self, tell: Callable[[str], None] = lambda _: None, *, again_after_s: float = 0.0
+    ) -> None:
+        self._again_after_s = again_after_s
+        self._received_at = 0.0
         self.received: signal.Signals | None = None
         self._tell = tell
         self._process = 0
@@ -68,11 +75,12 @@ class StopSignals:
             self._end(number)
         elif self.received is None:
             self.received = signal.Signals(number)
+            self._received_at = time.monotonic()
             # The stream may be in the middle of a line, and refuse another in it; the terminal may
             # be gone, which is what SIGHUP says. rich exits where nobody reads its pipe.
             with suppress(Exception, SystemExit):
                 self._tell(_NOTICE.format(self.received.name))
-        else:
+        elif time.monotonic() - self._received_at >= self._again_after_s:
             self._end(number)
 
     def _end(self, number: int) -> None:

@@ -1,7 +1,7 @@
 """When a run ends before its last epoch, and when it saves in the middle of one."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pymodules_core.settings import CheckpointSettings, TrainSettings
@@ -12,24 +12,28 @@ class Stopping:
 
     Args:
         settings: ``[train]``.
+        clock: Gives seconds; several processes take them from one clock.
 
     Attributes:
         reason: Why the run ends, None while it goes on.
     """
 
-    def __init__(self, settings: TrainSettings) -> None:
+    def __init__(
+        self, settings: TrainSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.reason: str | None = None
+        self._clock = clock
         self._settings = settings
         self._minutes = settings.max_minutes
         self._step_of_commit = 0
-        self._committed_at = time.monotonic()
+        self._committed_at = self._clock()
         self._evaluations_without_better = 0
-        self._started_at = time.monotonic()
+        self._started_at = self._clock()
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the run began, without the time in which nobody trained it."""
-        return time.monotonic() - self._started_at
+        return self._clock() - self._started_at
 
     def state_dict(self) -> dict[str, Any]:
         """Give what decides about the end of the run."""
@@ -40,7 +44,7 @@ class Stopping:
 
     def load_state_dict(self, state: Mapping[str, Any], *, step: int) -> None:
         """Go on after ``step`` steps from what ``state_dict`` gave."""
-        self._started_at = time.monotonic() - state["elapsed_s"]
+        self._started_at = self._clock() - state["elapsed_s"]
         self._evaluations_without_better = state["evaluations_without_better"]
         self._check_patience()
         self.committed(step)
@@ -48,7 +52,7 @@ class Stopping:
     def committed(self, step: int) -> None:
         """Everything up to ``step`` is saved."""
         self._step_of_commit = step
-        self._committed_at = time.monotonic()
+        self._committed_at = self._clock()
 
     def is_reached(self, step: int) -> bool:
         """Tell whether a limit of steps or minutes is reached after ``step`` steps."""
@@ -64,7 +68,7 @@ class Stopping:
         every_steps, every_minutes = checkpoints.every_n_steps, checkpoints.every_n_minutes
         if every_steps is not None and step - self._step_of_commit >= every_steps:
             return True
-        minutes = (time.monotonic() - self._committed_at) / 60
+        minutes = (self._clock() - self._committed_at) / 60
         return every_minutes is not None and minutes >= every_minutes
 
     def evaluated(self, epoch: int, *, is_better: bool) -> None:

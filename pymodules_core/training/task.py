@@ -27,6 +27,7 @@ from pymodules_core.errors import (
 )
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool, seed_everything
+from pymodules_core.processes.environment import LaunchedAs
 from pymodules_core.training.config import make_config
 from pymodules_core.training.optimize import check_owned, is_scheduler
 from pymodules_core.training.run import Run
@@ -83,11 +84,12 @@ class Task:
         """Whether there is data and a step for an eval loop."""
         return "eval_step" in self._functions
 
-    def data(self, phase: str) -> Any:
-        """Call ``train_data`` or ``eval_data``."""
+    def data(self, phase: str, place: LaunchedAs) -> Any:
+        """Call ``train_data`` or ``eval_data`` in one of several processes."""
         name = f"{phase}_data"
+        arguments = {"config": self.config, "rank": place.rank, "world_size": place.size}
         with self.errors(name, TaskError):
-            return self._functions[name]({"config": self.config})
+            return self._functions[name](arguments)
 
     def optimizers(self, module_pool: ModulePool) -> dict[str, Optimizer]:
         """Call ``optimizers`` and give what it returns by name.

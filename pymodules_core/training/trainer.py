@@ -15,6 +15,8 @@ from pymodules_core.errors import (
     display_path,
 )
 from pymodules_core.experiment import Experiment
+from pymodules_core.processes.environment import launched_as
+from pymodules_core.processes.group import Processes
 from pymodules_core.run_files import (
     checkpoints_dir,
     delete_run,
@@ -28,10 +30,13 @@ from pymodules_core.training.changes import (
 )
 from pymodules_core.training.execution import Execution
 from pymodules_core.training.records import provenance_of, run_facts
-from pymodules_core.training.reporting import ConsoleReporter, Reporter
+from pymodules_core.training.reporting import ConsoleReporter, Reporter, SilentReporter
 from pymodules_core.training.result import RunResult
 from pymodules_core.training.session import Session
 from pymodules_core.training.signals import StopSignals
+
+# A second signal of a person comes later than that of a scheduler which tells all processes.
+_SIGNALS_APART_S = 2.0
 
 
 class Trainer:
@@ -45,7 +50,10 @@ class Trainer:
             goes on with the overrides it had; those given here come on top.
         accept_changes: Go on although files, settings or plugins changed since the run began.
         load_installed: Whether to load installed plugins.
-        reporter: Shows progress; lines on standard output and a bar on a terminal by default.
+        reporter: Shows progress; lines on standard output and a bar on a terminal by default. Of
+            several processes the first one shows it.
+        processes: Those that train together, entered; by default they are those that a launcher
+            such as torchrun started together, and they are entered here.
     """
 
     def __init__(
@@ -58,12 +66,15 @@ class Trainer:
         accept_changes: bool = False,
         load_installed: bool = True,
         reporter: Reporter | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.experiment = Experiment.open(experiment, data_home=data_home, overrides=overrides)
-        self._existing = existing
+        # What torchrun starts anew after a failure goes on; it is no new run.
+        self._existing = "resume" if launched_as().restarts else existing
         self._accept_changes = accept_changes
         self._load_installed = load_installed
-        self._reporter = reporter or ConsoleReporter()
+        self._reporter: Reporter = reporter or ConsoleReporter()
+        self._processes = processes
 
     def fit(self) -> RunResult:
         """Train to the end.
@@ -77,12 +88,31 @@ class Trainer:
             RunInterruptedError: A signal ended the run; its ``exit_code`` is 128 and the signal.
             MonitorError: The monitored metric is not among those of the first evaluation; nothing
                 is left of the new run, and the old one is where it was.
+            ProcessesError: Several processes are about to train different things.
+            RankFailedError: Another process failed, which tells why.
             PymodulesError: With ``exit_code`` 2 the experiment is not valid and nothing was
                 written; with 1 the run failed and its checkpoints so far are intact.
         """
-        if self._existing == "refuse":
-            refuse_existing_run(self.experiment)
-        record = newest_record(self.experiment.path) if self._existing == "resume" else None
+        if self._processes is not None:
+            return self._fit(self._processes)
+        with Processes.join() as processes:
+            return self._fit(processes)
+
+    def _fit(self, processes: Processes) -> RunResult:
+        if not processes.is_first:
+            self._reporter = SilentReporter()
+        try:
+            return self._train(processes)
+        except Exception as error:
+            told = processes.failure(error)
+            if told is error:
+                raise
+            raise told from error
+
+    def _train(self, processes: Processes) -> RunResult:
+        if restarts := processes.place.restarts:
+            self._reporter.line(f"a process failed; restart {restarts}")
+        record = processes.share(self._find_record)
         if record is not None:
             self._take_overrides_of(record)
         session = Session.prepare(
@@ -91,16 +121,18 @@ class Trainer:
             reporter=self._reporter,
             load_installed=self._load_installed,
             load_weights=record is None,
+            processes=processes,
         )
         facts = run_facts(session)
-        changes = self._check_changes(record, session, facts)
-        moved = move_run_aside(self.experiment) if self._existing == "reset" else None
-        if moved:
-            self._reporter.line(f"the old run is now in {display_path(moved)}")
+        changes = processes.share(lambda: self._check_changes(record, session, facts))
+        moved = processes.share(self._make_room)
         try:
             folder = checkpoints_dir(self.experiment.path)
             with (
-                StopSignals(self._reporter.line) as signals,
+                StopSignals(
+                    self._reporter.line,
+                    again_after_s=0.0 if processes.is_alone else _SIGNALS_APART_S,
+                ) as signals,
                 session.checkpoints(folder, provenance=provenance_of(facts)) as checkpoints,
             ):
                 return Execution(
@@ -116,11 +148,26 @@ class Trainer:
         except PymodulesError as error:
             is_new = record is None and session.run.step == 0
             if isinstance(error, MonitorError) and is_new:
-                self._undo(moved)
+                if processes.is_first:
+                    self._undo(moved)
             elif not isinstance(error, RunInterruptedError):
                 # Whatever its class, this is no experiment that was refused: the run had begun.
                 error.exit_code = TrainingError.exit_code
             raise
+
+    def _find_record(self) -> CommitRecord | None:
+        """Give the commit to go on from; refuse a run that is there where it is not to go on."""
+        if self._existing == "refuse":
+            refuse_existing_run(self.experiment)
+        return newest_record(self.experiment.path) if self._existing == "resume" else None
+
+    def _make_room(self) -> Path | None:
+        if self._existing != "reset":
+            return None
+        moved = move_run_aside(self.experiment)
+        if moved:
+            self._reporter.line(f"the old run is now in {display_path(moved)}")
+        return moved
 
     def _take_overrides_of(self, record: CommitRecord) -> None:
         """Open the experiment anew with the overrides its run had; those given now win."""

@@ -93,8 +93,8 @@ def test_a_module_trains_unless_its_settings_say_otherwise():
         (
             '{"learning_speed": 1}',
             f"{FILE}:5: settings.learning_speed: unknown key\n"
-            "  fix: known keys: frozen, mode, compile, load_weights_from_ckp, "
-            "load_weights_from_exp",
+            "  fix: known keys: frozen, mode, compile, parallel, sharded, forward_methods, "
+            "load_weights_from_ckp, load_weights_from_exp",
         ),
         ("{3: True}", f"{FILE}:5: settings: expected keys of type str, found int 3"),
         (

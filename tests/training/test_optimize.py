@@ -8,14 +8,22 @@ from support import TINY_TASK, write_experiment
 from torch import nn
 from torch.optim import SGD
 
-from pymodules_core import Trainer
+from pymodules_core import ModulePool, Trainer
 from pymodules_core.errors import TaskError
+from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
 from pymodules_core.training.optimize import OptimizeBlock, make_units
 from pymodules_core.training.optimizer_unit import Precision
+from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.reporting import SilentReporter
 
 FULL = Precision(device_type="cpu")
+
+
+def make_units_alone(optimizers, **more):
+    alone = Processes.alone()
+    modules = SharedModules(ModulePool.from_modules({}), alone)
+    return make_units(optimizers, processes=alone, modules=modules, **more)
 
 
 def units_of(
@@ -28,7 +36,7 @@ def units_of(
 ):
     optimizers = {name: SGD(module.parameters(), lr) for name, module in modules.items()}
     owners = {p: f"{name}.{key}" for name, m in modules.items() for key, p in m.named_parameters()}
-    return make_units(
+    return make_units_alone(
         optimizers,
         schedulers={n: schedulers(o) for n, o in optimizers.items()} if schedulers else {},
         settings=dict.fromkeys(modules, settings or OptimizerSettings()),
@@ -278,7 +286,7 @@ def test_a_second_block_of_a_step_sees_the_weights_that_the_first_made():
     bf16 = Precision(device_type="cpu", dtype=torch.bfloat16)
     optimizer = SGD(module.parameters(), 1.0)
     owners = {p: key for key, p in module.named_parameters()}
-    unit = make_units(
+    unit = make_units_alone(
         {"m": optimizer},
         schedulers={},
         settings={},

@@ -27,6 +27,7 @@ from torch.utils.data import (
 )
 
 from pymodules_core.module_pool import derive_seed, mix_seed
+from pymodules_core.processes.environment import LaunchedAs
 from pymodules_core.settings import TrainSettings
 from pymodules_core.training.data.checks import check_data
 from pymodules_core.training.data.isolation import IsolatedStreams, seed_streams
@@ -36,6 +37,8 @@ from pymodules_core.training.data.sampling import (
     find_batches,
     reading_seed,
 )
+from pymodules_core.training.data.sharded import is_sharded
+from pymodules_core.training.data.shares import WHOLE, Share
 from pymodules_core.training.state.encoding import decode, encode
 from pymodules_core.training.state.user_state import Stateful
 
@@ -64,16 +67,29 @@ class Batches:
         phase: ``train`` shuffles datasets.
         settings: Batch size, workers and seed.
         pin_memory: Whether batches go to a CUDA device.
+        place: Which of several processes this is: it gets its part of each batch.
+
+    Attributes:
+        is_sharded: The data gives each process a part of its own, of which nobody else knows how
+            many batches it has.
 
     Raises:
-        TaskError: The data is empty, no iterable, or can be read only once.
+        TaskError: The data is empty, no iterable, can be read only once, or several processes
+            cannot split it.
     """
 
     def __init__(
-        self, data: Any, *, phase: Phase, settings: TrainSettings, pin_memory: bool
+        self,
+        data: Any,
+        *,
+        phase: Phase,
+        settings: TrainSettings,
+        pin_memory: bool,
+        place: LaunchedAs | None = None,
     ) -> None:
         check_data(data, f"{phase}_data", settings)
         self._phase: Phase = phase
+        self._place = place or LaunchedAs()
         self._seed = derive_seed(settings.seed, phase)
         self._order: EpochBatches | None = None
         # Each with the seed that says which stream it is.
@@ -87,6 +103,7 @@ class Batches:
             data = _batched(data, phase, settings, pin_memory=pin_memory)
             self._is_length_known = not isinstance(data.dataset, IterableDataset)
         self._may_draw = not _draws_nothing(data)
+        self.is_sharded = self._place.size > 1 and is_sharded(data, f"{phase}_data")
         if type(data) is DataLoader:
             if isinstance(data.dataset, IterableDataset):
                 data = self._with_own_streams(data)
@@ -103,11 +120,13 @@ class Batches:
     @property
     def promised(self) -> int | None:
         """Batches that an epoch has to give: known where the trainer batches a dataset itself."""
-        return self.length if self._is_length_known else None
+        return self.length if self._is_length_known and not self.is_sharded else None
 
     @property
     def length(self) -> int | None:
-        """Batches in an epoch, or None where the data does not know."""
+        """Batches in an epoch, or None where that is not known, here or in other processes."""
+        if self.is_sharded:
+            return None
         try:
             return len(self._batches)  # type: ignore[arg-type]  # TypeError is the answer
         except TypeError:
@@ -120,8 +139,9 @@ class Batches:
             epoch: Which one.
             done: Batches of it that were trained already and are not given again.
         """
+        own = self._place.purpose if self.is_sharded else ()
         for generator, seed in self._generators:
-            generator.manual_seed(derive_seed(seed, self._phase, epoch))
+            generator.manual_seed(derive_seed(seed, self._phase, epoch, *own))
         if self._order is not None:
             self._order.epoch, self._order.done = epoch, done
         batches = self._seeded(epoch, done) if self._may_draw else iter(self._batches)
@@ -136,6 +156,10 @@ class Batches:
                 epoch,
             )
         return islice(batches, done, None)
+
+    def take_share(self) -> Share:
+        """Give what this process has of the batch that ``epoch`` just gave."""
+        return WHOLE if self._order is None else self._order.take_share()
 
     def state_dict(self) -> dict[str, Any] | None:
         """Give the state of data that keeps one itself; None for any other."""
@@ -153,8 +177,8 @@ class Batches:
         """Read each batch under streams of its own, and leave those of its step."""
         with IsolatedStreams(derive_seed(self._seed, "start", epoch)):
             batches = iter(self._batches)
-        reading = reading_seed(self._seed, epoch)
-        stepping = derive_seed(self._seed, "step", epoch)
+        reading = reading_seed(self._seed, epoch, self._place)
+        stepping = derive_seed(self._seed, "step", epoch, *self._place.purpose)
         for number in count(0 if self._order is None and self._stateful is None else done):
             if self._is_read_here:
                 seed_streams(mix_seed(reading, number))
@@ -180,6 +204,8 @@ class Batches:
             makes_batches=loader.batch_sampler is not None,
             seed=self._seed if is_tagged else None,
             tags_epoch=is_by_sample,
+            place=None if self.is_sharded else self._place,
+            merges=self._phase == "eval",
         )
         dataset = loader.dataset
         if is_tagged:

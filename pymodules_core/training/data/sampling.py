@@ -1,5 +1,6 @@
 """Which samples are in which batch: a function of (seed, phase, epoch) and nothing else."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sized
 from itertools import count, islice
 from typing import Any
@@ -15,7 +16,9 @@ from torch.utils.data import (
 )
 
 from pymodules_core.module_pool import derive_seed, mix_seed
+from pymodules_core.processes.environment import LaunchedAs
 from pymodules_core.training.data.isolation import IsolatedStreams
+from pymodules_core.training.data.shares import WHOLE, Share, merged_length, split_batches
 
 
 class EpochSampler(Sampler[int]):
@@ -109,10 +112,14 @@ class EpochBatches(Sampler[Any]):
         makes_batches: ``batches`` gives several indices at a time, whatever holds them.
         seed: Put the seed of each batch before its indices, derived from this one.
         tags_epoch: Put the epoch there instead.
+        place: Give this process's part of each batch.
+        merges: Join batches that are too small to be split.
 
     Attributes:
         epoch: Set before an epoch starts.
         done: Batches of it that are not given again.
+        shares: What this process has of the batches that were asked for, in their order; a loader
+            asks ahead.
     """
 
     def __init__(
@@ -123,7 +130,12 @@ class EpochBatches(Sampler[Any]):
         makes_batches: bool,
         seed: int | None = None,
         tags_epoch: bool = False,
+        place: LaunchedAs | None = None,
+        merges: bool = False,
     ) -> None:
+        self._place = place or LaunchedAs()
+        self._merges = merges
+        self.shares: deque[Share] = deque()
         self._batches = batches
         self._makes_batches = makes_batches
         self._order = order
@@ -136,8 +148,8 @@ class EpochBatches(Sampler[Any]):
         done, epoch, seed = self.done, self.epoch, self._seed
         if self._order is not None:
             self._order.epoch = epoch
-        of_epoch = 0 if seed is None else reading_seed(seed, epoch)
-        for number, indices in enumerate(islice(iter(self._batches), done, None), start=done):
+        of_epoch = 0 if seed is None else reading_seed(seed, epoch, self._place)
+        for number, indices in enumerate(self._parts(done), start=done):
             if seed is None:
                 yield indices
                 continue
@@ -145,12 +157,35 @@ class EpochBatches(Sampler[Any]):
             yield [tag, *indices] if self._makes_batches else (tag, indices)
 
     def __len__(self) -> int:
-        return len(self._batches)  # type: ignore[arg-type]  # TypeError where it has none
+        batches = len(self._batches)  # type: ignore[arg-type]  # TypeError where it has none
+        if not self._merges or type(self._batches) is not BatchSampler:
+            return batches
+        sampler, size = self._batches.sampler, self._batches.batch_size
+        if self._batches.drop_last or not isinstance(sampler, Sized):
+            return batches
+        return merged_length(len(sampler), size, batches, self._place)
+
+    def _parts(self, done: int) -> Iterator[Any]:
+        batches = islice(iter(self._batches), done, None)
+        if self._place.size == 1:
+            yield from batches
+            return
+        self.shares.clear()
+        for part, share in split_batches(batches, self._place, merges=self._merges):
+            self.shares.append(share)
+            yield part
+
+    def take_share(self) -> Share:
+        """Give what this process has of the next batch that a loader gives."""
+        return self.shares.popleft() if self.shares else WHOLE
 
 
-def reading_seed(seed: int, epoch: int) -> int:
-    """Give what the seed of each batch's reading is mixed from, with the batch's number."""
-    return derive_seed(seed, "batch", epoch)
+def reading_seed(seed: int, epoch: int, place: LaunchedAs) -> int:
+    """Give what the seed of each batch's reading is mixed from, with the batch's number.
+
+    Each process has its own: they read different samples of a batch.
+    """
+    return derive_seed(seed, "batch", epoch, *place.purpose)
 
 
 def find_batches(

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from pymodules_core.errors import TaskError, list_words
 from pymodules_core.module_pool import ModulePool
+from pymodules_core.processes.sharding import is_in_parts, placed_like
 from pymodules_core.training.state.encoding import decode, encode
 
 logger = logging.getLogger("pymodules_core")
@@ -106,13 +107,47 @@ def load_optimizer_state(
             for old, today in zip(stored[_GROUPS], given[_GROUPS], strict=True)
         ]
     states = {
-        number: decode(stored[_STATE][key])
+        number: _placed(decode(stored[_STATE][key]), parameters[number])
         for number, key in enumerate(own_names)
         if key in stored[_STATE]
     }
     optimizer.load_state_dict({_STATE: states, _GROUPS: groups, **decode(stored["more"])})
     for number, values in states.items():
         _keep_dtypes(optimizer.state.get(parameters[number], {}), values)
+
+
+def _placed(state: dict[str, Any], parameter: Parameter) -> dict[str, Any]:
+    """Give the state of a parameter in the parts that it is in itself."""
+    if not is_in_parts(parameter):
+        return state
+    return {
+        key: placed_like(value, parameter)
+        if isinstance(value, torch.Tensor) and value.dim()
+        else value
+        for key, value in state.items()
+    }
+
+
+def split_off_parts(
+    state: Mapping[str, Any], names: Mapping[Parameter, str]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Take the state of parameters in parts out of that of an optimizer.
+
+    Args:
+        state: What ``optimizer_state`` gave.
+        names: The name of each parameter of the pool.
+
+    Returns:
+        The rest, and module name to parameter name to what was taken out.
+    """
+    in_parts = {name for parameter, name in names.items() if is_in_parts(parameter)}
+    rest = {key: value for key, value in state[_STATE].items() if key not in in_parts}
+    of_modules: dict[str, dict[str, Any]] = {}
+    for key in state[_STATE].keys() & in_parts:
+        of_modules.setdefault(key.partition(".")[0], {})[key] = state[_STATE][key]
+    return {**state, _STATE: rest}, {
+        name: dict(sorted(found.items())) for name, found in sorted(of_modules.items())
+    }
 
 
 def _keep_dtypes(live: dict[str, Any], stored: Mapping[str, Any]) -> None:
@@ -122,7 +157,7 @@ def _keep_dtypes(live: dict[str, Any], stored: Mapping[str, Any]) -> None:
         if not isinstance(value, torch.Tensor) or not isinstance(found, torch.Tensor):
             continue
         if found.dtype != value.dtype:
-            live[key] = value.to(found.device)
+            live[key] = placed_like(value, found)
 
 
 def _name_of(parameter: Parameter, names: Mapping[Parameter, str], owner: str) -> str:

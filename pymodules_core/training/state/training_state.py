@@ -8,13 +8,15 @@ from typing import Any, TypeGuard
 import attrs
 
 from pymodules_core.discovery import PluginManager
-from pymodules_core.errors import CheckpointError, list_words
-from pymodules_core.module_pool import Migration
+from pymodules_core.errors import CheckpointError, TaskError, list_words
+from pymodules_core.module_pool import Migration, derive_seed, seed_everything
+from pymodules_core.processes.group import Processes
 from pymodules_core.training.data import Batches
+from pymodules_core.training.metrics import merged_sums
 from pymodules_core.training.optimizer_unit import OptimizerUnit
 from pymodules_core.training.run import Run
 from pymodules_core.training.state.migrated_names import follow_migrations
-from pymodules_core.training.state.optimizer_state import parameter_names
+from pymodules_core.training.state.optimizer_state import parameter_names, split_off_parts
 from pymodules_core.training.state.plugin_states import PluginStates
 from pymodules_core.training.state.random_state import random_state, restore_random_state
 from pymodules_core.training.stopping import Stopping
@@ -22,6 +24,8 @@ from pymodules_core.training.stopping import Stopping
 logger = logging.getLogger("pymodules_core")
 
 _FORMAT = 1
+# What each of several processes has for itself.
+_OF_EACH = ("averages", "data", "random")
 
 
 class Stage(StrEnum):
@@ -60,6 +64,19 @@ class Position:
     log_bytes: int = 0
 
 
+@attrs.frozen
+class Captured:
+    """A training state on its way into a commit.
+
+    Attributes:
+        state: What every process holds whole.
+        of_modules: Module name to what is the module's own: in parts, as it is.
+    """
+
+    state: dict[str, Any]
+    of_modules: dict[str, dict[str, Any]]
+
+
 def is_training_state(state: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
     """Tell whether ``TrainingState.capture`` gave it, and not some loop of a person's own."""
     return state is not None and {"format", "position", "optimizers"} <= state.keys()
@@ -75,6 +92,8 @@ class TrainingState:
         data: Phase to batches.
         stopping: Limits and patience.
         position: Where the run is.
+        processes: Who trains together. What each has for itself, random streams for one, is kept of
+            each; all the rest is the first one's.
     """
 
     def __init__(
@@ -86,6 +105,7 @@ class TrainingState:
         data: Mapping[str, Batches | None],
         stopping: Stopping,
         position: Position,
+        processes: Processes,
     ) -> None:
         self._run = run
         self._units = units
@@ -93,10 +113,11 @@ class TrainingState:
         self._data = {phase: batches for phase, batches in data.items() if batches is not None}
         self._stopping = stopping
         self._position = position
+        self._processes = processes
         self._names = parameter_names(run.module_pool)
 
-    def capture(self) -> dict[str, Any]:
-        """Give the state as it is now, as tensors and primitives.
+    def capture(self) -> Captured:
+        """Give the state as it is now, as tensors and primitives; every process has to ask.
 
         Raises:
             TaskError: Something of the task's cannot be held by a checkpoint.
@@ -104,7 +125,7 @@ class TrainingState:
         """
         run, position = self._run, self._position
         is_training = position.stage is Stage.TRAINING
-        return {
+        state: dict[str, Any] = {
             "format": _FORMAT,
             "epoch": run.epoch,
             "step": run.step,
@@ -124,9 +145,24 @@ class TrainingState:
             # Last: nothing above may draw, and if it did, the next step would notice.
             "random": random_state(),
         }
+        if not self._processes.is_alone:
+            _, *state["others"] = self._processes.gather({key: state[key] for key in _OF_EACH})
+        return Captured(state, self._split_off_modules(state))
+
+    def _split_off_modules(self, state: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Take out what optimizers keep of modules in parts: module name to optimizer to it."""
+        of_modules: dict[str, dict[str, Any]] = {}
+        for name, unit_state in state["optimizers"].items():
+            unit_state["optimizer"], found = split_off_parts(unit_state["optimizer"], self._names)
+            for module_name, states in found.items():
+                of_modules.setdefault(module_name, {})[name] = states
+        return of_modules
 
     def restore(
-        self, state: Mapping[str, Any], migrations: Mapping[str, Migration]
+        self,
+        state: Mapping[str, Any],
+        migrations: Mapping[str, Migration],
+        module_states: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Mapping[str, Any] | None:
         """Bring every part back to where it was; weights have to be loaded already.
 
@@ -134,6 +170,7 @@ class TrainingState:
             state: What ``capture`` gave.
             migrations: Module name to what became of its weights as they were loaded, of those
                 that an older version of a plugin wrote.
+            module_states: What of it was saved apart, whole.
 
         Returns:
             The sums of metrics of the epoch's first part, in stage ``training``.
@@ -150,6 +187,10 @@ class TrainingState:
                 fix="pip install --upgrade pymodules-core",
             )
         run, position = self._run, self._position
+        own = self._own_part(state)
+        for of_module in (module_states or {}).values():
+            for name, states in of_module.items():
+                state["optimizers"][name]["optimizer"]["state"].update(states)
         state = follow_migrations(state, migrations, set(self._names.values()))
         run.epoch, run.step = state["epoch"], state["step"]
         for name, value in state["position"].items():
@@ -157,11 +198,14 @@ class TrainingState:
         self._restore_gradients(state["requires_grad"])
         self._restore_units(state["optimizers"])
         for phase, batches in self._data.items():
-            batches.load_state_dict(state["data"].get(phase))
+            batches.load_state_dict(own["data"].get(phase))
         self._stopping.load_state_dict(state["stopping"], step=run.step)
         run.state.load_state_dict(state["user"])
         self._plugins.load_state_dict(state["plugins"])
-        restore_random_state(state["random"])
+        if own["random"] is not None:
+            restore_random_state(own["random"])
+        else:
+            seed_everything(derive_seed(run.seed, "run", run.step, *self._processes.place.purpose))
         if state["unsaved_metrics"]:
             logger.warning(
                 "train metrics that accumulate by themselves know only the rest of epoch %d: %s. "
@@ -169,8 +213,33 @@ class TrainingState:
                 run.epoch,
                 list_words(state["unsaved_metrics"]),
             )
-        averages: Mapping[str, Any] | None = state["averages"]
+        averages: Mapping[str, Any] | None = own["averages"]
         return averages
+
+    def _own_part(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give what is this process's: all of its own, where there were as many processes.
+
+        Else the first one goes on with the sums of all, and one that was not there with nothing.
+
+        Raises:
+            TaskError: Data that keeps its own place in each process was read by other ones.
+        """
+        parts: list[Mapping[str, Any]] = [state, *state.get("others", [])]
+        rank, keeps = self._processes.rank, any(state["data"].values())
+        if keeps and len(parts) != self._processes.size:
+            raise TaskError(
+                f"the data keeps its place in each process, and {len(parts)} processes read it "
+                f"when the run was saved; now there are {self._processes.size}",
+                found=self._processes.size,
+                fix=f"go on with {len(parts)} processes, or give data without state_dict",
+            )
+        if len(parts) == self._processes.size:
+            return parts[rank]
+        averages = None
+        if rank == 0 and state["averages"] is not None:
+            averages = merged_sums([one["averages"] for one in parts])
+        random = parts[rank]["random"] if rank < len(parts) else None
+        return {"data": {}, "random": random, "averages": averages}
 
     def _restore_gradients(self, saved: Mapping[str, bool]) -> None:
         """Freeze and unfreeze what hooks had; a module that is frozen as such stays so."""

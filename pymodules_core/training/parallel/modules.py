@@ -1,0 +1,323 @@
+"""``SharedModules``: how the modules of a pool are shared out among the processes of a run."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import Parameter
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pymodules_core.errors import ProcessesError, SettingsError, closest_match, list_words
+from pymodules_core.module_pool import ModulePool
+from pymodules_core.processes.group import Processes
+from pymodules_core.settings import ParallelSettings
+from pymodules_core.training.parallel.batch_norm import synchronise_batch_norm
+from pymodules_core.training.parallel.ddp import DataParallel
+from pymodules_core.training.parallel.gradients import average_gradients
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.fsdp import FSDPModule
+
+logger = logging.getLogger("pymodules_core")
+
+
+class SharedModules:
+    """Every module that trains, wrapped on its own, in place; frozen ones as they are.
+
+    Modules that share parameters are one group. In one process nothing is wrapped.
+
+    Args:
+        pool: The modules, on their device, with their weights.
+        processes: Who shares them.
+        mesh: What ``make_mesh`` gave.
+
+    Raises:
+        SettingsError: ``forward_methods`` names no method, or settings of a group contradict.
+        ProcessesError: A module cannot be wrapped as its settings say.
+    """
+
+    def __init__(
+        self,
+        pool: ModulePool,
+        processes: Processes,
+        *,
+        mesh: "DeviceMesh | None" = None,
+    ) -> None:
+        self._pool = pool
+        self._processes = processes
+        for name in pool:
+            _check_forward_methods(pool, name)
+        self._replicas: list[DataParallel] = []
+        self._shards: dict[str, FSDPModule] = {}
+        # Modules whose gradients are averaged when their optimizer steps.
+        self._plain: list[nn.Module] = []
+        if not processes.is_alone:
+            self._wrap(mesh)
+        self._moving = list(_moving_buffers(self._trained()))
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is nothing to share."""
+        return self._processes.is_alone
+
+    @property
+    def has_shards(self) -> bool:
+        """Whether calls of a module talk to the other processes, in evaluation too."""
+        return bool(self._shards)
+
+    def hand_out(self, owners: Mapping[str, Iterable[Parameter]]) -> dict[str, "OwnedModules"]:
+        """Give each optimizer what of the modules it has to do with.
+
+        Modules whose parameters several optimizers own leave DDP: in the block of one of them the
+        others' parameters have no gradient, and DDP would wait for it for ever. Of FSDP2 such
+        modules average in every step, since the windows of two optimizers end at different ones.
+
+        Args:
+            owners: Optimizer name to its parameters.
+        """
+        owned = {name: set(parameters) for name, parameters in owners.items()}
+
+        def is_of_several(parameters: Iterable[Parameter]) -> bool:
+            own = set(parameters)
+            return sum(bool(own & one) for one in owned.values()) > 1
+
+        for group in [one for one in self._replicas if is_of_several(one.parameters)]:
+            logger.info(
+                "several optimizers train %s: its gradients are averaged when they step",
+                list_words(group.names),
+            )
+            self._replicas.remove(group)
+            self._plain += [self._pool[name] for name in group.names]
+        parts = {name: set(self._pool[name].parameters()) for name in self._shards}
+        return {
+            name: OwnedModules(
+                replicas=[one for one in self._replicas if own & set(one.parameters)],
+                shards=[
+                    module
+                    for key, module in self._shards.items()
+                    if own & parts[key] and not is_of_several(parts[key])
+                ],
+                has_parts=any(own & one for one in parts.values()),
+                plain=[p for module in self._plain for p in module.parameters() if p in own],
+                size=self._processes.size,
+            )
+            for name, own in owned.items()
+        }
+
+    def start_pass(self, *, is_evaluation: bool) -> None:
+        """Begin a pass over data: all processes evaluate with the statistics of the first."""
+        if self.is_alone:
+            return
+        if is_evaluation:
+            self.copy_buffers()
+        else:
+            for group in self._replicas:
+                group.refresh()
+
+    def end_pass(self) -> None:
+        """End it: after an evaluation FSDP2 has parameters gathered still."""
+        for module in self._shards.values():
+            module.reshard()
+
+    def start_step(self) -> None:
+        """Begin a train step: buffers that no batch norm moves are those of the first process."""
+        if self._moving:
+            self._processes.copy_from_first(self._moving)
+
+    def copy_buffers(self) -> None:
+        """Give the buffers of trained modules, such as running means, the first one's values."""
+        if self.is_alone:
+            return
+        self._processes.copy_from_first(
+            buffer for module in self._trained() for buffer in module.buffers()
+        )
+
+    def _trained(self) -> list[nn.Module]:
+        if self.is_alone:
+            return []
+        return [module for name, module in self._pool.items() if not self._pool.is_frozen(name)]
+
+    def _wrap(self, mesh: "DeviceMesh | None") -> None:
+        for names in _groups(self._pool):
+            settings = _settings_of(self._pool, names)
+            members = {name: self._pool[name] for name in names}
+            trains = any(p.requires_grad for one in members.values() for p in one.parameters())
+            for name, module in members.items():
+                if settings.sync_batch_norm and not self._pool.is_frozen(name):
+                    _synchronise(name, module)
+            methods = {name: self._pool.settings[name].forward_methods for name in names}
+            if settings.kind == "fsdp" and mesh is not None:
+                # Looked up here: half a second, and most runs shard nothing.
+                from pymodules_core.training.parallel.fsdp import shard_module  # noqa: PLC0415
+
+                (name,) = names
+                self._shards[name] = shard_module(
+                    members[name],
+                    name=name,
+                    settings=settings,
+                    forward_methods=methods[name],
+                    mesh=mesh,
+                )
+            elif trains and settings.kind == "ddp":
+                self._replicas.append(
+                    DataParallel(
+                        members,
+                        forward_methods=methods,
+                        find_unused_parameters=settings.find_unused_parameters,
+                    )
+                )
+            elif trains:
+                self._plain += members.values()
+
+
+class OwnedModules:
+    """The wrapped modules whose parameters one optimizer owns.
+
+    Args:
+        replicas: Behind DDP.
+        shards: Sharded by FSDP2, and of no other optimizer.
+        has_parts: Some of its parameters are in parts.
+        plain: Parameters of modules without a wrapper.
+        size: How many processes there are.
+    """
+
+    def __init__(
+        self,
+        *,
+        replicas: list[DataParallel],
+        shards: "list[FSDPModule]",
+        has_parts: bool,
+        plain: list[Parameter],
+        size: int,
+    ) -> None:
+        self.has_parts = has_parts
+        self.replicas = replicas
+        self.shards = shards
+        self.plain = plain
+        self.size = size
+
+    def start_step(self, *, is_synced: bool) -> None:
+        """Say whether the backward of this step averages gradients.
+
+        A module of two optimizers may hear it twice, and too often is as right as once a window.
+        """
+        for group in self.replicas:
+            group.start_step(is_synced=is_synced)
+        for module in self.shards:
+            module.set_requires_gradient_sync(is_synced)
+
+    def end_step(self) -> None:
+        """End it."""
+        for group in self.replicas:
+            group.end_step()
+
+    def check_backward(self) -> None:
+        """Tell where a backward left gradients that were not averaged.
+
+        Raises:
+            TaskError: It did.
+        """
+        for group in self.replicas:
+            group.check_backward()
+
+    def average_plain(self) -> None:
+        """Average the gradients of modules without a wrapper."""
+        if self.plain:
+            average_gradients(self.plain, self.size)
+
+
+def make_mesh(pool: ModulePool, processes: Processes, device: torch.device) -> "DeviceMesh | None":
+    """Give what FSDP2 shards over; None where no module is to be sharded.
+
+    Every process has to call it: they make a group.
+    """
+    is_wanted = any(one.sharing.kind == "fsdp" for one in pool.settings.values())
+    if processes.is_alone or not is_wanted:
+        return None
+    from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415  half a second
+
+    return init_device_mesh(device.type, (processes.size,))
+
+
+def _groups(pool: ModulePool) -> list[list[str]]:
+    """Give the names of modules that share parameters together, all others alone."""
+    group_of: dict[str, list[str]] = {name: [name] for name in pool}
+    for shared in pool.shared_parameters:
+        names = {key.partition(".")[0] for key in shared}
+        joined = sorted({one for name in names for one in group_of[name]})
+        group_of |= dict.fromkeys(joined, joined)
+    return [list(one) for one in dict.fromkeys(map(tuple, group_of.values()))]
+
+
+def _settings_of(pool: ModulePool, names: list[str]) -> ParallelSettings:
+    """Give the settings of a group, which have to agree.
+
+    Raises:
+        SettingsError: They do not.
+        ProcessesError: FSDP2 would untie what they share.
+    """
+    found = {name: pool.settings[name].sharing for name in names}
+    first = found[names[0]]
+    if len(names) == 1:
+        return first
+    shown = list_words(names)
+    if any(one.kind == "fsdp" for one in found.values()):
+        raise ProcessesError(
+            f"modules {shown} share parameters, and FSDP2 would untie them",
+            key=f"modules.settings.{names[0]}.parallel",
+            found="fsdp",
+            fix='make one module that holds them all, or set "parallel": "ddp" for each',
+        )
+    if any(one != first for one in found.values()):
+        raise SettingsError(
+            f"modules {shown} share parameters and are wrapped as one, and their settings "
+            "'parallel' differ",
+            key=f"modules.settings.{names[-1]}.parallel",
+            found=found[names[-1]].kind,
+            fix="give all of them the same",
+        )
+    return first
+
+
+def _synchronise(name: str, module: nn.Module) -> None:
+    if synchronise_batch_norm(module) is not module:
+        raise ProcessesError(
+            f"module {name!r} is a batch norm itself, which cannot be synchronised in its place",
+            key=f"modules.settings.{name}.parallel.sync_batch_norm",
+            found=type(module).__name__,
+            fix="put it into a module that holds it",
+        )
+
+
+def _moving_buffers(modules: Iterable[nn.Module]) -> Iterable[torch.Tensor]:
+    """Give buffers that may move and that training may read.
+
+    What batch norms keep is read in evaluation only; masks and indices do not move.
+    """
+    return {
+        id(buffer): buffer
+        for module in modules
+        for part in module.modules()
+        if not isinstance(part, _BatchNorm)
+        for buffer in part.buffers(recurse=False)
+        if buffer.is_floating_point()
+    }.values()
+
+
+def _check_forward_methods(pool: ModulePool, name: str) -> None:
+    module = pool[name]
+    for method in pool.settings[name].forward_methods:
+        if method == "forward" or not callable(getattr(module, method, None)):
+            own = [one for one, value in vars(type(module)).items() if callable(value)]
+            near = closest_match(method, [one for one in own if not one.startswith("_")])
+            raise SettingsError(
+                f"modules.settings.{name}.forward_methods: {type(module).__name__} has no method "
+                f"{method!r} besides forward",
+                key=f"modules.settings.{name}.forward_methods",
+                found=method,
+                closest=near,
+                fix=None if near else "name methods of the module that train it",
+            )

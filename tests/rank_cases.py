@@ -1,0 +1,163 @@
+"""Several processes that train together: real ones, started by torch's launcher.
+
+As a script it trains a list of cases one after the other in one group, which saves their starts.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from pymodules_core import Trainer
+from pymodules_core.checkpoints.reading import PoolReader
+from pymodules_core.processes.group import Processes
+from pymodules_core.training.reporting import SilentReporter
+
+EXAMPLES = Path(__file__).parents[1] / "data" / "experiments"
+KINDS = ("ddp", "fsdp")
+TIMEOUT_S = 300
+
+
+def launch(count: int, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python script or module in ``count`` processes of one group."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", str(count), *command),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+            **environment,
+        },
+    )
+
+
+def run_script(count: int, script: Path, *arguments: str) -> list[str]:
+    """Run a script in several processes, which has to succeed; give the lines they print."""
+    result = launch(count, str(script), *arguments)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stdout.splitlines()
+
+
+def case(path: Path, *, existing: str = "refuse", **overrides: object) -> dict[str, object]:
+    """Describe one training; ``__`` in the names of overrides stands for a dot."""
+    named = {key.replace("__", "."): value for key, value in overrides.items()}
+    return {"experiment": str(path), "existing": existing, "overrides": named}
+
+
+def train_cases(count: int, cases: list[dict[str, object]], folder: Path) -> None:
+    """Train each case in ``count`` processes."""
+    file = folder / f"cases_{count}.json"
+    file.write_text(json.dumps(cases))
+    run_script(count, Path(__file__), str(file))
+
+
+def train_alone(one: dict[str, object]) -> None:
+    """Train a case in this process."""
+    _train(one, Processes.alone())
+
+
+def _train(one, processes: Processes) -> None:
+    Trainer(
+        one["experiment"],
+        overrides=one["overrides"],
+        existing=one["existing"],
+        reporter=SilentReporter(),
+        processes=processes,
+    ).fit()
+
+
+def exact_example(home: Path, example: str, name: str) -> Path:
+    """Copy an example as one whose result depends on no random number of a step, in float64.
+
+    Rounding then moves weights by some 1e-12, and what is computed wrongly by far more.
+    """
+    target = home / "experiments" / name
+    shutil.copytree(EXAMPLES / example, target, ignore=shutil.ignore_patterns("data", "data.*"))
+    for file in (target / "pymodules" / "modules").glob("[!_]*.py"):
+        text = re.sub(r"Dropout\([^)]*\)", "Dropout(0.0)", file.read_text())
+        if "def build" in text:
+            text += "\n\nbuild_single = build\n\n\ndef build(**arguments):\n"
+            text += "    return build_single(**arguments).double()\n"
+        else:
+            text += "\nmodule = module.double()\n"
+        file.write_text(text)
+    task = target / "pymodules" / "task.py"
+    text = (
+        task.read_text()
+        .replace("float32", "float64")
+        .replace(".float().mean()", ".double().mean()")
+    )
+    # Noise that comes with the batch: the same for a sample in whichever process it is.
+    text = text.replace(
+        "torch.randn(len(images), NOISE_SIZE, device=run.device)",
+        "(images.flatten(1).repeat(1, 2)[:, :NOISE_SIZE] * 37).sin()",
+    )
+    text = text.replace("generator=fixed)", "generator=fixed, dtype=torch.float64)")
+    task.write_text(text)
+    return target
+
+
+def weights_of(path: Path, pool: str = "last") -> dict[str, torch.Tensor]:
+    """Give all tensors of a pool by module and key."""
+    found = PoolReader(path / "data" / "module_ckps").read(pool)
+    return {
+        f"{name}.{key}": value for name, one in found.items() for key, value in one.state.items()
+    }
+
+
+def rows_of(path: Path) -> list[dict[str, object]]:
+    """Give the rows of ``metrics.jsonl``."""
+    lines = (path / "data" / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def assert_close(path: Path, other: Path, *, tolerance: float) -> None:
+    """Compare the weights and metrics of two runs."""
+    found, expected = weights_of(path), weights_of(other)
+    assert found.keys() == expected.keys()
+    assert found
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=tolerance, atol=tolerance, msg=key)
+    assert len(rows_of(path)) == len(rows_of(other))
+    for row, expected_row in zip(rows_of(path), rows_of(other), strict=True):
+        assert row["metrics"].keys() == expected_row["metrics"].keys()
+        for name, value in expected_row["metrics"].items():
+            assert abs(row["metrics"][name] - value) <= tolerance * max(1.0, abs(value)), (
+                name,
+                row,
+            )
+
+
+def assert_same_bits(path: Path, other: Path) -> None:
+    """Compare two runs bit by bit: all pools, and the whole log."""
+    pools = PoolReader(other / "data" / "module_ckps").pools()
+    assert PoolReader(path / "data" / "module_ckps").pools() == pools
+    for pool in pools:
+        found, expected = weights_of(path, pool), weights_of(other, pool)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], value) for key, value in expected.items()), pool
+    assert rows_of(path) == rows_of(other)
+
+
+def main() -> None:
+    """Train the cases of a file in the processes that the launcher started."""
+    with Processes.join() as processes:
+        for one in json.loads(Path(sys.argv[1]).read_text()):
+            _train(one, processes)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Several processes train what one process trains, whatever shares the modules out."""
+
+import pytest
+from rank_cases import KINDS, assert_close, case, exact_example, train_alone, train_cases
+
+STEPS = 50
+TOLERANCE = 1e-8
+
+
+def sharing(kind: str, *modules: str, synced: str) -> dict[str, object]:
+    """Give the settings of modules of one kind; those of ``synced`` have batch norm."""
+    return {
+        f"modules__settings__{name}__parallel": {"kind": kind, "sync_batch_norm": name in synced}
+        for name in modules
+    }
+
+
+def classifier(kind: str) -> dict[str, object]:
+    return sharing(kind, "encoder", "head", synced="encoder")
+
+
+def distill(kind: str) -> dict[str, object]:
+    # Its loss is a mean over the labelled samples: in each process of a batch over others.
+    return {**sharing(kind, "student", synced="student"), "task__labelled_fraction": 1.0}
+
+
+def gan(kind: str) -> dict[str, object]:
+    return {
+        **sharing(kind, "generator", "discriminator", synced="generator"),
+        "modules__args__discriminator__dropout": 0.0,
+        "optimizers__d__accumulate": 2,
+        "optimizers__g__accumulate": 3,
+        "optimizers__g__clip_norm": 0.5,
+        "optimizers__d__clip_value": 0.01,
+    }
+
+
+EXAMPLES = {"digits_classifier": classifier, "digits_distill": distill, "digits_gan": gan}
+
+
+def train_all(home, count, kinds):
+    """Train each example alone, and in ``count`` processes for each kind; the same 50 steps."""
+    train_cases(
+        count,
+        [
+            case(
+                exact_example(home, example, f"{example}_{kind}_{count}"),
+                train__max_steps=STEPS,
+                **settings(kind),
+            )
+            for example, settings in EXAMPLES.items()
+            for kind in kinds
+        ],
+        home,
+    )
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A data home where one process has trained each example."""
+    home = tmp_path_factory.mktemp("ranks")
+    # What the student's teachers are loaded from.
+    train_alone(
+        case(exact_example(home, "digits_classifier", "digits_classifier"), train__epochs=1)
+    )
+    for example, settings in EXAMPLES.items():
+        path = exact_example(home, example, f"{example}_alone")
+        train_alone(case(path, train__max_steps=STEPS, **settings("ddp")))
+    return home
+
+
+@pytest.fixture(scope="module")
+def two(home):
+    train_all(home, 2, [*KINDS, "off"])
+    return home / "experiments"
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "off"])
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_two_processes_train_what_one_trains(two, example, kind):
+    assert_close(two / f"{example}_{kind}_2", two / f"{example}_alone", tolerance=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def four(home):
+    train_all(home, 4, KINDS)
+    return home / "experiments"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_four_processes_train_what_one_trains(four, example, kind):
+    assert_close(four / f"{example}_{kind}_4", four / f"{example}_alone", tolerance=TOLERANCE)
