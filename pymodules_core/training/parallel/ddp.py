@@ -158,6 +158,10 @@ def _original(kind: type, method: str) -> Any:
     return getattr(kind, method)
 
 
+def _new(kind: Any) -> Any:
+    return kind.__new__(kind)
+
+
 def _route(module: nn.Module, name: str, methods: Iterable[str], group: DataParallel) -> None:
     """Let calls of a module go through its group."""
     kind = type(module)
@@ -171,6 +175,8 @@ def _route(module: nn.Module, name: str, methods: Iterable[str], group: DataPara
     def reduce(self: nn.Module, protocol: Any) -> Any:
         # A copy, or what goes to another process, is the module without the way through DDP.
         function, arguments, *rest = cast("tuple[Any, ...]", kind.__reduce_ex__(self, protocol))
+        if arguments == (routed,):  # copyreg's own, which takes no other class than the object's
+            function = _new
         return (function, tuple(kind if one is routed else one for one in arguments), *rest)
 
     body: dict[str, Any] = {one: through(one) for one in (_CALL, *methods)}

@@ -31,8 +31,9 @@ def shard_module(
     Raises:
         ProcessesError: torch refuses it, or no part is of a class that ``blocks`` names.
     """
+    blocks = _blocks_of(module, name, settings)
     try:
-        for block in _blocks_of(module, name, settings):
+        for block in blocks:
             fully_shard(block, mesh=mesh)
         sharded = fully_shard(module, mesh=mesh)
     except (ValueError, RuntimeError, NotImplementedError) as error:

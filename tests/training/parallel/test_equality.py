@@ -60,9 +60,8 @@ def home(tmp_path_factory):
     """A data home where one process has trained each example."""
     home = tmp_path_factory.mktemp("ranks")
     # What the student's teachers are loaded from.
-    train_alone(
-        case(exact_example(home, "digits_classifier", "digits_classifier"), train__epochs=1)
-    )
+    teacher = exact_example(home, "digits_classifier", "digits_classifier")
+    train_alone(case(teacher, train__epochs=1))
     for example, settings in EXAMPLES.items():
         path = exact_example(home, example, f"{example}_alone")
         train_alone(case(path, train__max_steps=STEPS, **settings("ddp")))

@@ -1,0 +1,130 @@
+"""A run goes on in as many processes, bit for bit; in others, and wrapped otherwise, closely."""
+
+import shutil
+
+import pytest
+import torch
+from rank_cases import (
+    EXAMPLES,
+    assert_close,
+    assert_same_bits,
+    case,
+    exact_example,
+    stoppable,
+    train_alone,
+    train_cases,
+)
+
+from pymodules_core import ModulePool
+from pymodules_core.checkpoints.reading import PoolReader
+from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.records import readable_records
+
+TOLERANCE = 1e-8
+EPOCHS = 4
+
+
+def shared(kind: str, *, sharded: bool = False) -> dict[str, object]:
+    return {
+        "modules__settings__encoder__parallel": {"kind": kind, "sync_batch_norm": True},
+        "modules__settings__head__parallel": kind,
+        "modules__settings__encoder__sharded": sharded,
+        "modules__settings__head__sharded": sharded,
+    }
+
+
+def copy_of(home, name):
+    """Copy the classifier as it is, with its dropout, and accumulation on top."""
+    target = home / "experiments" / name
+    shutil.copytree(
+        EXAMPLES / "digits_classifier", target, ignore=shutil.ignore_patterns("data", "data.*")
+    )
+    return target
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def stopped(home):
+    """Runs of two processes that stop in mid-epoch and between epochs, and their whole twins."""
+    cases = []
+    for kind in ("ddp", "fsdp"):
+        settings = {
+            **shared(kind, sharded=kind == "fsdp"),
+            "optimizers__main__accumulate": 2,
+            "checkpoints__every_n_steps": 7,
+        }
+        whole, parts = (stoppable(copy_of(home, f"{kind}_{one}")) for one in ("whole", "parts"))
+        cases += [
+            case(whole, train__epochs=EPOCHS, **settings),
+            case(parts, train__epochs=2, **settings),
+            case(parts, existing="resume", train__epochs=EPOCHS, stop_at=52),
+            case(parts, existing="resume", train__epochs=EPOCHS),
+        ]
+    train_cases(2, cases, home)
+    return home / "experiments"
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_run_of_two_processes_goes_on_bit_for_bit(stopped, kind):
+    assert_same_bits(stopped / f"{kind}_parts", stopped / f"{kind}_whole")
+
+
+def test_a_sharded_module_is_a_folder_of_shards_and_reads_like_any_other(stopped):
+    path = stopped / "fsdp_whole"
+    pools = path / "data" / "module_ckps"
+    names = sorted(file.name for file in (pools / "last" / "encoder").iterdir())
+    stored = PoolReader(pools).read("last", ["encoder"])["encoder"]
+
+    assert names == [
+        "index.pt",
+        "shard-00001-model-00001-of-00001.safetensors",
+        "shard-00002-model-00001-of-00001.safetensors",
+    ]
+    assert stored.file == pools / "last" / "encoder"
+    assert stored.state.keys() == ModulePool.discover(path).encoder.state_dict().keys()
+    assert all(type(value) is torch.Tensor for value in stored.state.values())
+
+
+@pytest.fixture(scope="module")
+def moved(home):
+    """A run that goes from 2 sharded processes to 1, 3 with DDP, and 2 that gather; its twin."""
+    whole = exact_example(home, "digits_classifier", "exact_whole")
+    moving = exact_example(home, "digits_classifier", "exact_moving")
+    settings = shared("fsdp", sharded=True)
+    train_alone(case(whole, train__epochs=5, **shared("ddp")))
+    train_cases(2, [case(moving, train__epochs=1, **settings)], home)
+    train_alone(case(moving, existing="resume", train__epochs=2))
+    again = {"existing": "resume"}
+    train_cases(3, [case(moving, **again, train__epochs=4, **shared("ddp"))], home)
+    train_cases(2, [case(moving, **again, train__epochs=5, **shared("fsdp"))], home)
+    return moving, whole
+
+
+def test_a_run_goes_on_in_other_numbers_of_processes_and_otherwise_wrapped(moved):
+    assert_close(*moved, tolerance=TOLERANCE)
+
+
+def test_gathered_modules_are_plain_files_again(moved):
+    last = moved[0] / "data" / "module_ckps" / "last"
+
+    assert sorted(file.name for file in last.iterdir()) == ["encoder.pt", "head.pt"]
+    assert all(
+        type(value) is torch.Tensor
+        for file in last.iterdir()
+        for value in torch.load(file, weights_only=True).values()
+    )
+
+
+def test_optimizer_state_of_modules_in_parts_is_saved_apart_and_comes_back(moved):
+    layout = Layout(moved[0] / "data" / "module_ckps")
+    record = readable_records(layout)[0]
+    states = PoolReader(layout.path).read_module_states(record)
+
+    state = states["encoder"]["main"]["encoder.0.0.weight"]
+    assert sorted(states) == ["encoder", "head"]
+    assert sorted(state) == ["exp_avg", "exp_avg_sq", "step"]
+    assert float(state["step"]) == record.step
