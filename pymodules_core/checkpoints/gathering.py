@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from pymodules_core.checkpoints.content import Content, identity_of
+from pymodules_core.checkpoints.content import Content
 from pymodules_core.checkpoints.image import FileImage
 from pymodules_core.checkpoints.pages import Pages
+from pymodules_core.checkpoints.shards.index import identity_of_part
 from pymodules_core.checkpoints.state_dicts import tensors_in
 from pymodules_core.errors import CheckpointError
 from pymodules_core.processes.sharding import gathered, is_in_parts, local_part
@@ -79,9 +80,7 @@ def _without_parts(
     if isinstance(value, torch.Tensor):
         if not is_in_parts(value):
             return value
-        part = local_part(value)
-        # An empty part says nothing about which tensor it is of.
-        identity = identity_of(part) if part.numel() else id(value)
+        identity = identity_of_part(value)
         if identity not in made:
             made[identity] = torch.empty(value.shape, dtype=value.dtype)
             sources[id(made[identity])] = value

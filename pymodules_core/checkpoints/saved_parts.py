@@ -83,10 +83,15 @@ class SavedParts:
         self, name: str, state: Mapping[str, Any], store: Store | None
     ) -> dict[str, Added]:
         layout = layout_of(state, self._processes)
-        before = self._saved.get(name)
-        if before is not None and before[0] == layout:
+        known_layout, known = self._saved.get(name, (None, None))
+
+        def is_there() -> bool:
+            return known is not None and store is not None and store.objects.has(known)
+
+        # Which it is not where a commit failed after it was added, or somebody damaged it.
+        if known_layout == layout and self._processes.share(is_there):
             # None in all processes but the first.
-            return {name: attrs.evolve(before[1], bytes_written=0)} if before[1] else {}
+            return {name: attrs.evolve(known, bytes_written=0)} if known else {}
         folder = self._processes.share(lambda: store.make_stage(name) if store else Path())
         shards = write_shards(state, folder, self._processes)
 
