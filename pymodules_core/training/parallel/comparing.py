@@ -14,6 +14,7 @@ from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
 from pymodules_core.settings.structure import unstructure
+from pymodules_core.specs import FileOrigin
 from pymodules_core.training.sources import source_digests
 from pymodules_core.versions import versions
 
@@ -71,7 +72,8 @@ def _facts(experiment: Experiment, plugins: PluginManager, pool: ModulePool) -> 
     facts |= {
         f"plugin {record.name}": str(record.origin)
         for record in plugins.records
-        if record.state is PluginState.ACTIVE
+        # Files are compared by what they hold: their paths may differ between machines.
+        if record.state is PluginState.ACTIVE and not isinstance(record.origin, FileOrigin)
     }
     locked = (one.to_json() for one in lock_distributions(pool.origins.values()))
     for one in locked:
