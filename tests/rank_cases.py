@@ -27,7 +27,7 @@ STOP_HOOK = """
 def train_step_finished(run):
     import os, signal
 
-    if run.step == int(os.environ["STOP_AT"]) and run.rank == run.world_size - 1:
+    if run.step == int(os.environ.get("STOP_AT", "0")) and run.rank == run.world_size - 1:
         os.kill(os.getpid(), signal.SIGTERM)
 """
 TIMEOUT_S = 300
@@ -110,6 +110,24 @@ def stoppable(path: Path) -> Path:
     with (path / "pymodules" / "task.py").open("a") as task:
         task.write(STOP_HOOK)
     return path
+
+
+def shared(kind: str, *, sharded: bool = False) -> dict[str, object]:
+    """Give overrides by which processes share the classifier's modules."""
+    return {
+        "modules__settings__encoder__parallel": {"kind": kind, "sync_batch_norm": True},
+        "modules__settings__head__parallel": kind,
+        "modules__settings__encoder__sharded": sharded,
+        "modules__settings__head__sharded": sharded,
+    }
+
+
+def copy_example(home: Path, name: str) -> Path:
+    """Copy the classifier as it is, with its dropout."""
+    target = home / "experiments" / name
+    ignored = shutil.ignore_patterns("data", "data.*")
+    shutil.copytree(EXAMPLES / "digits_classifier", target, ignore=ignored)
+    return target
 
 
 def exact_example(home: Path, example: str, name: str) -> Path:

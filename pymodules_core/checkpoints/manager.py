@@ -9,22 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from pymodules_core.checkpoints.applying import load_modules
 from pymodules_core.checkpoints.arguments import as_numbers, check_arguments, check_pools
 from pymodules_core.checkpoints.best import BestTracker
-from pymodules_core.checkpoints.disk_errors import disk_errors
 from pymodules_core.checkpoints.loading import LoadReport
+from pymodules_core.checkpoints.opening import Opening, existing_run
 from pymodules_core.checkpoints.reading import PoolReader
 from pymodules_core.checkpoints.receipt import Receipt
-from pymodules_core.checkpoints.resuming import Moment, Resumed, read_moment, resumed
+from pymodules_core.checkpoints.resuming import Moment, Resumed, resumed
 from pymodules_core.checkpoints.saver import Saver
 from pymodules_core.checkpoints.state_dicts import live_state_dict
-from pymodules_core.checkpoints.store.layout import Layout
-from pymodules_core.checkpoints.store.records import CommitRecord, record_numbers
+from pymodules_core.checkpoints.store.records import CommitRecord
 from pymodules_core.errors import (
     CheckpointError,
-    CheckpointFileError,
-    CheckpointNotFoundError,
-    ExistingRunError,
     PymodulesError,
-    display_path,
     list_words,
 )
 from pymodules_core.module_pool import ModulePool
@@ -98,6 +93,7 @@ class CheckpointManager:
             provenance=provenance or {},
             processes=self._processes,
         )
+        self._opening = Opening(self.path, pool, self._saver, self._reader)
 
     def __enter__(self) -> "Self":
         return self
@@ -119,7 +115,7 @@ class CheckpointManager:
     @property
     def has_commit(self) -> bool:
         """Whether there is something to ``resume`` from."""
-        return self._processes.share(self._has_record)
+        return self._processes.share(self._opening.has_record)
 
     def start(
         self,
@@ -140,7 +136,7 @@ class CheckpointManager:
                 saved.
         """
         if there := self.pools():
-            raise self._existing_run(there)
+            raise existing_run(self.path, there)
         if self._pool.pending_weights:
             raise CheckpointError(
                 "initial weights are not loaded yet for: "
@@ -151,7 +147,7 @@ class CheckpointManager:
         # What cannot be saved is told before anything is written.
         for name in self._pool:
             live_state_dict(self._pool[name], name=name)
-        self._processes.share(self._make_store)
+        self._processes.share(self._opening.make_store)
         receipt = Receipt(pools=(FRZN, INIT, LAST), epoch=0, step=0, best_moved=False)
         try:
             self._saver.save(receipt, {}, state=state, module_states=module_states)
@@ -185,7 +181,7 @@ class CheckpointManager:
         moments: list[Moment] = []
 
         def open_first() -> CommitRecord:
-            moments.append(self._open_moment(allow_new=allow_new))
+            moments.append(self._opening.open_moment(allow_new=allow_new))
             return moments[0].record
 
         try:
@@ -193,7 +189,9 @@ class CheckpointManager:
             record = self._processes.share(open_first)
             moment, reports = self._processes.together(
                 lambda: self._take(
-                    moments[0] if moments else self._read_moment(record, allow_new=allow_new)
+                    moments[0]
+                    if moments
+                    else self._opening.read_moment(record, allow_new=allow_new)
                 )
             )
         except BaseException:
@@ -293,63 +291,9 @@ class CheckpointManager:
         """
         self._saver.close()
 
-    def _has_record(self) -> bool:
-        return bool(record_numbers(Layout(self.path)))
-
     def _pools_on_disk(self) -> list[str]:
         self.wait()
         return self._reader.pools()
 
-    def _make_store(self) -> None:
-        with disk_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        store = self._saver.open_store()
-        if store.record is not None:  # another writer was faster
-            store.close()
-            raise self._existing_run(list(store.record.pools))
-        self._saver.store = store
-
-    def _open_moment(self, *, allow_new: bool) -> Moment:
-        """Open the store, and read what its newest whole commit holds."""
-        if not self._has_record():  # before a store is made where none is
-            raise self._nothing_to_resume()
-        for is_thorough in (False, True):
-            store = self._saver.open_store(is_thorough=is_thorough)
-            try:
-                moment = self._read_moment(store.record, allow_new=allow_new)
-            except CheckpointFileError:
-                store.close()
-                if is_thorough:
-                    raise
-                # Its time and size are right and its bytes are not: look at every byte.
-            except BaseException:
-                store.close()
-                raise
-            else:
-                self._saver.store = store
-                return moment
-        raise self._nothing_to_resume()
-
     def _take(self, moment: Moment) -> tuple[Moment, dict[str, LoadReport]]:
         return moment, load_modules(self._pool, moment.modules, strict=True, is_exact=True)
-
-    def _read_moment(self, record: CommitRecord | None, *, allow_new: bool) -> Moment:
-        if record is None:
-            raise self._nothing_to_resume()
-        others = self._saver.members(LAST)
-        if allow_new:
-            others = [name for name in others if name in record.pools[LAST].modules]
-        frozen = self._saver.members(FRZN)
-        return read_moment(self._reader, record, self._pool, frozen=frozen, others=others)
-
-    def _nothing_to_resume(self) -> CheckpointNotFoundError:
-        return CheckpointNotFoundError(
-            "holds no commit to go on from", file=self.path, fix="call start() for a new run"
-        )
-
-    def _existing_run(self, there: list[str]) -> ExistingRunError:
-        return ExistingRunError(
-            f"{display_path(self.path)} holds a run already: {list_words(there)}",
-            found=there,
-            fix="resume() goes on with it; else choose another folder, or move this one aside",
-        )

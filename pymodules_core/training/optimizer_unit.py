@@ -18,7 +18,7 @@ from pymodules_core.training.parallel.gradients import (
     clip_value,
     scale_gradients,
 )
-from pymodules_core.training.parallel.modules import OwnedModules
+from pymodules_core.training.parallel.owned import OwnedModules
 from pymodules_core.training.state.optimizer_memory import OptimizerMemory
 
 if TYPE_CHECKING:

@@ -21,13 +21,11 @@ from pymodules_core.errors import (
     list_words,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.module_pool import ModulePool, compile_modules, derive_seed, seed_everything
-from pymodules_core.processes.environment import LaunchedAs
 from pymodules_core.processes.group import Processes
 from pymodules_core.run_files import METRICS_FILE_NAME
+from pymodules_core.training.building import BuiltParts
 from pymodules_core.training.data import Batches, Phase
-from pymodules_core.training.device import choose_device
 from pymodules_core.training.loops import Loops
 from pymodules_core.training.optimize import make_units
 from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
@@ -106,7 +104,7 @@ class Session:
         """
         processes = processes or Processes.alone()
         parts = processes.together(
-            lambda: _Parts.build(
+            lambda: BuiltParts.build(
                 experiment,
                 plugins=plugins,
                 load_installed=load_installed,
@@ -131,7 +129,7 @@ class Session:
     def _wire(
         cls,
         experiment: Experiment,
-        parts: "_Parts",
+        parts: "BuiltParts",
         *,
         data_dir: Path,
         reporter: Reporter,
@@ -237,39 +235,6 @@ class Session:
         except MonitorError as error:
             self.experiment.locate(error)
             raise
-
-
-@attrs.frozen(kw_only=True)
-class _Parts:
-    """What a process builds without the others."""
-
-    device: torch.device
-    plugins: PluginManager
-    pool: ModulePool
-    reports: list[LoadReport]
-    task: Task
-
-    @classmethod
-    def build(
-        cls,
-        experiment: Experiment,
-        *,
-        plugins: PluginManager | None,
-        load_installed: bool,
-        load_weights: bool,
-        place: LaunchedAs,
-    ) -> "_Parts":
-        try:
-            device = choose_device(experiment.settings.train.device, place)
-        except SettingsError as error:
-            experiment.locate(error)
-            raise
-        plugins = plugins or PluginManager.for_experiment(experiment, load_installed=load_installed)
-        pool = ModulePool.discover(experiment, plugins=plugins)
-        reports = load_initial_weights(pool) if load_weights else []
-        task = Task.load(plugins, experiment)
-        pool.to(device)
-        return cls(device=device, plugins=plugins, pool=pool, reports=reports, task=task)
 
 
 def trained_parameters(pool: ModulePool) -> dict[Parameter, str]:

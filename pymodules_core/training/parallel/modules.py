@@ -9,13 +9,17 @@ from torch import nn
 from torch.nn import Parameter
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pymodules_core.errors import ProcessesError, SettingsError, closest_match, list_words
+from pymodules_core.errors import ProcessesError, list_words
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
-from pymodules_core.settings import ParallelSettings
 from pymodules_core.training.parallel.batch_norm import synchronise_batch_norm
 from pymodules_core.training.parallel.ddp import DataParallel
-from pymodules_core.training.parallel.gradients import average_gradients
+from pymodules_core.training.parallel.owned import OwnedModules
+from pymodules_core.training.parallel.planning import (
+    check_forward_methods,
+    group_modules,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -49,7 +53,7 @@ class SharedModules:
         self._pool = pool
         self._processes = processes
         for name in pool:
-            _check_forward_methods(pool, name)
+            check_forward_methods(pool, name)
         self._replicas: list[DataParallel] = []
         self._shards: dict[str, FSDPModule] = {}
         # Modules whose gradients are averaged when their optimizer steps.
@@ -68,7 +72,7 @@ class SharedModules:
         """Whether calls of a module talk to the other processes, in evaluation too."""
         return bool(self._shards)
 
-    def hand_out(self, owners: Mapping[str, Iterable[Parameter]]) -> dict[str, "OwnedModules"]:
+    def hand_out(self, owners: Mapping[str, Iterable[Parameter]]) -> dict[str, OwnedModules]:
         """Give each optimizer what of the modules it has to do with.
 
         Modules whose parameters several optimizers own leave DDP: in the block of one of them the
@@ -141,8 +145,8 @@ class SharedModules:
         return [module for name, module in self._pool.items() if not self._pool.is_frozen(name)]
 
     def _wrap(self, mesh: "DeviceMesh | None") -> None:
-        for names in _groups(self._pool):
-            settings = _settings_of(self._pool, names)
+        for names in group_modules(self._pool):
+            settings = settings_of(self._pool, names)
             members = {name: self._pool[name] for name in names}
             trains = any(p.requires_grad for one in members.values() for p in one.parameters())
             for name, module in members.items():
@@ -173,62 +177,6 @@ class SharedModules:
                 self._plain += members.values()
 
 
-class OwnedModules:
-    """The wrapped modules whose parameters one optimizer owns.
-
-    Args:
-        replicas: Behind DDP.
-        shards: Sharded by FSDP2, and of no other optimizer.
-        has_parts: Some of its parameters are in parts.
-        plain: Parameters of modules without a wrapper.
-        size: How many processes there are.
-    """
-
-    def __init__(
-        self,
-        *,
-        replicas: list[DataParallel],
-        shards: "list[FSDPModule]",
-        has_parts: bool,
-        plain: list[Parameter],
-        size: int,
-    ) -> None:
-        self.has_parts = has_parts
-        self.replicas = replicas
-        self.shards = shards
-        self.plain = plain
-        self.size = size
-
-    def start_step(self, *, is_synced: bool) -> None:
-        """Say whether the backward of this step averages gradients.
-
-        A module of two optimizers may hear it twice, and too often is as right as once a window.
-        """
-        for group in self.replicas:
-            group.start_step(is_synced=is_synced)
-        for module in self.shards:
-            module.set_requires_gradient_sync(is_synced)
-
-    def end_step(self) -> None:
-        """End it."""
-        for group in self.replicas:
-            group.end_step()
-
-    def check_backward(self) -> None:
-        """Tell where a backward left gradients that were not averaged.
-
-        Raises:
-            TaskError: It did.
-        """
-        for group in self.replicas:
-            group.check_backward()
-
-    def average_plain(self) -> None:
-        """Average the gradients of modules without a wrapper."""
-        if self.plain:
-            average_gradients(self.plain, self.size)
-
-
 def make_mesh(pool: ModulePool, processes: Processes, device: torch.device) -> "DeviceMesh | None":
     """Give what FSDP2 shards over; None where no module is to be sharded.
 
@@ -240,46 +188,6 @@ def make_mesh(pool: ModulePool, processes: Processes, device: torch.device) -> "
     from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415  half a second
 
     return init_device_mesh(device.type, (processes.size,))
-
-
-def _groups(pool: ModulePool) -> list[list[str]]:
-    """Give the names of modules that share parameters together, all others alone."""
-    group_of: dict[str, list[str]] = {name: [name] for name in pool}
-    for shared in pool.shared_parameters:
-        names = {key.partition(".")[0] for key in shared}
-        joined = sorted({one for name in names for one in group_of[name]})
-        group_of |= dict.fromkeys(joined, joined)
-    return [list(one) for one in dict.fromkeys(map(tuple, group_of.values()))]
-
-
-def _settings_of(pool: ModulePool, names: list[str]) -> ParallelSettings:
-    """Give the settings of a group, which have to agree.
-
-    Raises:
-        SettingsError: They do not.
-        ProcessesError: FSDP2 would untie what they share.
-    """
-    found = {name: pool.settings[name].sharing for name in names}
-    first = found[names[0]]
-    if len(names) == 1:
-        return first
-    shown = list_words(names)
-    if any(one.kind == "fsdp" for one in found.values()):
-        raise ProcessesError(
-            f"modules {shown} share parameters, and FSDP2 would untie them",
-            key=f"modules.settings.{names[0]}.parallel",
-            found="fsdp",
-            fix='make one module that holds them all, or set "parallel": "ddp" for each',
-        )
-    if any(one != first for one in found.values()):
-        raise SettingsError(
-            f"modules {shown} share parameters and are wrapped as one, and their settings "
-            "'parallel' differ",
-            key=f"modules.settings.{names[-1]}.parallel",
-            found=found[names[-1]].kind,
-            fix="give all of them the same",
-        )
-    return first
 
 
 def _synchronise(name: str, module: nn.Module) -> None:
@@ -305,19 +213,3 @@ def _moving_buffers(modules: Iterable[nn.Module]) -> Iterable[torch.Tensor]:
         for buffer in part.buffers(recurse=False)
         if buffer.is_floating_point()
     }.values()
-
-
-def _check_forward_methods(pool: ModulePool, name: str) -> None:
-    module = pool[name]
-    for method in pool.settings[name].forward_methods:
-        if method == "forward" or not callable(getattr(module, method, None)):
-            own = [one for one, value in vars(type(module)).items() if callable(value)]
-            near = closest_match(method, [one for one in own if not one.startswith("_")])
-            raise SettingsError(
-                f"modules.settings.{name}.forward_methods: {type(module).__name__} has no method "
-                f"{method!r} besides forward",
-                key=f"modules.settings.{name}.forward_methods",
-                found=method,
-                closest=near,
-                fix=None if near else "name methods of the module that train it",
-            )

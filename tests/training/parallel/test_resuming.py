@@ -1,15 +1,14 @@
 """A run goes on in as many processes, bit for bit; in others, and wrapped otherwise, closely."""
 
-import shutil
-
 import pytest
 import torch
 from rank_cases import (
-    EXAMPLES,
     assert_close,
     assert_same_bits,
     case,
+    copy_example,
     exact_example,
+    shared,
     stoppable,
     train_alone,
     train_cases,
@@ -22,24 +21,6 @@ from pymodules_core.checkpoints.store.records import readable_records
 
 TOLERANCE = 1e-8
 EPOCHS = 4
-
-
-def shared(kind: str, *, sharded: bool = False) -> dict[str, object]:
-    return {
-        "modules__settings__encoder__parallel": {"kind": kind, "sync_batch_norm": True},
-        "modules__settings__head__parallel": kind,
-        "modules__settings__encoder__sharded": sharded,
-        "modules__settings__head__sharded": sharded,
-    }
-
-
-def copy_of(home, name):
-    """Copy the classifier as it is, with its dropout, and accumulation on top."""
-    target = home / "experiments" / name
-    shutil.copytree(
-        EXAMPLES / "digits_classifier", target, ignore=shutil.ignore_patterns("data", "data.*")
-    )
-    return target
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +38,9 @@ def stopped(home):
             "optimizers__main__accumulate": 2,
             "checkpoints__every_n_steps": 7,
         }
-        whole, parts = (stoppable(copy_of(home, f"{kind}_{one}")) for one in ("whole", "parts"))
+        whole, parts = (
+            stoppable(copy_example(home, f"{kind}_{one}")) for one in ("whole", "parts")
+        )
         cases += [
             case(whole, train__epochs=EPOCHS, **settings),
             case(parts, train__epochs=2, **settings),
