@@ -240,6 +240,7 @@ class Loops:
         if self.processes.is_alone:
             return own
         if batches.is_sharded:
+            compares, batches.was_compared = not batches.was_compared, True
             return in_step(
                 own,
                 self.run,
@@ -247,6 +248,7 @@ class Loops:
                 name=f"{phase}_data",
                 is_training=phase == "train",
                 has_shards=self.modules.has_shards,
+                compares=compares,
             )
         return self._parts(own, batches)
 

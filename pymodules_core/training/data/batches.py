@@ -72,6 +72,7 @@ class Batches:
     Attributes:
         is_sharded: The data gives each process a part of its own, of which nobody else knows how
             many batches it has.
+        was_compared: Its parts were looked at: all may have got the same.
 
     Raises:
         TaskError: The data is empty, no iterable, can be read only once, or several processes
@@ -102,6 +103,7 @@ class Batches:
         if isinstance(data, Dataset):
             data = _batched(data, phase, settings, pin_memory=pin_memory)
             self._is_length_known = not isinstance(data.dataset, IterableDataset)
+        self.was_compared = False
         self._may_draw = not _draws_nothing(data)
         self.is_sharded = self._place.size > 1 and is_sharded(data, f"{phase}_data")
         if type(data) is DataLoader:

@@ -31,6 +31,7 @@ def in_step(
     name: str,
     is_training: bool,
     has_shards: bool,
+    compares: bool,
 ) -> Iterator[Any]:
     """Give the batches of this process while the others have some.
 
@@ -41,6 +42,7 @@ def in_step(
         name: The function that gave the data.
         is_training: End with the first process that has no batch left.
         has_shards: Evaluation needs all processes, too.
+        compares: Look whether all have the same first batch.
 
     Yields:
         Batches; ``NO_BATCH`` where only others have one.
@@ -69,7 +71,7 @@ def in_step(
                 key=name,
                 fix="give each process as many batches",
             )
-        if not number and not ended:
+        if compares and not number and not ended:
             _tell_equal(batch, processes, name)
         run.take_share(Share(samples * processes.size / all_samples if all_samples else 1.0))
         yield batch

@@ -23,16 +23,13 @@ LEAST_S, MOST_S = 2.0, 9.0
 def start(path: Path, log: Path, overrides: dict[str, object]) -> subprocess.Popen[str]:
     named = {key.replace("__", "."): _toml(value) for key, value in overrides.items()}
     settings = [f"--set={key}={text}" for key, text in named.items()]
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "pymodules_core", "train", str(path)),
-            *("--nproc", "2", "--max-restarts", str(2 * KILLS), *settings),
-        ],
-        stdout=log.open("w"),
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    command = [sys.executable, "-m", "pymodules_core", "train", str(path), *settings]
+    command += ["--nproc", "2", "--max-restarts", str(2 * KILLS)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with log.open("w") as file:
+        return subprocess.Popen(
+            command, stdout=file, stderr=subprocess.STDOUT, text=True, env=environment
+        )
 
 
 def _toml(value: object) -> str:
