@@ -29,6 +29,8 @@ bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/average_update.py
 	$(BIN)/python -W ignore tests/benchmarks/checkpoint_cost.py
 	$(BIN)/python tests/benchmarks/checkpoint_load.py
+	$(BIN)/python tests/benchmarks/several_processes.py
+	$(BIN)/python tests/benchmarks/checkpoints_in_parts.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
