@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from pymodules_core.errors import TaskError
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
+from pymodules_core.processes.sharding import is_in_parts
 from pymodules_core.settings import OptimizerSettings
 from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
 from pymodules_core.training.parallel import SharedModules
@@ -169,6 +170,7 @@ def make_units(
                         key=owner,
                         fix="give each parameter to one optimizer",
                     )
+        _refuse_mixed(name, optimizer)
         units[name] = OptimizerUnit(
             name,
             optimizer,
@@ -181,6 +183,19 @@ def make_units(
             modules=shares[name],
         )
     return units
+
+
+def _refuse_mixed(name: str, optimizer: Optimizer) -> None:
+    """Refuse an optimizer that takes all parameters in one call where some are in parts."""
+    for group in optimizer.param_groups:
+        option = next((one for one in ("foreach", "fused") if group.get(one)), None)
+        if option is not None and len({is_in_parts(p) for p in group["params"]}) > 1:
+            raise TaskError(
+                f"optimizer {name!r} has {option}=True, and of its parameters some are in parts "
+                'under FSDP2 (parallel = "fsdp") and some are whole, which torch cannot mix',
+                found=option,
+                fix=f"leave {option} out, or give them a parameter group each",
+            )
 
 
 def check_owned(name: str, optimizer: Optimizer, pool: ModulePool) -> None:

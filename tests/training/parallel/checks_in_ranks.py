@@ -201,6 +201,27 @@ def one_module_of_two_optimizers(processes):
     return largest_error(coder.first.parameters(), expected) < 1e-12
 
 
+def one_optimizer_of_parts_and_wholes(processes, *, foreach=None):
+    own, whole = samples(processes)
+
+    def optimizers(pool):
+        parameters = [*pool.first.parameters(), *pool.second.parameters()]
+        return {"both": SGD(parameters, 0.1, foreach=foreach)}
+
+    modules = {"first": Coder(), "second": Coder()}
+    parts = share(processes, modules, {"first": {"parallel": "fsdp"}}, optimizers)
+    pool = parts.pool
+    step(parts, lambda: [pool.second(pool.first(own)).square().mean()], "both")
+    plain = [Coder(), Coder()]
+    expected = by_hand(plain[1](plain[0](whole)).square().mean(), plain)
+    found = [gathered(p) for module in pool.values() for p in module.parameters()]
+    return largest_error(found, expected) < 1e-12
+
+
+def one_call_over_parts_and_wholes(processes):
+    return one_optimizer_of_parts_and_wholes(processes, foreach=True)
+
+
 def parameters_that_begin_to_train(processes):
     own, whole = samples(processes)
     coder = Coder()

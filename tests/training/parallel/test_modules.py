@@ -18,6 +18,7 @@ TRUE_IN_BOTH = (
     "several_losses_in_a_block",
     "modules_that_share_parameters",
     "one_module_of_two_optimizers",
+    "one_optimizer_of_parts_and_wholes",
     "parameters_that_begin_to_train",
     "a_window_of_two_steps",
     "a_loss_that_is_not_finite_in_one",
@@ -45,6 +46,11 @@ SAME_IN_BOTH = {
         "coder.second.weight, coder.second.bias\n"
         '  fix: [modules.settings.coder] parallel = {kind = "ddp", find_unused_parameters = true}, '
         'or parallel = "off"'
+    ),
+    "one_call_over_parts_and_wholes": (
+        "TaskError: optimizer 'both' has foreach=True, and of its parameters some are in parts "
+        'under FSDP2 (parallel = "fsdp") and some are whole, which torch cannot mix\n'
+        "  fix: leave foreach out, or give them a parameter group each"
     ),
     "shared_parameters_under_fsdp": (
         "ProcessesError: modules a, b share parameters, and FSDP2 would untie them\n"
