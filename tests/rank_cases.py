@@ -48,7 +48,6 @@ def launch(count: int, *command: str, **environment: str) -> subprocess.Complete
             **os.environ,
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
             **environment,
         },
     )

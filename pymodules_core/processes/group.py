@@ -1,13 +1,17 @@
 """``Processes``: the processes of one run, and what they tell each other."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # documented
+from torch.distributed.rendezvous import rendezvous
 
-from pymodules_core.errors import RankFailedError, RunInterruptedError
+from pymodules_core.errors import ProcessesError, RankFailedError, RunInterruptedError
 from pymodules_core.processes.environment import LaunchedAs, launched_as
 from pymodules_core.processes.failures import Failure, first_failure
 
@@ -15,6 +19,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 T = TypeVar("T")
+
+# A launcher starts all at once; what they import may take minutes from a slow disk.
+_JOIN_TIMEOUT = timedelta(minutes=10)
 
 
 class Processes:
@@ -38,6 +45,8 @@ class Processes:
         # Beside the one that gradients go through: nothing here may come between them.
         self._control: dist.ProcessGroup | None = None
         self._is_owner = False
+        # What was raised here last, and all others know.
+        self._known: BaseException | None = None
 
     @classmethod
     def join(cls) -> "Self":
@@ -53,7 +62,20 @@ class Processes:
         if self.is_alone:
             return self
         if not dist.is_initialized():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+            try:
+                dist.init_process_group(
+                    "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+                    store=self._own_store(),
+                    rank=self.rank,
+                    world_size=self.size,
+                )
+            except RuntimeError as error:
+                raise ProcessesError(
+                    f"the {self.size} processes did not find each other: {error}",
+                    found=self.size,
+                    fix="see whether all were started, and reach MASTER_ADDR:MASTER_PORT, which is "
+                    f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} here",
+                ) from error
             self._is_owner = True
         self._control = dist.new_group(backend="gloo")
         return self
@@ -75,6 +97,15 @@ class Processes:
             else:
                 dist.destroy_process_group(self._control)
         self._control = None
+
+    def _own_store(self) -> PrefixStore:
+        """Find the others, without what processes before a restart have left.
+
+        torchrun keeps one store over its restarts. Measured: the next processes take addresses of
+        those before, and wait for them for ever.
+        """
+        store, _, _ = next(rendezvous("env://", timeout=_JOIN_TIMEOUT))
+        return PrefixStore(f"restart_{self.place.restarts}", store)
 
     @property
     def rank(self) -> int:
@@ -137,6 +168,7 @@ class Processes:
             except BaseException as error:  # noqa: BLE001  raised below, after all know
                 fault, made[1] = error, Failure.of(0, error)
         dist.broadcast_object_list(made, src=0, group=self._control)
+        self._known = fault
         if fault is not None:
             raise fault
         if made[1] is not None:
@@ -165,6 +197,7 @@ class Processes:
             fault = error
         failures = self.gather(None if fault is None else Failure.of(self.rank, fault))
         first = next(filter(None, failures), None)
+        self._known = fault
         if fault is not None and first is not None:
             if first.rank == self.rank:
                 raise fault
@@ -189,14 +222,17 @@ class Processes:
         """
         if self._control is None:
             return
-        found = [tensor.detach() for tensor in tensors if tensor.numel()]
-        dense = [tensor.contiguous() for tensor in found]
-        works = [dist.broadcast(tensor, src=0, async_op=True) for tensor in dense]
-        for work in filter(None, works):
-            work.wait()
-        for tensor, received in zip(found, dense, strict=True):
-            if received is not tensor:
-                tensor.copy_(received)
+        kinds: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
+        for tensor in tensors:
+            kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor.detach())
+        # Small ones in one call: each takes as long as a large one.
+        for group in kinds.values():
+            flat = torch.cat([tensor.reshape(-1) for tensor in group])
+            dist.broadcast(flat, src=0)
+            if not self.is_first:
+                parts = torch.split(flat, [tensor.numel() for tensor in group])
+                for tensor, part in zip(group, parts, strict=True):
+                    tensor.copy_(part.view_as(tensor))
 
     def totals(self, numbers: Sequence[float]) -> list[float]:
         """Give the sum of each number over all processes."""
@@ -230,6 +266,5 @@ class Processes:
         Args:
             error: What was raised here.
         """
-        if self._control is None or isinstance(error, RankFailedError | RunInterruptedError):
-            return error
-        return first_failure(self.rank, error)
+        are_told = isinstance(error, RankFailedError | RunInterruptedError) or error is self._known
+        return error if self._control is None or are_told else first_failure(self.rank, error)

@@ -52,7 +52,7 @@ class Execution:
         has_changes: bool = False,
     ) -> None:
         self._session = session
-        self._agreement = Agreement(session.processes, signals or StopSignals())
+        self._agreement = Agreement(session.processes, signals or StopSignals(), reporter.line)
         self._run = session.run
         self._checkpoints = checkpoints
         self._settings = session.experiment.settings

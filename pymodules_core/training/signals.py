@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
-_NOTICE = "{}: finishing this step and saving; once more ends at once, without saving"
+NOTICE = "{}: finishing this step and saving; once more ends at once, without saving"
 
 
 class StopRequest(Protocol):
@@ -79,7 +79,7 @@ class StopSignals:
             # The stream may be in the middle of a line, and refuse another in it; the terminal may
             # be gone, which is what SIGHUP says. rich exits where nobody reads its pipe.
             with suppress(Exception, SystemExit):
-                self._tell(_NOTICE.format(self.received.name))
+                self._tell(NOTICE.format(self.received.name))
         elif time.monotonic() - self._received_at >= self._again_after_s:
             self._end(number)
 

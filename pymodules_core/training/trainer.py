@@ -15,7 +15,7 @@ from pymodules_core.errors import (
     display_path,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.processes.environment import launched_as
+from pymodules_core.processes.environment import SIGNALS_APART_S, launched_as
 from pymodules_core.processes.group import Processes
 from pymodules_core.run_files import (
     checkpoints_dir,
@@ -34,9 +34,6 @@ from pymodules_core.training.reporting import ConsoleReporter, Reporter, SilentR
 from pymodules_core.training.result import RunResult
 from pymodules_core.training.session import Session
 from pymodules_core.training.signals import StopSignals
-
-# A second signal of a person comes later than that of a scheduler which tells all processes.
-_SIGNALS_APART_S = 2.0
 
 
 class Trainer:
@@ -129,10 +126,7 @@ class Trainer:
         try:
             folder = checkpoints_dir(self.experiment.path)
             with (
-                StopSignals(
-                    self._reporter.line,
-                    again_after_s=0.0 if processes.is_alone else _SIGNALS_APART_S,
-                ) as signals,
+                _stop_signals(processes, self._reporter) as signals,
                 session.checkpoints(folder, provenance=provenance_of(facts)) as checkpoints,
             ):
                 return Execution(
@@ -193,3 +187,10 @@ class Trainer:
         if moved:
             moved.rename(self.experiment.data_dir)
             self._reporter.line(f"the old run is back in {display_path(self.experiment.data_dir)}")
+
+
+def _stop_signals(processes: Processes, reporter: Reporter) -> StopSignals:
+    """Give what listens to signals; several processes tell of one once they agree on it."""
+    if processes.is_alone:
+        return StopSignals(reporter.line)
+    return StopSignals(again_after_s=SIGNALS_APART_S)

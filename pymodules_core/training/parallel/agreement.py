@@ -2,9 +2,11 @@
 
 import signal
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.signals import StopRequest
+from pymodules_core.training.signals import NOTICE, StopRequest
 
 # How long a signal may take to be heard by all; asking costs the step that asks some 0.1 ms.
 _ASK_EVERY_S = 0.1
@@ -19,12 +21,16 @@ class Agreement:
     Args:
         processes: Who has to agree.
         request: Tells of a signal in this process.
+        tell: Says one line to the person who waits, of what several processes agreed on.
 
     Attributes:
-        received: The signal that any of them received, the one of the highest number.
+        received: The signal that any of them received, the first that they agreed on.
     """
 
-    def __init__(self, processes: Processes, request: StopRequest) -> None:
+    def __init__(
+        self, processes: Processes, request: StopRequest, tell: Callable[[str], None]
+    ) -> None:
+        self._tell = tell
         self.received: signal.Signals | None = None
         self._processes = processes
         self._request = request
@@ -49,8 +55,11 @@ class Agreement:
             return
         elapsed_s = time.monotonic() - self._started_at
         found, latest_s = self._processes.maximum([float(number or 0), elapsed_s])
-        if found:
+        if found and self.received is None:
             self.received = signal.Signals(int(found))
+            # The terminal may be gone, which is what SIGHUP says: the run is to be saved all the same.
+            with suppress(Exception, SystemExit):
+                self._tell(NOTICE.format(self.received.name))
         # Calls that fit into the time until all should ask again: the same number in each.
         calls = self._skips + 1
         each_s = (latest_s - self._elapsed_s) / calls
