@@ -57,7 +57,7 @@ class Agreement:
         found, latest_s = self._processes.maximum([float(number or 0), elapsed_s])
         if found and self.received is None:
             self.received = signal.Signals(int(found))
-            # The terminal may be gone, which is what SIGHUP says: the run is to be saved all the same.
+            # The terminal may be gone, which is what SIGHUP says; the run is to be saved anyhow.
             with suppress(Exception, SystemExit):
                 self._tell(NOTICE.format(self.received.name))
         # Calls that fit into the time until all should ask again: the same number in each.
