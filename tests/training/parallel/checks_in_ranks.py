@@ -47,7 +47,16 @@ def samples(processes):
     return whole[processes.rank * 4 : processes.rank * 4 + 4], whole
 
 
-def share(processes, modules, settings=None, optimizers=None, *, skips=False, **of_optimizers):
+def share(
+    processes,
+    modules,
+    settings=None,
+    optimizers=None,
+    *,
+    skips=False,
+    precision=FULL,
+    **of_optimizers,
+):
     """Give the units of modules that are shared among the processes."""
     pool = ModulePool.from_modules(modules, settings=settings)
     shared = SharedModules(pool, processes, mesh=make_mesh(pool, processes, CPU))
@@ -58,7 +67,7 @@ def share(processes, modules, settings=None, optimizers=None, *, skips=False, **
         schedulers={},
         settings=of_optimizers,
         owners=owners,
-        precision=FULL,
+        precision=precision,
         skip_nonfinite=skips,
         processes=processes,
         modules=shared,
@@ -67,16 +76,18 @@ def share(processes, modules, settings=None, optimizers=None, *, skips=False, **
 
 
 def step(parts, loss, name, *, is_last=True):
-    """Do one train step of one optimizer."""
+    """Do one train step of one optimizer; give the optimizers that updated."""
     parts.shared.start_pass(is_evaluation=False)
     parts.shared.start_step()
     for unit in parts.units.values():
         unit.start_step(is_last=is_last)
-    with OptimizeBlock(parts.units[name], set()) as block:
+    stepped = set()
+    with OptimizeBlock(parts.units[name], stepped) as block:
         for one in loss():
             block.backward(one)
     for unit in parts.units.values():
         unit.end_step()
+    return stepped
 
 
 def by_hand(loss, modules, rate=0.1):
@@ -260,6 +271,20 @@ def a_loss_that_is_not_finite_in_one(processes):
     step(parts, lambda: [coder(bad).square().mean()], "coder")
     is_kept = largest_error(coder.parameters(), before) == 0
     return is_kept and parts.units["coder"].skipped_steps == 1
+
+
+def gradients_that_overflow_in_one(processes):
+    """Of a module in parts only the last rows get infinity: those of the second process."""
+    half = Precision(device_type="cpu", dtype=torch.float16)
+    settings = {"linear": {"parallel": "fsdp"}}
+    parts = share(processes, {"linear": nn.Linear(4, 4)}, settings, precision=half)
+    linear = parts.pool.linear
+
+    def stepped(factor):
+        inputs = torch.full((2, 4), factor)
+        return sorted(step(parts, lambda: [linear(inputs)[:, 3].mean()], "linear"))
+
+    return [stepped(1e37), stepped(1.0)]
 
 
 def copies_are_plain(processes):

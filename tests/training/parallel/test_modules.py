@@ -27,6 +27,7 @@ TRUE_IN_BOTH = (
 )
 SAME_IN_BOTH = {
     "copies_are_plain": [True] * 5,
+    "gradients_that_overflow_in_one": [[], ["linear"]],
     "a_frozen_module_is_not_wrapped": [True, True],
     "blocks_by_class": ["FSDPCoder", "ReLU", "FSDPCoder"],
     "blocks_by_size": ["FSDPLinear", "Linear", "FSDPLinear"],
