@@ -74,7 +74,7 @@ def test_a_sharded_module_is_a_folder_of_shards_and_reads_like_any_other(stopped
 
 @pytest.fixture(scope="module")
 def moved(home):
-    """A run that goes from 2 sharded processes to 1, 3 with DDP, and 2 that gather; its twin."""
+    """A run that goes from 2 sharded processes to 1, 2 with DDP, and 2 that gather; its twin."""
     whole = exact_example(home, "digits_classifier", "exact_whole")
     moving = exact_example(home, "digits_classifier", "exact_moving")
     settings = shared("fsdp", sharded=True)
@@ -82,8 +82,8 @@ def moved(home):
     train_cases(2, [case(moving, train__epochs=1, **settings)], home)
     train_alone(case(moving, existing="resume", train__epochs=2))
     again = {"existing": "resume"}
-    train_cases(3, [case(moving, **again, train__epochs=4, **shared("ddp"))], home)
-    train_cases(2, [case(moving, **again, train__epochs=5, **shared("fsdp"))], home)
+    with_ddp = case(moving, **again, train__epochs=4, **shared("ddp"))
+    train_cases(2, [with_ddp, case(moving, **again, train__epochs=5, **shared("fsdp"))], home)
     return moving, whole
 
 
