@@ -93,6 +93,7 @@ def test_frozen_teachers_in_memory_do_not_move(home):
         assert_equal(torch.load(path / "data" / f"{name}.after", weights_only=True), state)
 
 
+@pytest.mark.long
 def test_the_student_beats_the_same_student_without_the_teacher(home):
     taught, alone = [], []
     for seed in SEEDS:

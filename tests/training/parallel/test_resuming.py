@@ -87,10 +87,12 @@ def moved(home):
     return moving, whole
 
 
+@pytest.mark.long
 def test_a_run_goes_on_in_other_numbers_of_processes_and_otherwise_wrapped(moved):
     assert_close(*moved, tolerance=TOLERANCE)
 
 
+@pytest.mark.long
 def test_gathered_modules_are_plain_files_again(moved):
     last = moved[0] / "data" / "module_ckps" / "last"
 
@@ -102,6 +104,7 @@ def test_gathered_modules_are_plain_files_again(moved):
     )
 
 
+@pytest.mark.long
 def test_optimizer_state_of_modules_in_parts_is_saved_apart_and_comes_back(moved):
     layout = Layout(moved[0] / "data" / "module_ckps")
     record = readable_records(layout)[0]
