@@ -114,7 +114,10 @@ class Execution:
             # Another process has the run: run.json is its own.
             raise
         except BaseException as error:
-            self._journal.failed(error)
+            is_fault = isinstance(error, Exception)
+            # Of several processes the others see a broken connection: why, the first to fail says.
+            told = self._session.processes.failure(error) if is_fault else error
+            self._journal.failed(told)
             raise
         self._journal.write(RunState.FINISHED)
         return self._result()

@@ -155,7 +155,7 @@ class Loops:
                         run.take_eval_result(step(batch))
                 count += 1
                 after_step()
-        self.modules.end_pass()
+        self.modules.release()
         if not count:
             raise self._no_batch("eval_data")
         return self._finish("eval_step", averages)
@@ -186,6 +186,9 @@ class Loops:
     def _end_shared_step(self) -> None:
         for unit in self.units.values():
             unit.end_step()
+        # A module without a backward, a frozen one, is gathered still. What one process does alone,
+        # `state_dict()` for one, would release it there, and the next call would wait for ever.
+        self.modules.release()
 
     def _step_finished(self) -> None:
         if self.events.has_step_hooks:

@@ -121,8 +121,8 @@ class SharedModules:
             for group in self._replicas:
                 group.refresh()
 
-    def end_pass(self) -> None:
-        """End it: after an evaluation FSDP2 has parameters gathered still."""
+    def release(self) -> None:
+        """Let go of what FSDP2 holds gathered until a backward, of which there may be none."""
         for module in self._shards.values():
             module.reshard()
 

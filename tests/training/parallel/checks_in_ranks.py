@@ -315,7 +315,7 @@ def a_frozen_module_is_sharded_on_request(processes):
     plain = Coder()
     with torch.no_grad():
         is_same = largest_error([parts.pool.coder(own)], [plain(own)]) < 1e-12
-    parts.shared.end_pass()
+    parts.shared.release()
     weight = parts.pool.coder.first.weight
     return is_same and weight.to_local().numel() == 8
 

@@ -98,6 +98,54 @@ def test_equal_batches_in_all_processes_are_told(streamed):
     assert "train_data gives all 2 processes" not in result.stderr
 
 
+FROZEN = """
+    from torch import nn
+
+    module = nn.Linear(1, 1, bias=False).double()
+    settings = {"frozen": True, "parallel": "fsdp"}
+"""
+FROZEN_TASK = """
+    import torch
+    from torch.optim import SGD
+    from torch.utils.data import TensorDataset
+
+
+    def train_data():
+        return TensorDataset(torch.ones(8, 1, dtype=torch.float64))
+
+
+    eval_data = train_data
+
+
+    def optimizers(module_pool):
+        return SGD(module_pool.net.parameters(), lr=0.01)
+
+
+    def train_step(module_pool, batch):
+        return (module_pool.net(batch[0]) - module_pool.frozen(batch[0])).square().mean()
+
+
+    def eval_step(module_pool, batch):
+        return {"loss": train_step(module_pool, batch)}
+"""
+
+
+def test_a_frozen_module_in_parts_trains_evaluates_and_is_saved(tmp_path):
+    path = write_experiment(
+        tmp_path,
+        "frozen",
+        modules={"net": NET, "frozen": FROZEN},
+        task=FROZEN_TASK,
+        toml="[train]\nepochs = 2\nbatch_size = 4\n[checkpoints]\nevery_n_steps = 1\n",
+    )
+
+    result = start_command("train", str(path), "--nproc", "2")
+
+    assert result.returncode == 0, result.stderr
+    assert [row["phase"] for row in rows_of(path)] == ["eval", "train", "eval", "train", "eval"]
+    assert (path / "data" / "module_ckps" / "frzn" / "frozen.pt").is_file()
+
+
 GIANT_BYTES = 1 << 30
 GIANT = f"""
     import torch
