@@ -108,7 +108,8 @@ class DataParallel:
             TaskError: It did.
         """
         ddp = self._ddp
-        if ddp is None:
+        # Within a window nothing is averaged yet, and a step may leave the module out.
+        if ddp is None or not ddp.require_backward_grad_sync:
             return
         shown = list_words(map(repr, self.names))
         if not self.is_called:
@@ -120,8 +121,6 @@ class DataParallel:
                     fix=f'name the methods that train it: "forward_methods": ["..."], or set '
                     f'"parallel": "off" for {self.names[0]!r}',
                 )
-            return
-        if not ddp.require_backward_grad_sync:
             return
         try:
             ddp._check_reducer_finalized()  # type: ignore[no-untyped-call]  # torch's

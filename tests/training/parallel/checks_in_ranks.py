@@ -262,6 +262,35 @@ def a_window_of_two_steps(processes):
     return largest_error(coder.parameters(), expected) < 1e-12
 
 
+def a_module_that_a_step_within_a_window_leaves_out(processes):
+    own, whole = samples(processes)
+    modules = {"first": Coder(), "second": Coder()}
+    parts = share(
+        processes,
+        modules,
+        optimizers=lambda pool: {
+            "both": SGD([*pool.first.parameters(), *pool.second.parameters()], 0.1)
+        },
+        both=OptimizerSettings(accumulate=3),
+    )
+    pool = parts.pool
+
+    def through_both():
+        return [pool.second(pool.first(own)).square().mean()]
+
+    def through_one():
+        return [pool.second(own).square().mean()]
+
+    for loss in (through_both, through_one, through_both):
+        step(parts, loss, "both", is_last=False)
+    plain = [Coder(), Coder()]
+    first, second = plain
+    both, one = second(first(whole)).square().mean(), second(whole).square().mean()
+    expected = by_hand((2 * both + one) / 3, plain)
+    found = [p for module in pool.values() for p in module.parameters()]
+    return largest_error(found, expected) < 1e-12
+
+
 def a_loss_that_is_not_finite_in_one(processes):
     own, _ = samples(processes)
     parts = share(processes, {"coder": Coder()}, skips=True)

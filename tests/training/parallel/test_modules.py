@@ -21,6 +21,7 @@ TRUE_IN_BOTH = (
     "one_optimizer_of_parts_and_wholes",
     "parameters_that_begin_to_train",
     "a_window_of_two_steps",
+    "a_module_that_a_step_within_a_window_leaves_out",
     "a_loss_that_is_not_finite_in_one",
     "a_frozen_module_is_sharded_on_request",
     "batch_norm",
