@@ -87,7 +87,8 @@ def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
         _point_to_settings(error, pool, pool.entries[str(error.key)])
         raise
     for _, _, report in matched:
-        level = logging.INFO if report.is_complete else logging.WARNING
+        is_plain = report.is_complete and not report.unwrapped and not report.found_under
+        level = logging.INFO if is_plain else logging.WARNING
         logger.log(level, "weights of %s, from %s", report, display_path(report.source))
     pool.pending_weights.clear()
     pool.weights_origins.update(origins)
@@ -129,9 +130,10 @@ def _read(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> StoredMod
         )
     pools_dir = checkpoints_dir(folder)
     inside = partial(resolve_inside, data_home, *pools_dir.relative_to(data_home).parts)
+    resolve_inside(data_home, *folder.relative_to(data_home).parts, kind="exp_name")
     inside(source.ckp_pool_name, kind="ckp_pool_name")
     inside(STORE_NAME, "objects", kind="exp_name")
-    reader = PoolReader(pools_dir)
+    reader = PoolReader(pools_dir, root=data_home)
     pools = reader.pools()
     if source.ckp_pool_name not in pools:
         raise CheckpointNotFoundError(

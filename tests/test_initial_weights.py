@@ -8,7 +8,7 @@ import torch
 from support import TINY_MODULE, write_experiment
 from torch import nn
 
-from pymodules_core import ModulePool
+from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.errors import (
     CheckpointFileError,
     CheckpointNotFoundError,
@@ -228,3 +228,22 @@ def test_a_load_that_leaves_something_out_is_a_warning(home, caplog, linear):
         "weights of net: 1 tensors loaded, 80%, 1 missing, 1 unexpected, from "
         "data/module_ckps/net.pt"
     ]
+
+
+def test_an_experiment_in_the_middle_of_a_commit_is_read_as_it_was_committed(home):
+    folder = write_experiment(home, "source") / "data" / "module_ckps"
+    source = ModulePool.from_modules({"net": nn.Linear(4, 1)})
+    with CheckpointManager(folder, source, link="copy") as checkpoints:
+        checkpoints.start()
+        checkpoints.commit("last", "epoch_1", epoch=1)
+    # What a commit has done by then: some of its objects and views, and no record.
+    save(folder / ".store" / "stage" / "last" / "net.pt", {"weight": torch.zeros(1, 4)})
+    (folder / "epoch_1" / "net.pt").chmod(0o644)
+    save(folder / "epoch_1" / "net.pt", {"weight": torch.zeros(1, 4), "bias": torch.zeros(1)})
+    table = {"exp_name": "source", "ckp_pool_name": "epoch_1", "module_name": "net"}
+    pool = pool_of(home, net={"load_weights_from_exp": table})
+
+    load_initial_weights(pool)
+
+    assert torch.equal(pool.net.weight, source.net.weight)
+    assert pool.weights_origins["net"].epoch == 1

@@ -142,16 +142,16 @@ def test_a_circle_among_others_ends_the_search(home, linear):
 @pytest.mark.parametrize(
     ("settings", "link", "key"),
     [
-        (from_ckp("x.pt"), "module_ckps/x.pt", "ckp.ckp_name: ckp_name"),
+        (from_ckp("x.pt"), "module_ckps/x.pt", "ckp.ckp_name"),
         (
             from_exp("a"),
             "experiments/a/data/module_ckps/best",
-            "exp.ckp_pool_name: ckp_pool_name",
+            "exp.ckp_pool_name",
         ),
         (
             from_exp("a"),
             "experiments/a/data/module_ckps/best/net.pt",
-            "exp.module_name: module_name",
+            "exp.module_name",
         ),
     ],
     ids=["file", "pool", "module"],
@@ -170,7 +170,7 @@ def test_a_link_out_of_the_data_home_is_refused(home, tmp_path, linear, settings
 
     assert str(error) == (
         f"{FILE}:5: settings.load_weights_from_{key}: data/{link} leads out of the data home, to "
-        f"{target}\n  fix: copy the file below data instead of linking to it"
+        f"{target}\n  fix: copy it below data instead of linking to it"
     )
 
 
@@ -184,6 +184,19 @@ def test_a_link_to_another_pool_of_the_data_home_is_followed(home, linear):
     load_initial_weights(pool)
 
     assert torch.equal(pool.net.weight, linear["weight"])
+
+
+def test_an_experiment_that_a_link_leads_to_outside_is_refused(home, tmp_path):
+    outside = write(tmp_path / "outside", "a", net={})
+    pool = ModulePool.discover(write(home, net=from_exp("a")))
+    (home / "experiments/a").symlink_to(outside)
+
+    error = refusal(pool, InvalidNameError)
+
+    assert str(error) == (
+        f"{FILE}:5: settings.load_weights_from_exp.exp_name: data/experiments/a leads out of the "
+        f"data home, to {outside}\n  fix: copy it below data instead of linking to it"
+    )
 
 
 def test_a_data_home_that_is_a_link_itself_is_no_fault(home, tmp_path, linear):

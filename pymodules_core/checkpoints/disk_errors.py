@@ -1,11 +1,21 @@
 """What the system says of a disk, as an error that says what to do."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pymodules_core.errors import CheckpointError, PymodulesError
+from pymodules_core.errors import CheckpointError, PymodulesError, display_path
+
+_REMEDIES = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room, or ask for a larger quota",
+    errno.EIO: "the disk itself fails: see the system's log, and save elsewhere",
+    errno.ENOMEM: "free memory, or train on a machine that has more",
+    errno.ENOLCK: "save to a file system that has locks",
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST, errno.EISDIR), "move away what is in its place"),
+}
 
 
 @contextmanager
@@ -16,19 +26,25 @@ def disk_errors(path: Path, *, needed_bytes: int | None = None) -> Iterator[None
     except OSError as error:
         if isinstance(error, PymodulesError):
             raise
-        needs = ""
-        if needed_bytes is not None:
-            free = free_bytes(path)
-            needs = f"; it needs up to {needed_bytes:,} bytes and {free:,} are free"
-        raise CheckpointError(
-            f"cannot be written: {error.strerror or error}{needs}",
-            file=path,
-            fix="make room or make the folder writable; checkpoints saved before are intact",
-        ) from error
+        reason, fix = error.strerror or str(error), remedy(error)
+        if needed_bytes is not None and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            reason += f"; it needs up to {needed_bytes:,} bytes"
+            if error.errno == errno.ENOSPC:  # what a quota leaves is not known here
+                reason += f" and {_free_bytes(path):,} are free"
+        if error.errno == errno.ENOENT:  # what is written to was there when it was opened
+            reason += f": {display_path(Path(error.filename or path))}"
+            fix = "something took it away meanwhile; pymodules ckpt verify says what is left"
+        else:
+            fix += "; checkpoints saved before are intact"
+        raise CheckpointError(f"cannot be written: {reason}", file=path, fix=fix) from error
 
 
-def free_bytes(path: Path) -> int:
-    """Give how much room the file system of ``path`` has."""
+def remedy(error: OSError) -> str:
+    """Say what helps against what the system said."""
+    return _REMEDIES.get(error.errno or 0, "make it writable")
+
+
+def _free_bytes(path: Path) -> int:
     folder = path.parent
     while not folder.exists():
         folder = folder.parent

@@ -6,15 +6,11 @@ torch checks no CRC, and what it raises for a bad file names no file and advises
 
 import codecs
 import os
-import pickletools
-import re
 import stat
 import zipfile
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any
 
-from pymodules_core.checkpoints.state_dicts import is_plain, show_key
+from pymodules_core.checkpoints.state_dicts import show_key
 from pymodules_core.errors import (
     CheckpointFileError,
     CheckpointNotFoundError,
@@ -23,8 +19,8 @@ from pymodules_core.errors import (
     list_words,
 )
 
-_SAVE_AGAIN = "save it with torch.save(module.state_dict(), file)"
-_SAVE_IN_SCRIPT = f"where you trust it, load it in a script of yours and there {_SAVE_AGAIN}"
+SAVE_AGAIN = "save it with torch.save(module.state_dict(), file)"
+SAVE_IN_SCRIPT = f"where you trust it, load it in a script of yours and there {SAVE_AGAIN}"
 _GET_AGAIN = "download or copy it again, or take another file"
 _GET_WHOLE = "take an earlier pool, or copy the file again"
 _FOLDER_ATTRIBUTE = 0x10
@@ -63,12 +59,57 @@ def check_is_file(path: Path, *, most_bytes: int | None = None) -> None:
         )
 
 
+def refuse_link_out(path: Path, root: Path) -> None:
+    """Refuse what a link leads out of a folder.
+
+    Raises:
+        CheckpointFileError: One does.
+    """
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError):  # links in a circle, which whoever reads it is told
+        return
+    if not real.is_relative_to(root.resolve()):
+        raise CheckpointFileError(
+            f"is a link that leads out of {display_path(root)}, to {real}",
+            file=path,
+            found=str(real),
+            fix="put the file itself there",
+        )
+
+
 def check_archive(path: Path) -> None:
     """Look at the container before torch does: kind, sizes, CRCs.
 
     Raises:
         CheckpointFileError: It is no archive of ``torch.save``, or damaged.
     """
+    with _open_archive(path) as archive:
+        try:
+            damaged = archive.testzip()
+        except Exception as error:
+            raise CheckpointFileError(
+                f"is damaged: {str(error) or 'an entry ends early'}", file=path, fix=_GET_WHOLE
+            ) from error
+    if damaged is not None:
+        raise CheckpointFileError(
+            f"is damaged: the checksum of {show_key(damaged)} does not match",
+            file=path,
+            found=damaged,
+            fix=_GET_WHOLE,
+        )
+
+
+def check_table_of_contents(path: Path) -> None:
+    """Look at the container of a file whose bytes are known to be whole: kind and sizes.
+
+    Raises:
+        CheckpointFileError: It is no archive of ``torch.save``.
+    """
+    _open_archive(path).close()
+
+
+def _open_archive(path: Path) -> zipfile.ZipFile:
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -85,97 +126,11 @@ def check_archive(path: Path) -> None:
         raise CheckpointFileError(
             f"is damaged: its table of contents cannot be read: {error}", file=path, fix=_GET_WHOLE
         ) from error
-    with archive:
-        if fault := _find_foreign(archive, size_bytes=path.stat().st_size):
-            fix = _GET_WHOLE if fault.startswith("is damaged") else _SAVE_AGAIN
-            raise CheckpointFileError(fault, file=path, fix=fix)
-        try:
-            damaged = archive.testzip()
-        except Exception as error:
-            raise CheckpointFileError(
-                f"is damaged: {str(error) or 'an entry ends early'}", file=path, fix=_GET_WHOLE
-            ) from error
-    if damaged is not None:
-        raise CheckpointFileError(
-            f"is damaged: the checksum of {show_key(damaged)} does not match",
-            file=path,
-            found=damaged,
-            fix=_GET_WHOLE,
-        )
-
-
-def check_state(path: Path, state: object) -> "OrderedDict[str, Any]":
-    """Give what a file holds as a state dict; ``_metadata`` is kept.
-
-    Raises:
-        CheckpointFileError: It holds anything but texts to tensors and primitives.
-    """
-    if not isinstance(state, dict):
-        raise CheckpointFileError(
-            f"holds {type(state).__name__}, expected a state dict",
-            file=path,
-            found=type(state).__name__,
-            fix=_SAVE_AGAIN,
-        )
-    for key, value in state.items():
-        if not isinstance(key, str):
-            raise CheckpointFileError(
-                f"has a key of type {type(key).__name__}, expected str",
-                file=path,
-                found=key,
-                fix=_SAVE_AGAIN,
-            )
-        if not is_plain(value):
-            raise CheckpointFileError(
-                f"{show_key(key)} is {type(value).__name__}, expected a tensor or nested "
-                "primitives",
-                file=path,
-                key=key,
-                found=type(value).__name__,
-                fix=_SAVE_AGAIN,
-            )
-    result = OrderedDict(state)
-    if hasattr(state, "_metadata"):
-        metadata = state._metadata
-        # load_state_dict calls `.get` on it and on each of its values, whatever they are.
-        if not isinstance(metadata, dict) or not all(
-            isinstance(key, str) and isinstance(value, dict) and is_plain(value)
-            for key, value in metadata.items()
-        ):
-            raise CheckpointFileError(
-                "its _metadata is not what torch.save writes: expected a dict of dicts",
-                file=path,
-                key="_metadata",
-                found=type(metadata).__name__,
-                fix=_SAVE_AGAIN,
-            )
-        result._metadata = metadata  # type: ignore[attr-defined]  # torch's own attribute
-    return result
-
-
-def refused_pickle(path: Path, error: Exception) -> CheckpointFileError:
-    """Say what ``weights_only`` refused: a whole module, or a name that could run code."""
-    names, texts = _scan_pickle(path)
-    # torch tells the first name it refused; for operations of newer pickles it tells none.
-    refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-    foreign = (name for name in names if not name.startswith(("torch.", "collections.")))
-    name = refused[1] if refused else next(foreign, "an unknown object")
-    if {"_parameters", "_modules"} <= texts:
-        what = f"holds a whole pickled module, {name}, expected a state dict"
-    else:
-        what = f"holds {name}, which is no tensor or primitive and could run code"
-    return CheckpointFileError(what, file=path, found=name, fix=_SAVE_IN_SCRIPT)
-
-
-def unreadable_content(path: Path, error: Exception) -> CheckpointFileError:
-    """Wrap what torch raised for an archive that is whole by its checksums."""
-    lines = str(error).splitlines()
-    reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    return CheckpointFileError(
-        f"cannot be read: {reason[:200]}{'…' if len(reason) > 200 else ''}",
-        file=path,
-        fix=f"take an earlier pool, or {_SAVE_AGAIN}",
-    )
+    if fault := _find_foreign(archive, size_bytes=path.stat().st_size):
+        archive.close()
+        fix = _GET_WHOLE if fault.startswith("is damaged") else SAVE_AGAIN
+        raise CheckpointFileError(fault, file=path, fix=fix)
+    return archive
 
 
 def _not_found(path: Path) -> CheckpointNotFoundError:
@@ -246,7 +201,7 @@ def _describe_head(head: bytes) -> tuple[str, str]:
     if head.startswith(b"PK"):
         return "a zip archive cut short or damaged", _GET_AGAIN
     if head.startswith(b"\x80"):
-        return "a bare pickle, or of a torch before 1.6", _SAVE_IN_SCRIPT
+        return "a bare pickle, or of a torch before 1.6", SAVE_IN_SCRIPT
     if head[8:10] == b'{"':
         return "a safetensors file", "call it .safetensors"
     if _is_text(head):
@@ -261,26 +216,6 @@ def _is_text(head: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return all(char.isprintable() or char in "\t\n\r" for char in text)
-
-
-def _scan_pickle(path: Path) -> tuple[list[str], set[str]]:
-    """Read names and texts off a pickle's operations; none of them is executed."""
-    names: list[str] = []
-    texts: list[str] = []
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entry = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
-            for operation, argument, _ in pickletools.genops(archive.read(entry)):
-                if operation.name == "GLOBAL":
-                    names.append(str(argument).replace(" ", "."))
-                elif operation.name == "STACK_GLOBAL":
-                    names.append(".".join(texts[-2:]))
-                elif isinstance(argument, str):
-                    texts.append(argument)
-    # A pickle that is damaged as well: what was read so far has to do.
-    except Exception:  # noqa: BLE001, S110
-        pass
-    return names, set(texts)
 
 
 def _free_memory_bytes() -> int | None:

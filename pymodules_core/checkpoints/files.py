@@ -9,6 +9,7 @@ failure says what the file is instead.
 import json
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +17,25 @@ import safetensors.torch
 import torch
 from blake3 import blake3
 
-from pymodules_core.checkpoints.disk_errors import free_bytes
+from pymodules_core.checkpoints.content_checks import (
+    check_state,
+    refuse_strange_tensors,
+    refused_pickle,
+    unreadable_content,
+)
+from pymodules_core.checkpoints.disk_errors import disk_errors
 from pymodules_core.checkpoints.file_checks import (
     check_archive,
     check_is_file,
-    check_state,
-    refused_pickle,
-    unreadable_content,
+    check_table_of_contents,
+    refuse_link_out,
 )
 from pymodules_core.checkpoints.shards import pieces_in_bytes, read_shards
 from pymodules_core.checkpoints.shards.index import files_in
 from pymodules_core.checkpoints.store.records import INDEX_NAME
 from pymodules_core.checkpoints.store.views import shard_folders
 from pymodules_core.checkpoints.version_marks import with_marks
-from pymodules_core.errors import CheckpointError, CheckpointFileError
+from pymodules_core.errors import CheckpointFileError
 from pymodules_core.names import CHECKPOINT_SUFFIX, is_path_name
 
 if TYPE_CHECKING:
@@ -47,30 +53,32 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         CheckpointError: The disk is full or not writable; what was there before is intact.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"cannot be written: {error.strerror or error}; it needs "
-            f"{len(content):,} bytes and {free_bytes(path):,} are free",
-            file=path,
-            fix="make room or make the folder writable; checkpoints saved before are intact",
-        ) from error
+    # Everybody's under one name: what a killed writer left is written over by the next.
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    with disk_errors(path, needed_bytes=len(content)):
+        try:
+            # Not opened as it is: in a stranger's folder it may be a link.
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
-def read_state_dict(path: Path, *, most_bytes: int | None = None) -> "OrderedDict[str, Any]":
+def read_state_dict(
+    path: Path, *, most_bytes: int | None = None, root: Path | None = None
+) -> "OrderedDict[str, Any]":
     """Read a state dict from a file, on the CPU.
 
     Args:
         path: A file that ``torch.save`` wrote, one that is called ``.safetensors``, or a folder of
             shards with their index.
         most_bytes: Larger files are refused; by default those that exceed the free memory.
+        root: A link that leads out of this folder is refused; by default none is.
 
     Returns:
         Keys to tensors and primitives; ``_metadata`` as it was saved.
@@ -79,15 +87,48 @@ def read_state_dict(path: Path, *, most_bytes: int | None = None) -> "OrderedDic
         CheckpointNotFoundError: There is no such file.
         CheckpointFileError: It is damaged, no state dict, too large, or would run code.
     """
-    if (path / INDEX_NAME).is_file():
+    if root is not None:
+        refuse_link_out(path, root)
+    if os.path.isfile(path / INDEX_NAME):  # noqa: PTH113  a folder may not be looked into
         return _read_folder(path, most_bytes)
     check_is_file(path, most_bytes=most_bytes)
     if path.suffix == SAFETENSORS_SUFFIX:
         return check_state(path, _read_safetensors(path))
     check_archive(path)
+    with path.open("rb") as file:
+        return _unpickled(path, file)
+
+
+def read_own_file(path: Path, *, is_mapped: bool) -> "OrderedDict[str, Any]":
+    """Read a file whose every byte was just seen to be what a commit record says.
+
+    A stranger may have written both: besides damage nothing is ruled out.
+
+    Args:
+        path: An object of a store.
+        is_mapped: The tensors lie in the file itself, without a copy of it into fresh memory.
+
+    Raises:
+        FileNotFoundError: It is gone meanwhile.
+        CheckpointFileError: It is no state dict, or would run code.
+    """
     try:
-        with path.open("rb") as file:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+        check_table_of_contents(path)
+        state = _unpickled(path, path, is_mapped=is_mapped)
+    except CheckpointFileError as error:
+        if path.exists():
+            raise
+        raise FileNotFoundError(str(path)) from error
+    refuse_strange_tensors(path, state)
+    return state
+
+
+def _unpickled(path: Path, file: Any, *, is_mapped: bool = False) -> "OrderedDict[str, Any]":
+    try:
+        with warnings.catch_warnings():
+            # Of a newer pickle than its own: what it cannot read of one it refuses anyway.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=is_mapped)
     except pickle.UnpicklingError as error:
         # Not chained: the text of torch's error advises weights_only=False.
         raise refused_pickle(path, error) from None

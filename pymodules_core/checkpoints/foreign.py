@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from pymodules_core.checkpoints.file_checks import check_state
+from pymodules_core.checkpoints.content_checks import check_state
 
 # What DDP and torch.compile put before the keys of the module they wrap, outermost first.
 _WRAPPERS = ("module", "_orig_mod")

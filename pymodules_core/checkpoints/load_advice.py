@@ -66,6 +66,8 @@ def _fix_for_prefix(report: "LoadReport") -> str | None:
 
 
 def _name_settings(report: "LoadReport", *, strict: bool, misshapen: bool) -> str:
+    if not (report.loaded or report.mismatched):
+        return "take the file of a module of this kind, or rename = {old prefix: new prefix}"
     fixes = []
     if strict and report.missing and report.unexpected:
         fixes.append("rename = {old prefix: new prefix}")

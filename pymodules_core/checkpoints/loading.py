@@ -38,6 +38,7 @@ class LoadReport:
         mismatched: Keys whose shapes differ, with both shapes, the file's first.
         renamed: Key in the file to key in the module, where ``rename`` changed it, or where the
             file is of a DDP or compiled module.
+        unwrapped: How many of those are of a DDP or compiled module.
         found_under: The key of the file that held the weights; None where they are the file.
         doubtful: Keys that are copied with values that are not finite, or that the module's dtype
             cannot hold, and what is wrong with each.
@@ -52,6 +53,7 @@ class LoadReport:
     unexpected: tuple[str, ...]
     mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
     renamed: Mapping[str, str]
+    unwrapped: int
     found_under: str | None
     doubtful: Mapping[str, str]
     coverage: float
@@ -66,6 +68,7 @@ class LoadReport:
         parts = [f"{self.module_name}: {len(self.loaded)} tensors loaded, {self.coverage:.0f}%"]
         labels = ("missing", "unexpected", "mismatched", "renamed", "doubtful")
         parts += [f"{len(keys)} {label}" for label in labels if (keys := getattr(self, label))]
+        parts += ["saved from inside DDP or torch.compile"] if self.unwrapped else []
         parts += [f"found under {self.found_under!r}"] if self.found_under else []
         if self.migration is not None:
             parts.append(f"migrated from version {self.migration.from_version}")
@@ -110,7 +113,7 @@ def match_weights(
     refuse_lazy(module, name=module_name)
     inner = unwrap(module)
     own = inner.state_dict()
-    found_under = None
+    found_under, unwrapped = None, 0
     if is_foreign:
         state, found_under = find_weights(state, own, source=source)
     metadata = None
@@ -123,7 +126,7 @@ def match_weights(
         renamed_state, metadata = migrated.state, migrated.versions
         migration = migrated.migration
     if is_foreign:
-        renamed_state = strip_wrappers(renamed_state, own, renamed)
+        renamed_state, unwrapped = strip_wrappers(renamed_state, own, renamed)
     parameters = {key for key, _ in inner.named_parameters(remove_duplicate=False)}
     fitting: OrderedDict[str, Any] = OrderedDict()
     mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
@@ -152,6 +155,7 @@ def match_weights(
         unexpected=tuple(key for key in renamed_state if key not in own),
         mismatched=mismatched,
         renamed=renamed,
+        unwrapped=unwrapped,
         found_under=found_under,
         doubtful=doubtful,
         coverage=100 * sum(sizes.get(key, 0) for key in fitting) / total if total else 100.0,

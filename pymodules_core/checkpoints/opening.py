@@ -102,8 +102,12 @@ def existing_run(path: Path, there: list[str]) -> ExistingRunError:
         path: The folder.
         there: Its pools.
     """
+    layout, shown = Layout(path), display_path(path)
+    fix = "choose another folder, or move this one aside"
+    if record_numbers(layout):
+        fix = f"resume() goes on with it; else {fix}"
+    elif layout.store.is_dir():  # somebody took the commits away
+        fix = f"pymodules ckpt repair {shown} makes a commit of what is there; else {fix}"
     return ExistingRunError(
-        f"{display_path(path)} holds a run already: {list_words(there)}",
-        found=there,
-        fix="resume() goes on with it; else choose another folder, or move this one aside",
+        f"{shown} holds a run already: {list_words(there)}", found=there, fix=fix
     )

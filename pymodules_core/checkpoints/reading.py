@@ -1,16 +1,17 @@
 """Reads pools through the commit record, so that what is read belongs together and is whole."""
 
 import logging
+import stat
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import torch
 from blake3 import blake3
 
 from pymodules_core.checkpoints.content import Content
-from pymodules_core.checkpoints.files import checkpoint_files, read_state_dict
+from pymodules_core.checkpoints.content_checks import refuse_strange_tensors
+from pymodules_core.checkpoints.files import checkpoint_files, read_own_file, read_state_dict
 from pymodules_core.checkpoints.shards import Like, pieces_in_file, read_shards
 from pymodules_core.checkpoints.store.archives import is_archive
 from pymodules_core.checkpoints.store.layout import Layout
@@ -67,10 +68,12 @@ class PoolReader:
 
     Args:
         path: ``module_ckps`` of an experiment, or any folder of pools.
+        root: Plain files in it may be links to within this folder; by default to within ``path``.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, root: Path | None = None) -> None:
         self._layout = Layout(path)
+        self._root = root or path
 
     @property
     def path(self) -> Path:
@@ -223,8 +226,12 @@ class PoolReader:
                     pool.epoch,
                 )
             return found
+        there = self.pools()
         raise fault or CheckpointNotFoundError(
-            f"no commit has pool {pool_name!r}", file=self._layout.path, found=pool_name
+            f"there is no pool {pool_name!r}; there are: {list_words(there)}",
+            file=self._layout.path,
+            found=pool_name,
+            closest=closest_match(pool_name, there),
         )
 
     def _is_replaced(self, record: CommitRecord) -> bool:
@@ -240,9 +247,9 @@ class PoolReader:
     ) -> "OrderedDict[str, Any]":
         path, stored = self._checked(digest, objects)
         if not stored.parts:
-            return _read_own_file(path, is_mapped=is_mapped)
+            return read_own_file(path, is_mapped=is_mapped)
         files = [self._checked(part, objects)[0] for part in stored.parts.values()]
-        index = _read_own_file(path, is_mapped=False)
+        index = read_own_file(path, is_mapped=False)
         return read_shards(index, map(pieces_in_file, files), source=path, like=like)
 
     def _checked(
@@ -251,8 +258,12 @@ class PoolReader:
         """Give the file of an object, every byte of which is as it was written."""
         path, stored = self._layout.object(digest), objects[digest]
         try:
-            is_whole = path.stat().st_size == stored.size_bytes and (
-                seal_of_file(path) == stored.seal
+            status = path.lstat()
+            # A pipe would keep the reader waiting, and a link may lead anywhere.
+            is_whole = (
+                stat.S_ISREG(status.st_mode)
+                and status.st_size == stored.size_bytes
+                and seal_of_file(path) == stored.seal
             )
         except ValueError:
             is_whole = False
@@ -271,9 +282,14 @@ class PoolReader:
         names = sorted(files) if wanted is None else wanted
         self._check_modules(pool_name, names, files)
         return {
-            name: StoredModule(state=read_state_dict(files[name]), file=files[name])
+            name: StoredModule(state=self._read_file(files[name]), file=files[name])
             for name in names
         }
+
+    def _read_file(self, file: Path) -> "OrderedDict[str, Any]":
+        state = read_state_dict(file, root=self._root)
+        refuse_strange_tensors(file, state)
+        return state
 
     def _check_modules(self, pool_name: str, names: Iterable[str], there: Iterable[str]) -> None:
         there = list(there)
@@ -293,21 +309,4 @@ def digest_of_file(path: Path) -> str:
         is_shard = not is_archive(file.read(4))
     if is_shard:  # its content is its bytes
         return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
-    return Content(_read_own_file(path, is_mapped=True)).digest_now()
-
-
-def _read_own_file(path: Path, *, is_mapped: bool) -> "OrderedDict[str, Any]":
-    """Read a file that is known to be ours; mapped, there is no copy of it into fresh memory.
-
-    Raises:
-        FileNotFoundError: It is gone meanwhile.
-    """
-    try:
-        state: OrderedDict[str, Any] = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=is_mapped
-        )
-    except (RuntimeError, FileNotFoundError) as error:  # what torch makes of one that is gone
-        if path.exists():
-            raise
-        raise FileNotFoundError(str(path)) from error
-    return state
+    return Content(read_own_file(path, is_mapped=True)).digest_now()

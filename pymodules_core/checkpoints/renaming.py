@@ -63,24 +63,29 @@ def rename_keys(
 
 def strip_wrappers(
     state: Mapping[str, Any], own: Mapping[str, Any], renamed: dict[str, str]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], int]:
     """Take what DDP and torch.compile added off the keys, unless the module has them so.
 
     Args:
         state: Keys to values.
         own: The module's own state dict.
         renamed: Old key to new key; what is stripped is added.
+
+    Returns:
+        The state under the module's own keys, and how many were changed.
     """
     before = {new: old for old, new in renamed.items()}
     result: dict[str, Any] = {}
+    count = 0
     for key, value in state.items():
         new_key = key_without_wrappers(key, own)
         if new_key in state and new_key != key:
             new_key = key  # the file has that one, too
         elif new_key != key:
             renamed[before.get(key, key)] = new_key
+            count += 1
         result[new_key] = value
-    return result
+    return result, count
 
 
 def rename_metadata(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import attrs
 
+from pymodules_core.checkpoints.content_checks import refuse_strange_tensors
 from pymodules_core.checkpoints.disk_errors import disk_errors
 from pymodules_core.checkpoints.files import checkpoint_files, read_state_dict
 from pymodules_core.checkpoints.image import FileImage
@@ -147,7 +148,9 @@ def _adopt(store: Store, layout: Layout) -> list[str]:
         modules = {}
         for module_name, file in checkpoint_files(layout.view(pool_name)).items():
             try:
-                image = FileImage(read_state_dict(file))
+                state = read_state_dict(file)
+                refuse_strange_tensors(file, state)
+                image = FileImage(state)
             except CheckpointFileError as error:
                 logger.warning("%s", error)
                 store.objects.quarantine(file)

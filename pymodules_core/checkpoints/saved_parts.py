@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from pymodules_core.checkpoints.disk_errors import disk_errors
 from pymodules_core.checkpoints.gathering import gather_image
 from pymodules_core.checkpoints.image import FileImage
 from pymodules_core.checkpoints.shards import index_of, layout_of, write_shards
 from pymodules_core.checkpoints.store.objects import Added
 from pymodules_core.checkpoints.store.store import Store
+from pymodules_core.errors import CheckpointError, RankFailedError
 from pymodules_core.processes.group import Processes
 
 if TYPE_CHECKING:
@@ -22,10 +24,12 @@ class SavedParts:
 
     Args:
         processes: Who has parts; the first one writes what is gathered.
+        path: Folder of the pools, for messages.
     """
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, path: Path) -> None:
         self._processes = processes
+        self._path = path
         self._pages: Pages | None = None
         # Name to what was saved last, and its object in the first process.
         self._saved: dict[str, tuple[str, Added | None]] = {}
@@ -54,6 +58,20 @@ class SavedParts:
         """
         if not states:
             return {}
+        try:
+            return self._save(states, sharded, store, wait)
+        except (OSError, CheckpointError, RankFailedError):
+            if store is not None:
+                store.clean_up()
+            raise
+
+    def _save(
+        self,
+        states: Mapping[str, Mapping[str, Any]],
+        sharded: Collection[str],
+        store: Store | None,
+        wait: Callable[[], object],
+    ) -> dict[str, Added]:
         self._processes.share(lambda: self._make_ready(store, wait))
         added: dict[str, Added] = {}
         fault: Exception | None = None
@@ -67,8 +85,9 @@ class SavedParts:
                 continue
             self._pages = image.memory
             try:
-                added[name] = store.objects.add(image)
-            except OSError as error:
+                with disk_errors(self._path, needed_bytes=image.size_bytes):
+                    added[name] = store.objects.add(image)
+            except CheckpointError as error:
                 # The others go through all states: first they have to be met in each.
                 fault = error
 

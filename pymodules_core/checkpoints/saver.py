@@ -62,7 +62,7 @@ class Saver:
         processes: Processes,
     ) -> None:
         self._processes = processes
-        self._parts = SavedParts(processes)
+        self._parts = SavedParts(processes, path)
         self.store: Store | None = None
         self._path = path
         self._pool = pool

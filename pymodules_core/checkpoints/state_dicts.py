@@ -167,6 +167,14 @@ def is_plain(value: object) -> bool:
     return _is_plain(value, depth=0, done=set())
 
 
+def count_items(value: object) -> int:
+    """Count what ``is_plain`` holds for plain, a list that stands at two places twice.
+
+    A small file may hold one list a billion times, and whoever walks it would not come to an end.
+    """
+    return _count_items(value, {})
+
+
 def show_key(key: str) -> str:
     """Give a key of a file for a message: one short line, whatever the file says."""
     text = key if key.isprintable() else ascii(key)
@@ -200,3 +208,12 @@ def _is_plain(value: object, *, depth: int, done: set[int]) -> bool:
     # Walked once: a small file may hold one list a billion times.
     done.add(id(value))
     return True
+
+
+def _count_items(value: object, counts: dict[int, int]) -> int:
+    if isinstance(value, torch.Tensor) or not isinstance(value, dict | list | tuple):
+        return 1
+    if id(value) not in counts:
+        items = value.values() if isinstance(value, dict) else value
+        counts[id(value)] = 1 + sum(_count_items(item, counts) for item in items)
+    return counts[id(value)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pymodules_core.cli.options import data_home_option, debug_option
+from pymodules_core.cli.options import FullPath, data_home_option, debug_option
 
 _PAGE_NAME = "plot.html"
 _PAGE_NAME_OF_SEVERAL = "compare.html"
@@ -16,7 +16,7 @@ _PAGE_NAME_OF_SEVERAL = "compare.html"
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FullPath(path_type=Path, dir_okay=False),
     help=f"The file to write; else data/{_PAGE_NAME} of the experiment, or {_PAGE_NAME_OF_SEVERAL} "
     "here for several.",
 )
@@ -64,7 +64,8 @@ def _write(target: Path, content: bytes) -> None:
                     fix="choose another name: -o FILE",
                 )
         try:
-            temporary.write_bytes(content)
+            with temporary.open("xb") as file:
+                file.write(content)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)

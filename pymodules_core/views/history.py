@@ -187,7 +187,7 @@ def whole(value: object) -> int | None:
 
 def _read_facts(file: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = json.loads(file.read_text("utf-8")) if file.is_file() else None
     # RecursionError: brackets without end.
     except (OSError, ValueError, RecursionError):
         return None

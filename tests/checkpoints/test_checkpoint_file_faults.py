@@ -241,7 +241,6 @@ def test_an_entry_that_is_called_a_folder_is_refused():
     ],
     ids=["function", "class", "newer pickle"],
 )
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4:UserWarning")
 def test_what_could_run_code_is_named_and_not_run(content, name):
     error = refusal(content)
 

@@ -64,7 +64,7 @@ def compiled_child():
     ],
     ids=["data parallel", "compiled", "both", "compiled child"],
 )
-def test_the_state_dict_of_a_wrapped_module_is_taken(home, wrapped, key):
+def test_the_state_dict_of_a_wrapped_module_is_taken_and_said(home, caplog, wrapped, key):
     state = wrapped().state_dict()
     assert key in state
 
@@ -73,10 +73,11 @@ def test_the_state_dict_of_a_wrapped_module_is_taken(home, wrapped, key):
     assert is_same(net, make_net())
     assert report.renamed[key] == "enc.weight"
     assert report.is_complete
-    assert " renamed" in str(report)
+    assert ", saved from inside DDP or torch.compile" in str(report)
+    assert f"weights of {report}, from data/module_ckps/given.pt" in caplog.messages
 
 
-def test_weights_one_level_down_are_taken_and_said(home):
+def test_weights_one_level_down_are_taken_and_said(home, caplog):
     content = {
         "epoch": 3,
         "optimizer": {"state": {0: {"step": 1}}, "param_groups": []},
@@ -87,7 +88,13 @@ def test_weights_one_level_down_are_taken_and_said(home):
 
     assert is_same(net, make_net())
     assert report.found_under == "state_dict"
-    assert str(report) == ("net: 7 tensors loaded, 100%, 7 renamed, found under 'state_dict'")
+    assert str(report) == (
+        "net: 7 tensors loaded, 100%, 7 renamed, saved from inside DDP or torch.compile, "
+        "found under 'state_dict'"
+    )
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", f"weights of {report}, from data/module_ckps/given.pt")
+    ]
 
 
 def test_two_modules_in_one_file_are_not_guessed_at(home):

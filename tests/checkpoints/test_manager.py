@@ -310,7 +310,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
     assert str(caught.value) == (
         f"{tmp_path}/data/module_ckps: cannot be written: Not a directory\n"
-        "  fix: make room or make the folder writable; checkpoints saved before are intact"
+        "  fix: move away what is in its place; checkpoints saved before are intact"
     )
 
 

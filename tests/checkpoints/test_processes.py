@@ -2,6 +2,7 @@
 
 import errno
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints.reading import PoolReader, digest_of_file
+from pymodules_core.checkpoints.store.disk import Disk
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.checkpoints.store.verification import verify_store
@@ -125,6 +127,48 @@ def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path, writer):
     open_store(folder)
 
     assert read_epoch(folder) >= 1
+
+
+@pytest.mark.parametrize(
+    "holder",
+    [
+        '{"host": "elsewhere", "process": 1, "since": "2026-01-01"}',
+        f'{{"host": "{platform.node()}", "process": {os.getpid()}, "since": "2026-01-01"}}',
+        "no JSON",
+    ],
+    ids=["another host", "a process that runs", "damaged"],
+)
+def test_the_word_of_a_writer_that_is_gone_holds_nobody_up(tmp_path, holder):
+    open_store(tmp_path)
+    word = Layout(tmp_path).holder
+    word.write_text(holder)
+
+    open_store(tmp_path)
+
+    assert not word.exists()
+
+
+def test_a_slow_disk_holds_one_commit_at_a_time_and_the_receipts_tell(tmp_path, monkeypatch):
+    synced = Disk.sync
+    monkeypatch.setattr(Disk, "sync", lambda *them: time.sleep(0.02) or synced(*them))
+    pool = ModulePool.from_modules({"a": nn.Linear(30, 30)})
+    with CheckpointManager(tmp_path, pool) as checkpoints:
+        checkpoints.start()
+        receipts, undone = [], []
+        for epoch in range(1, 6):
+            pool.a.weight.data.fill_(epoch)
+            receipts.append(checkpoints.commit("last", epoch=epoch))
+            undone.append(sum(not receipt.durable for receipt in receipts))
+
+    # The memory of one commit is all there is: the next waits until it is written.
+    assert max(undone) == 1
+    assert min(receipt.write_ms for receipt in receipts) > 20
+    assert receipts[-1].stall_ms > 20
+    assert read_epoch_of(tmp_path) == 5
+
+
+def read_epoch_of(folder: Path) -> int:
+    return PoolReader(folder).read("last")["a"].epoch
 
 
 def test_a_store_is_whole_while_it_is_written(tmp_path, writer):

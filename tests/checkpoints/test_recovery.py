@@ -264,3 +264,50 @@ def test_weights_that_two_commits_share_and_lose_leave_those_before(tmp_path, ca
 
     assert (resumed.epoch, resumed.state["step"]) == (2, 21)
     assert "commit 6" in caplog.text
+
+
+def test_a_file_that_somebody_replaced_is_not_read_and_is_put_aside_by_the_next_commit(
+    tmp_path, caplog
+):
+    pool = train(tmp_path)
+    file = tmp_path / "last" / "net.pt"
+    mine = {"weight": torch.full((3, 3), 9.0), "bias": torch.zeros(3)}
+    torch.save(mine, tmp_path / "mine.pt")
+    (tmp_path / "mine.pt").replace(file)
+
+    with CheckpointManager(tmp_path, pool) as checkpoints:
+        assert PoolReader(tmp_path).read("last")["net"].state["weight"][0, 0] == 2
+        checkpoints.resume()
+
+    [aside] = Layout(tmp_path).quarantine.iterdir()
+    assert torch.load(aside)["weight"][0, 0] == 9
+    assert torch.load(file)["weight"][0, 0] == 2
+    assert f"{file} is damaged or was changed by hand; it is now {aside}" in caplog.messages
+
+
+def test_a_file_that_somebody_saved_over_in_a_run_is_put_aside_by_the_next_commit(tmp_path, caplog):
+    pool = make_pool()
+    with CheckpointManager(tmp_path, pool, link="copy") as checkpoints:
+        checkpoints.start()
+        checkpoints.wait()
+        file = tmp_path / "last" / "net.pt"
+        file.chmod(0o644)
+        file.write_bytes(b"mine")
+        pool.net.weight.data.fill_(3)
+        checkpoints.commit("last", epoch=1)
+
+    [aside] = Layout(tmp_path).quarantine.iterdir()
+    assert aside.read_bytes() == b"mine"
+    assert torch.load(file)["weight"][0, 0] == 3
+    assert f"{file} is damaged or was changed by hand; it is now {aside}" in caplog.messages
+
+
+def test_weights_that_somebody_saved_over_through_a_link_are_never_taken_for_ours(tmp_path, caplog):
+    train(tmp_path)
+    file = tmp_path / "last" / "net.pt"
+    file.chmod(0o644)
+    torch.save({"weight": torch.full((3, 3), 9.0), "bias": torch.zeros(3)}, file)
+
+    assert PoolReader(tmp_path).read("last")["net"].state["weight"][0, 0] == 1
+
+    assert "read instead: last of commit 2, epoch 1" in caplog.text

@@ -191,6 +191,7 @@ def test_a_disk_that_refuses_is_told_and_the_next_commit_is_whole(by_two):
     assert second["the disk of a shard"] == (
         "CheckpointError: cannot be written: No space left on device"
     )
+    assert (first["left of the disk of a shard"], second["left of the disk of a shard"]) == (0, 0)
     for name in ("the disk of the record", "the disk of a shard", "damage"):
         assert (first[f"after {name}"], second[f"after {name}"]) == ("whole", "whole")
 

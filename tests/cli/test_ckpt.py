@@ -184,6 +184,15 @@ def test_show_of_a_module_that_is_not_there_names_the_closest(runs, capsys):
     )
 
 
+def test_show_of_an_epoch_that_is_not_there_lists_the_pools(runs, capsys):
+    assert call(capsys, "show", "tiny", "epoch_9") == (
+        2,
+        "",
+        f"error: {CKPS}: there is no pool 'epoch_9'; there are: frzn, init, last, best, epoch_1, "
+        "epoch_2\n  closest match: epoch_2\n  fix: write 'epoch_2'\n",
+    )
+
+
 def test_show_counts_what_is_not_finite(home, capsys):
     module = nn.Linear(2, 1)
     with torch.no_grad():
@@ -423,3 +432,86 @@ def test_prune_is_refused_while_a_run_writes(runs, capsys):
 
     assert code == 2
     assert error.startswith("error: out/ckps is being written by this process (")
+
+
+def test_repair_of_a_strangers_folder_empties_no_other(runs, tmp_path, capsys):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious.txt").write_text("mine")
+    stage = CKPS / ".store" / "stage"
+    stage.rmdir()
+    stage.symlink_to(outside)
+
+    for command in (["repair"], ["verify"], ["show"], ["prune", "epoch_1"]):
+        arguments = [command[0], "tiny", *(command[1:] or ["last"] * (command[0] == "show"))]
+        code, output, error = call(capsys, *arguments)
+
+        assert (code, output) == (2, "")
+        assert error == (
+            f"error: {stage}: is a link, and a store has a folder of its own there\n"
+            "  fix: remove it, or put the folder itself there\n"
+        )
+    assert [file.read_text() for file in outside.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("command", ["show", "diff", "export"])
+def test_tensors_that_cannot_be_computed_with_are_one_error(home, capsys, command):
+    for pool, value in (("init", torch.ones(2)), ("best", torch.eye(2).to_sparse())):
+        folder = home / "pools" / pool
+        folder.mkdir(parents=True)
+        torch.save({"w": value}, folder / "net.pt")
+    more = {"show": ["best"], "diff": ["init", "best"], "export": ["best", "--to", "out"]}
+
+    code, output, error = call(capsys, command, "data/pools", *more[command])
+
+    assert (code, output) == (2, "")
+    assert error.splitlines()[0] == (
+        "error: data/pools/best/net.pt: w is a torch.sparse_coo tensor, and a checkpoint holds "
+        "dense ones"
+    )
+    assert not Path("out").exists()
+
+
+def test_a_pool_without_modules_is_said_to_be_one(runs, capsys):
+    assert call(capsys, "show", "tiny", "frzn") == (0, "tiny: pool frzn holds no module\n", "")
+    assert call(capsys, "export", "tiny", "frzn", "--to", "out") == (
+        0,
+        "tiny: pool frzn holds no module, so nothing was written\n",
+        "",
+    )
+    assert not Path("out").exists()
+
+
+def test_names_in_a_file_do_nothing_to_the_terminal(home, capsys):
+    folder = home / "pools" / "best"
+    folder.mkdir(parents=True)
+    torch.save({"\x1b[2Jw": torch.tensor([torch.nan]), "\x1b[2Jx": 1}, folder / "net.pt")
+
+    code, output, _ = call(capsys, "show", "data/pools", "best")
+
+    assert code == 0
+    assert output.splitlines()[3].startswith("\\x1b[2Jw")
+    assert output.splitlines()[4:] == [
+        "\\x1b[2Jx: int, no tensor",
+        "\\x1b[2Jw: 1 of 1 are NaN or infinite",
+    ]
+
+
+def test_verify_of_plain_files_tells_each_fault_and_reads_on(home, capsys, tmp_path):
+    folder = home / "pools" / "best"
+    folder.mkdir(parents=True)
+    torch.save({"w": torch.ones(2)}, folder / "whole.pt")
+    torch.save({"w": torch.ones(2)}, tmp_path / "outside.pt")
+    (folder / "a.pt").write_bytes(b"")
+    (folder / "b.pt").symlink_to("nothing.pt")
+    (folder / "c.pt").symlink_to(tmp_path / "outside.pt")
+
+    code, output, error = call(capsys, "verify", "data/pools")
+
+    assert (code, output) == (1, "data/pools/best/whole.pt: whole, 1 keys\n")
+    assert [line for line in error.splitlines() if line.startswith("error: ")] == [
+        "error: data/pools/best/a.pt: is no checkpoint: it is empty",
+        "error: data/pools/best/b.pt: is a link to nothing",
+        "error: data/pools/best/c.pt: is a link that leads out of data/pools, to "
+        f"{tmp_path / 'outside.pt'}",
+    ]

@@ -1,7 +1,9 @@
 """Where everything lies below ``module_ckps/``."""
 
+import stat
 from pathlib import Path
 
+from pymodules_core.errors import CheckpointFileError
 from pymodules_core.names import CHECKPOINT_SUFFIX
 
 STORE_NAME = ".store"
@@ -32,6 +34,32 @@ class Layout:
         self.quarantine = self.store / "quarantine"
         self.lock = self.store / "lock"
         self.holder = self.store / "holder.json"
+        self.lease = self.store / "lease.json"
+
+    def check(self) -> None:
+        """Refuse a store in which a link or a pipe is in the place of a folder or file of its own.
+
+        A writer empties, moves and overwrites what it finds there: in a folder that came from a
+        stranger a link would have it do so anywhere.
+
+        Raises:
+            CheckpointFileError: One is.
+        """
+        folders = (self.store, self.objects, self.commits, self.stage, self.quarantine)
+        for path in (*folders, self.lock, self.holder, self.lease):
+            try:
+                mode = path.lstat().st_mode
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            is_kind, kind = (stat.S_ISDIR, "folder") if path in folders else (stat.S_ISREG, "file")
+            if not is_kind(mode):
+                raise CheckpointFileError(
+                    f"is {'a link' if stat.S_ISLNK(mode) else f'no {kind}'}, and a store has a "
+                    f"{kind} of its own there",
+                    file=path,
+                    found=stat.filemode(mode)[0],
+                    fix=f"remove it, or put the {kind} itself there",
+                )
 
     def object(self, digest: str) -> Path:
         """Give the file of an object."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.lease import Lease, network_file_system
 from pymodules_core.errors import StoreLockedError, display_path
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class StoreLock:
         self._layout = layout
         self._key = layout.lock.resolve()
         self._release: Callable[[], object] | None = None
+        self._lease: Lease | None = None
 
     def acquire(self) -> None:
         """Take the lock.
@@ -44,18 +46,20 @@ class StoreLock:
         """
         if self._key in _held:
             raise self._refusal(f"this process ({os.getpid()})")
+        kind = network_file_system(self._layout.store)
+        self._lease = Lease(self._layout, kind) if kind else None
         descriptor = os.open(self._layout.lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._lock(descriptor)
+            if self._lease is not None:
+                self._lease.acquire()
+        except BaseException:
             os.close(descriptor)
-            if error.errno not in {errno.EACCES, errno.EAGAIN}:  # it cannot lock at all
-                raise
-            raise self._refusal(self._describe_holder()) from error
+            raise
         _held.add(self._key)
         # A writer that nobody closed keeps nobody out once it is gone.
         self._release = weakref.finalize(
-            self, _drop, descriptor, self._key, self._layout.holder, os.getpid()
+            self, _drop, descriptor, self._key, self._layout.holder, os.getpid(), self._lease
         )
         holder = {
             "host": platform.node(),
@@ -64,10 +68,28 @@ class StoreLock:
         }
         self._layout.holder.write_text(json.dumps(holder) + "\n", encoding="utf-8")
 
+    def check(self) -> None:
+        """Refuse to write on where another machine's writer has taken over.
+
+        Raises:
+            StoreLockedError: One has; only where a lease stands for the lock.
+        """
+        if self._lease is not None:
+            self._lease.check()
+
     def release(self) -> None:
         """Give the lock back; safe to call twice, and in a child process of its holder."""
         if self._release is not None:
             self._release()
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in {errno.EACCES, errno.EAGAIN}:
+                raise self._refusal(self._describe_holder()) from error
+            if self._lease is None:  # it cannot lock at all
+                raise
 
     def _describe_holder(self) -> str:
         try:
@@ -102,7 +124,9 @@ def may_be_written(layout: Layout) -> bool:
     return True
 
 
-def _drop(descriptor: int, key: Path, holder: Path, process: int) -> None:
+def _drop(descriptor: int, key: Path, holder: Path, process: int, lease: Lease | None) -> None:
+    if lease is not None:
+        lease.release()
     if os.getpid() == process:  # and no child of it
         holder.unlink(missing_ok=True)
     os.close(descriptor)

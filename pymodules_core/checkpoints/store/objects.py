@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -126,8 +127,8 @@ class Objects:
         """
         path = self._layout.object(digest)
         try:
-            status = path.stat()
-            if status.st_size != stored.size_bytes:
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode) or status.st_size != stored.size_bytes:
                 return False
             is_untouched = status.st_mtime_ns == stored.mtime_ns and not self._is_thorough
             return is_untouched or seal_of_file(path) == stored.seal
@@ -180,7 +181,9 @@ class Objects:
         """Remove every object but these."""
         wanted = {self._layout.object(digest).name for digest in digests}
         for path in sorted(self._layout.objects.iterdir()):
-            if path.name not in wanted:
+            if path.is_dir() and not path.is_symlink():  # nobody of us made one
+                self.quarantine(path)
+            elif path.name not in wanted:
                 self._disk.unlink(path)
                 self._known.pop(path.name.removesuffix(CHECKPOINT_SUFFIX), None)
 
@@ -229,7 +232,7 @@ class Objects:
         if self.is_whole(digest, stored):
             return True
         path = self._layout.object(digest)
-        if path.exists():
+        if os.path.lexists(path):
             self.quarantine(path)
         del self._known[digest]
         return False

@@ -4,10 +4,11 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import attrs
 import cattrs
@@ -31,6 +32,10 @@ ATTEMPTS = 100
 logger = logging.getLogger("pymodules_core")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_NUMBER = re.compile(r"[0-9]{8}|[1-9][0-9]{8,17}")  # as Layout.record writes it
+_INT_LIMIT = 1 << 63
+# One of ten thousand objects takes about 2 MB.
+_MOST_BYTES = 1 << 28
 
 
 @attrs.frozen(kw_only=True)
@@ -161,6 +166,27 @@ class CommitRecord:
         )
 
 
+class _Plugin(TypedDict):
+    name: str
+
+
+class _Settings(TypedDict):
+    optimizers: dict[str, Any]
+
+
+class _Provenance(TypedDict, total=False):
+    """What of a provenance is read back; it may hold anything else besides."""
+
+    modules: dict[str, Any]
+    overrides: dict[str, Any]
+    plugins: list[_Plugin]
+    distributions: dict[str, str]
+    settings: _Settings
+    sources: dict[str, str] | None
+    versions: dict[str, str]
+    git_commit: str | None
+
+
 def encode_record(record: CommitRecord) -> bytes:
     """Give the bytes of a record's file: JSON with a checksum over the rest of it."""
     has_parts = any(stored.parts for stored in record.objects.values())
@@ -176,14 +202,20 @@ def read_record(path: Path) -> CommitRecord:
         OSError: It cannot be read.
         CheckpointFileError: It is damaged, or of a newer format.
     """
+    status = path.lstat()
+    # A pipe would keep the reader waiting, and a device or link may give bytes without end.
+    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+        raise _damaged(path)
     try:
         content: Any = json.loads(path.read_bytes())
         checksum = content.pop("checksum")
         format_ = content.pop("format")
         is_whole = checksum == _checksum({"format": format_, **content})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _damaged(path) from error
     if not is_whole:
+        raise _damaged(path)
+    if type(format_) is not int:
         raise _damaged(path)
     if format_ not in {FORMAT, FORMAT_WITH_PARTS}:
         raise CheckpointFileError(
@@ -195,7 +227,10 @@ def read_record(path: Path) -> CommitRecord:
         )
     try:
         record = _CONVERTER.structure(content, CommitRecord)
+        _CONVERTER.structure(record.provenance, _Provenance)
         _check_names(record)
+        if record.number != int(path.name.removesuffix(RECORD_SUFFIX)):
+            raise ValueError("it is called by another number")
     except (cattrs.BaseValidationError, InvalidNameError, ValueError, TypeError, KeyError) as error:
         raise _damaged(path) from error
     return record
@@ -210,19 +245,24 @@ def _check_names(record: CommitRecord) -> None:
     for stored in record.objects.values():
         for file_name in stored.parts:
             check_path_name(file_name, kind="file name")
-    digests = record.used_digests()
+    digests = record.used_digests() | record.with_parts(record.objects)
     if not all(map(_DIGEST.fullmatch, digests)) or not digests <= set(record.objects):
         raise ValueError("a digest is none, or its object is not described")
 
 
 def record_numbers(layout: Layout) -> list[int]:
-    """Give the numbers of the commits on disk, newest first."""
+    """Give the numbers of the commits on disk, newest first.
+
+    Raises:
+        CheckpointFileError: A link or pipe is in the place of a part of the store.
+    """
+    layout.check()
     try:
         names = [path.name for path in layout.commits.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
         return []
     stems = [name.removesuffix(RECORD_SUFFIX) for name in names if name.endswith(RECORD_SUFFIX)]
-    return sorted((int(stem) for stem in stems if stem.isdigit()), reverse=True)
+    return sorted(map(int, filter(_NUMBER.fullmatch, stems)), reverse=True)
 
 
 def readable_records(layout: Layout) -> list[CommitRecord]:
@@ -275,18 +315,40 @@ def _decode_best(found: dict[str, Any]) -> StoredBest:
     )
 
 
+def _only(kind: type) -> Callable[[Any, Any], Any]:
+    """Refuse what is of another type: cattrs would convert it, and a record holds what we wrote."""
+
+    def check(value: Any, _: Any) -> Any:
+        if type(value) is not kind:
+            raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
+        if isinstance(value, int) and abs(value) >= _INT_LIMIT:
+            raise ValueError("the number is too large")
+        return value
+
+    return check
+
+
+def _number(value: Any, _: Any) -> float:
+    if type(value) not in {int, float}:
+        raise TypeError(f"expected a number, found {type(value).__name__}")
+    return float(value)
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
+    for kind in (str, int, bool):
+        converter.register_structure_hook(kind, _only(kind))
+    converter.register_structure_hook(float, _number)
     converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
     converter.register_unstructure_hook(datetime, datetime.isoformat)
     # JSON has no infinity and no NaN.
     converter.register_unstructure_hook(StoredBest, _encode_best)
     converter.register_structure_hook(StoredBest, lambda found, _: _decode_best(found))
-    for kind, name in ((StoredObject, "parts"), (CommitRecord, "module_states")):
+    for cls, name in ((StoredObject, "parts"), (CommitRecord, "module_states")):
         # Left out where empty: such a record reads as it always did.
         omit: Any = {name: cattrs.gen.override(omit_if_default=True)}
         converter.register_unstructure_hook(
-            kind, cattrs.gen.make_dict_unstructure_fn(kind, converter, **omit)
+            cls, cattrs.gen.make_dict_unstructure_fn(cls, converter, **omit)
         )
     return converter
 

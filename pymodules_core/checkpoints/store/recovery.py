@@ -1,6 +1,7 @@
 """What a writer does when it opens a store: make everything agree with the newest whole commit."""
 
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def _put_aside(
     # Where it cannot be read, it may be any of those that are there.
     named = record.used_digests() if record else objects.digests()
     for digest in sorted(named - {digest for one in kept for digest in one.used_digests()}):
-        if layout.object(digest).exists():
+        if os.path.lexists(layout.object(digest)):
             objects.quarantine(layout.object(digest))
     if record is not None:
         for pool_name in set(record.pools) - {name for one in kept for name in one.pools}:
@@ -147,7 +148,7 @@ def _make_whole(
     stored = record.objects[digest]
     if objects.is_whole(digest, stored):
         return True
-    if layout.object(digest).exists():
+    if os.path.lexists(layout.object(digest)):
         objects.quarantine(layout.object(digest))
     return objects.restore(digest, stored, copies.get(digest, ()))
 

@@ -7,6 +7,7 @@ harm, since whoever can change a file can change the record beside it.
 """
 
 import os
+import stat
 from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +76,8 @@ def seal_of_file(path: Path) -> str:
         OSError: It cannot be read.
         ValueError: It is no checkpoint file.
     """
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep the reader waiting
+        raise ValueError("it is no file")
     with path.open("rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
         is_shard = not is_archive(file.read(4))

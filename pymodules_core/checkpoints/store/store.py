@@ -58,6 +58,7 @@ class Store:
     ) -> None:
         self._layout = layout
         self._disk = disk or Disk()
+        layout.check()
         is_new = not layout.store.exists()
         for folder in (layout.store, layout.objects, layout.commits, layout.stage):
             if not folder.exists():
@@ -65,11 +66,11 @@ class Store:
         if is_new:
             for folder in (layout.store, layout.path, layout.path.parent):
                 self._disk.sync_path(folder)
+        if link is None:
+            link = "copy" if any(one.link == "copy" for one in readable_records(layout)) else "auto"
         self._lock = StoreLock(layout)
         self._lock.acquire()
         self.objects = Objects(layout, self._disk, is_thorough=is_thorough)
-        if link is None:
-            link = "copy" if any(one.link == "copy" for one in readable_records(layout)) else "auto"
         self.views = Views(layout, self._disk, only_copy=link == "copy")
         self._is_salvage = is_salvage
         self.record: CommitRecord | None = None
@@ -122,16 +123,23 @@ class Store:
         """
         self.settle()
         self._is_clean = False
+        self._lock.check()
         try:
             record = self._commit(make_record, keep_before=keep_before)
         except OSError:
-            # What is in the stage takes the room that a full disk lacks. Where this fails too, the
-            # next call tries again.
-            with suppress(OSError):
-                self.settle()
+            self.clean_up()
             raise
         self._is_clean = True
         return record
+
+    def clean_up(self) -> None:
+        """Empty the stage after a save that failed: it takes the room that a full disk lacks.
+
+        Where this fails too, the next call tries again.
+        """
+        self._is_clean = False
+        with suppress(OSError):
+            self.settle()
 
     def _commit(
         self, make_record: Callable[[CommitRecord | None], CommitRecord], *, keep_before: bool

@@ -1,5 +1,6 @@
 """Reads every byte of a store, and says what is not as it was written and whom that touches."""
 
+import stat
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -153,7 +154,10 @@ def _name_fault(path: Path, digest: str, digest_of: Callable[[Path], str]) -> st
 
 def _fault(path: Path, stored: StoredObject) -> str | None:
     try:
-        if path.stat().st_size == stored.size_bytes and seal_of_file(path) == stored.seal:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            return "is a link, a folder or a pipe, expected a file"
+        if status.st_size == stored.size_bytes and seal_of_file(path) == stored.seal:
             return None
     except FileNotFoundError:
         return _MISSING

@@ -5,7 +5,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pymodules_core.cli.options import data_home_option, debug_option, experiment_argument
+from pymodules_core.cli.options import (
+    FullPath,
+    data_home_option,
+    debug_option,
+    experiment_argument,
+)
 
 if TYPE_CHECKING:
     from pymodules_core.checkpoints.export import ExportFormat
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
     "--to",
     "target",
     required=True,
-    type=click.Path(path_type=Path),
+    type=FullPath(path_type=Path),
     help="Folder to write to; the file with --merged.",
 )
 @click.option(
@@ -59,5 +64,7 @@ def command(
         is_merged=merged,
         replace=replace,
     )
+    if not files:
+        click.echo(f"{source.name}: pool {pool} holds no module, so nothing was written")
     for file in files:
         click.echo(f"{display_path(file)}  {format_size(file.stat().st_size)}")

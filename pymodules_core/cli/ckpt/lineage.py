@@ -28,7 +28,7 @@ def command(exp: str, as_json: bool, data_home: Path | None) -> None:
     """Draw where the initial weights of each module of EXP came from, back through experiments."""
     from pymodules_core.checkpoints.lineage import ancestry, newest_record
     from pymodules_core.cli.ckpt.target import open_target
-    from pymodules_core.cli.output import print_json
+    from pymodules_core.cli.output import print_json, printable
     from pymodules_core.errors import CheckpointNotFoundError
 
     target = open_target(exp, data_home)
@@ -46,7 +46,7 @@ def command(exp: str, as_json: bool, data_home: Path | None) -> None:
 
         print_json([attrs.asdict(one) for one in ancestors])
         return
-    click.echo(_headline(experiment.name, record))
+    click.echo(printable(_headline(experiment.name, record)))
     for one in ancestors:
         click.echo(one.module)
         _draw(one)
@@ -66,9 +66,12 @@ def _headline(name: str, record: "CommitRecord") -> str:
 
 def _draw(one: "Ancestor") -> None:
     """Draw what one module came from, a line a step back."""
+    from pymodules_core.cli.output import printable
+
     indent = ""
     while one.origin is not None:
-        click.echo(f"{indent}└─ {_source_text(one.origin, is_there=one.is_there)}")
+        text = printable(_source_text(one.origin, is_there=one.is_there))
+        click.echo(f"{indent}└─ {text}")
         indent += "   "
         if one.parent is None:
             return

@@ -43,6 +43,8 @@ def command(
     if as_json:
         print_json([_as_json(name, stored) for name, stored in found.items()])
         return
+    if not found:
+        click.echo(f"{target.name}: pool {pool} holds no module")
     for number, (name, stored) in enumerate(found.items()):
         if number:
             click.echo()
@@ -51,7 +53,7 @@ def command(
 
 def _print_module(name: str, stored: "StoredModule") -> None:
     from pymodules_core.checkpoints.statistics import tensor_statistics
-    from pymodules_core.cli.output import format_size, print_table
+    from pymodules_core.cli.output import format_size, print_table, printable
     from pymodules_core.errors import display_path
 
     tensors = tensor_statistics(stored.state)
@@ -71,10 +73,11 @@ def _print_module(name: str, stored: "StoredModule") -> None:
         )
     for key, value in stored.state.items():
         if key not in {one.key for one in tensors}:
-            click.echo(f"{key}: {type(value).__name__}, no tensor")
+            click.echo(f"{printable(key)}: {type(value).__name__}, no tensor")
     for one in tensors:
         if one.not_finite:
-            click.echo(f"{one.key}: {one.not_finite:,} of {one.elements:,} are NaN or infinite")
+            count = f"{one.not_finite:,} of {one.elements:,}"
+            click.echo(f"{printable(one.key)}: {count} are NaN or infinite")
 
 
 def _mark_of(stored: "StoredModule") -> "VersionMark":

@@ -38,11 +38,11 @@ def open_target(exp: str, data_home: Path | None) -> Target:
     """
     from pymodules_core.checkpoints.store.layout import STORE_NAME
     from pymodules_core.errors import CheckpointNotFoundError
-    from pymodules_core.experiment import Experiment
+    from pymodules_core.experiment import Experiment, expand_path
     from pymodules_core.names import pool_names_in
     from pymodules_core.run_files import checkpoints_dir
 
-    folder = Path(exp).expanduser()
+    folder = expand_path(exp)
     is_path = os.sep in exp or exp == os.curdir
     if is_path and ((folder / STORE_NAME).is_dir() or pool_names_in(folder)):
         return Target(exp, folder)

@@ -24,10 +24,11 @@ def command(targets: tuple[str, ...], data_home: Path | None) -> int:
     """
     from pymodules_core.checkpoints.store.records import INDEX_NAME
     from pymodules_core.cli.ckpt.target import open_target
+    from pymodules_core.experiment import expand_path
 
     is_whole = True
     for text in targets:
-        file = Path(text).expanduser()
+        file = expand_path(text)
         if file.suffix in _FILE_SUFFIXES or (file / INDEX_NAME).is_file():
             is_whole &= _verify_file(file)
         else:
@@ -46,7 +47,7 @@ def _verify_pools(target: "Target") -> bool:
     layout = Layout(target.path)
     if not record_numbers(layout) and not layout.store.is_dir():
         files = [f for name in pool_names_in(target.path) for f in (target.path / name).glob("*")]
-        results = [_verify_file(file) for file in sorted(files)]
+        results = [_verify_file(file, root=target.path) for file in sorted(files)]
         return all(results)
     found = verify_store(layout, digest_of_file)
     for damage in found.damages:
@@ -63,13 +64,19 @@ def _verify_pools(target: "Target") -> bool:
     return True
 
 
-def _verify_file(file: Path) -> bool:
+def _verify_file(file: Path, *, root: Path | None = None) -> bool:
     from pymodules_core.checkpoints import read_state_dict
-    from pymodules_core.errors import CheckpointFileError, display_path
+    from pymodules_core.errors import (
+        CheckpointError,
+        CheckpointNotFoundError,
+        display_path,
+    )
 
     try:
-        state = read_state_dict(file)
-    except CheckpointFileError as error:
+        state = read_state_dict(file, root=root)
+    except CheckpointError as error:
+        if root is None and isinstance(error, CheckpointNotFoundError):
+            raise
         click.echo(f"error: {error}", err=True)
         return False
     click.echo(f"{display_path(file)}: whole, {len(state)} keys")
