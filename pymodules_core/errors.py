@@ -48,6 +48,9 @@ from pathlib import Path
 # Packages that are called otherwise where they are installed from.
 _DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "sklearn": "scikit-learn"}
 
+_LONGEST_LINE = 1000
+_LONGEST_NAME = 300
+
 
 class PymodulesError(Exception):
     """Base of all errors of this package.
@@ -97,7 +100,8 @@ class PymodulesError(Exception):
             parts.append(f"  closest match: {self.closest}")
         if self.fix is not None:
             parts.append(f"  fix: {self.fix}")
-        return "\n".join(parts)
+        # A value that a file gave may be of any length.
+        return "\n".join(map(_cut, "\n".join(parts).split("\n")))
 
 
 class SettingsError(PymodulesError, ValueError):
@@ -238,6 +242,10 @@ class RankFailedError(TrainingError):
     """
 
 
+def _cut(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
+
+
 def display_path(path: Path) -> str:
     """Give ``path`` relative to the working directory where that is shorter to read."""
     # As it was written first: a link is named, not what it leads to.
@@ -266,6 +274,8 @@ def missing_package_fix(error: BaseException) -> str | None:
 
 def closest_match(name: str, candidates: Iterable[str]) -> str | None:
     """Give the candidate most like ``name``, or None if nothing comes near."""
+    if len(name) > _LONGEST_NAME:  # nobody's misspelling, and minutes of work
+        return None
     pool = {candidate.lower(): candidate for candidate in candidates}
     matches = difflib.get_close_matches(name.lower(), pool, n=1, cutoff=0.6)
     return pool[matches[0]] if matches else None

@@ -4,9 +4,7 @@ Opening one reads ``experiment.toml`` and nothing else; no file of it is execute
 """
 
 import os
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,15 +12,17 @@ import attrs
 
 from pymodules_core.errors import (
     ExperimentNotFoundError,
+    InvalidNameError,
     PymodulesError,
     SettingsError,
     closest_match,
     display_path,
     list_words,
 )
-from pymodules_core.names import check_path_name
+from pymodules_core.names import check_path_name, resolve_inside
 from pymodules_core.settings import ExperimentSettings, structure
 from pymodules_core.settings.structure import KeyPath
+from pymodules_core.settings.toml_text import find_line, parse_value, read_toml
 
 DATA_HOME_VARIABLE = "PYMODULES_DATA_HOME"
 CONFIG_FILE_NAME = "experiment.toml"
@@ -68,6 +68,8 @@ class Experiment:
 
         Raises:
             ExperimentNotFoundError: If there is none.
+            InvalidNameError: If the name is none, or its link or one in ``data/`` leads out of the
+                data home.
             SettingsError: If ``experiment.toml`` or an override is not valid, or an open experiment
                 comes with a data home or overrides, which were read when it was opened.
         """
@@ -82,6 +84,7 @@ class Experiment:
             return experiment
         # Absolute: a task may change the working directory, and the run must not move with it.
         path, home = (folder.absolute() for folder in _find(experiment, data_home))
+        _check_data(path, home)
         changes = dict(overrides or {})
         return cls(
             name=path.name,
@@ -113,7 +116,7 @@ class Experiment:
 
     def line_of(self, path: KeyPath) -> int | None:
         """Find the 1-based line of a key in ``experiment.toml``."""
-        return _find_line(self.config_file, path)
+        return find_line(self.config_file, path)
 
     def is_overridden(self, key: str) -> bool:
         """Tell whether an override gave a dotted key, its table, or a part of it."""
@@ -136,9 +139,19 @@ class Experiment:
 
 
 def default_data_home(data_home: Path | None = None) -> Path:
-    """Give the data home, absolute: the argument, else the variable, else ``./data``."""
+    """Give the data home, absolute: the argument, else the variable, else ``./data``.
+
+    Raises:
+        SettingsError: Something else than a folder is there.
+    """
     if data_home is None:
         data_home = Path(os.environ.get(DATA_HOME_VARIABLE) or "data")
+    if os.path.lexists(data_home) and not data_home.is_dir():
+        raise SettingsError(
+            f"data home {display_path(data_home)} is no folder",
+            found=str(data_home),
+            fix=f"name a folder: --data-home / {DATA_HOME_VARIABLE}",
+        )
     return data_home.absolute()
 
 
@@ -165,17 +178,15 @@ def parse_override(text: str) -> tuple[str, Any]:
     A value that is no TOML is taken as text, so that ``train.device=cpu`` needs no quotes.
 
     Raises:
-        SettingsError: If there is no ``=``.
+        SettingsError: If there is no ``=``, or no whole key before it.
     """
     key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise SettingsError(
-            f"override {text!r} has no value", found=text, fix="write key=value: train.epochs=3"
-        )
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
+    fix = "write key=value: train.epochs=3"
+    if not equals:
+        raise SettingsError(f"override {text!r} has no value", found=text, fix=fix)
+    if not all(part.strip() for part in key.split(".")):
+        raise SettingsError(f"override {text!r} lacks a part of its key", found=text, fix=fix)
+    return key.strip(), parse_value(value)
 
 
 def lay_over(data: dict[str, Any], key: str, value: object) -> None:
@@ -196,20 +207,32 @@ def lay_over(data: dict[str, Any], key: str, value: object) -> None:
     data[last] = value
 
 
+def expand_path(text: str | Path) -> Path:
+    """Make a path of a text; ``~`` of a user who is not known stays as it is."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111  pathlib raises then
+
+
 def _is_experiment(path: Path) -> bool:
-    return (path / "pymodules").is_dir() or (path / CONFIG_FILE_NAME).is_file()
+    try:
+        return (path / "pymodules").is_dir() or (path / CONFIG_FILE_NAME).is_file()
+    except PermissionError:  # one that may not be looked into does not hide the others
+        return False
 
 
 def _find(experiment: str | Path, data_home: Path | None) -> tuple[Path, Path]:
     text = str(experiment)
-    as_path = Path(text).expanduser()
+    as_path = expand_path(text)
     is_path = isinstance(experiment, Path) or "/" in text or os.sep in text or text in {".", ".."}
     if not is_path:
         home = default_data_home(data_home)
         named = experiment_path(home, text)
         if _is_experiment(named):
+            by_path = f"name it by its path: {display_path(named)}"
+            resolve_inside(home, _EXPERIMENTS, text, kind="experiment name", fix=by_path)
             return named, home
         if not as_path.is_dir() or not _is_experiment(as_path):
+            if os.path.lexists(named):
+                raise _no_experiment(named, text)
             names = [path.name for path in list_experiments(home)]
             near = closest_match(text, names)
             raise ExperimentNotFoundError(
@@ -219,51 +242,55 @@ def _find(experiment: str | Path, data_home: Path | None) -> tuple[Path, Path]:
                 fix=f"pymodules new {text}, or --data-home / {DATA_HOME_VARIABLE} for another home",
             )
     path = as_path.resolve() if as_path.name in {"", ".", ".."} else as_path
-    if not path.is_dir():
+    if not os.path.lexists(path):
+        names = [path.name for path in list_experiments(default_data_home(data_home))]
+        near = closest_match(path.name, names)
         raise ExperimentNotFoundError(
-            f"no folder {display_path(path)}", found=text, fix="give a name or an existing folder"
+            f"no folder {display_path(path)}",
+            found=text,
+            closest=near,
+            fix=None if near else "give a name or an existing folder",
         )
     if not _is_experiment(path):
-        raise ExperimentNotFoundError(
-            f"{display_path(path)} is no experiment: it has neither {CONFIG_FILE_NAME} "
-            "nor pymodules/",
-            found=text,
-            fix="pymodules new NAME writes one",
-        )
+        raise _no_experiment(path, text)
     parent = path.absolute().parent
     if data_home is None and parent.name == _EXPERIMENTS:
         return path, parent.parent
     return path, default_data_home(data_home)
 
 
+def _check_data(path: Path, home: Path) -> None:
+    """Refuse links that would have a run write elsewhere, and pipes that it would wait for."""
+    root = home if path.resolve().is_relative_to(home.resolve()) else path
+    data = path / "data"
+    fix = f"put it there itself, or move the whole data home: --data-home / {DATA_HOME_VARIABLE}"
+    for entry in (data, *data.glob("*"), *data.glob("module_ckps/*")):
+        if entry.is_symlink():
+            resolve_inside(root, str(entry), kind="experiment name", fix=fix)
+        if entry.exists() and not (entry.is_file() or entry.is_dir()):
+            raise InvalidNameError(
+                f"{display_path(entry)} is a device, pipe or socket, expected a file or folder",
+                key="experiment name",
+                found=str(entry),
+                fix="remove it",
+            )
+
+
+def _no_experiment(path: Path, text: str) -> ExperimentNotFoundError:
+    """Say what something that is there lacks to be an experiment."""
+    reason = f"is no experiment: it has neither {CONFIG_FILE_NAME} nor pymodules/"
+    fix = "pymodules new NAME writes one"
+    if not path.is_dir():
+        reason, fix = "is no folder", "give a name or an existing folder"
+    elif not os.access(path, os.R_OK | os.X_OK):
+        reason, fix = "cannot be read: Permission denied", "make it readable"
+    return ExperimentNotFoundError(f"{display_path(path)} {reason}", found=text, fix=fix)
+
+
 def _read_settings(file: Path, overrides: Mapping[str, Any]) -> ExperimentSettings:
-    try:
-        # utf-8-sig: editors on Windows put a byte order mark first.
-        text = file.read_text(encoding="utf-8-sig") if file.exists() else ""
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
-        message = str(error).split(" (at ")[0]
-        column = f" (column {found[2]})" if found else ""
-        raise SettingsError(
-            f"not valid TOML{column}: {message}",
-            file=file,
-            # Without a place in it, the message means the end of the document.
-            line=int(found[1]) if found else len(text.splitlines()),
-            fix="write each key and each table once"
-            if message.startswith("Cannot")
-            else "texts need quotes, and true and false are lower case",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(
-            f"not UTF-8 text: byte {error.start}", file=file, fix="save it as UTF-8"
-        ) from error
-    except OSError as error:
-        raise SettingsError(
-            f"cannot be read: {error.strerror}", file=file, fix="make it a readable file"
-        ) from error
+    data = read_toml(file)
     settings = structure(
-        data, ExperimentSettings, root="", file=file, line_of=lambda path: _find_line(file, path)
+        data, ExperimentSettings, root="", file=file, line_of=lambda path: find_line(file, path)
     )
     if not overrides:
         return settings
@@ -275,32 +302,3 @@ def _read_settings(file: Path, overrides: Mapping[str, Any]) -> ExperimentSettin
         # The file by itself is valid, so it is an override that fails: no line to point to.
         error.what = f"override {error.what}"
         raise
-
-
-def _find_line(file: Path, path: KeyPath) -> int | None:
-    """Find a key by its table header; enough for a message, so unusual spellings give None."""
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return _scan_for_key(lines, path)
-
-
-def _scan_for_key(lines: Iterable[str], path: KeyPath) -> int | None:
-    table: tuple[str, ...] = ()
-    header_line: int | None = None
-    for number, line in enumerate(lines, start=1):
-        header = re.fullmatch(r"\s*\[\[?([^\[\]]+)\]\]?\s*(#.*)?", line)
-        if header:
-            table = tuple(part.strip().strip("\"'") for part in header[1].split("."))
-            if table == path:
-                header_line = number
-            continue
-        key = re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line)
-        if key:
-            parts = tuple(part.strip("\"'") for part in key[1].split("."))
-            full = (*table, *parts)
-            # An inline table holds the rest of the path on the key's own line.
-            if full == path[: len(full)] and len(full) > len(table):
-                return number
-    return header_line

@@ -26,11 +26,12 @@ EPOCH_PREFIX = "epoch_"
 CHECKPOINT_SUFFIX = ".pt"
 
 _LONGEST_NAME_BYTES = 200
-_EPOCH_POOL = re.compile(rf"{EPOCH_PREFIX}([1-9][0-9]*)")
+_EPOCH_POOL = re.compile(rf"{EPOCH_PREFIX}([1-9][0-9]{{0,17}})")
 _WINDOWS_RESERVED = frozenset(
-    ["con", "prn", "aux", "nul", *(f"com{i}" for i in range(1, 10))]
-    + [f"lpt{i}" for i in range(1, 10)]
+    ["con", "prn", "aux", "nul", "conin$", "conout$"]
+    + [f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³"]
 )
+_NOT_ON_WINDOWS = '<>:"|?*'
 # Public attributes of torch.nn.ModuleDict and of ModulePool. Spelt out because torch may not be
 # imported here; a test compares the list with both classes.
 RESERVED_MODULE_NAMES = frozenset(
@@ -102,8 +103,9 @@ def check_path_name(name: object, *, kind: str, file: Path | None = None) -> str
         file: Where the name was written.
 
     Raises:
-        InvalidNameError: For separators, drives, ``..``, control characters, a leading ``-``, a
-            trailing dot or space, names reserved by Windows, and over-long names.
+        InvalidNameError: For separators, drives, ``..``, control characters, what Windows does not
+            take, a leading ``-``, a trailing dot, spaces around it, another Unicode form than NFC,
+            and over-long names.
     """
     if not isinstance(name, str):
         raise InvalidNameError(
@@ -126,30 +128,37 @@ def is_path_name(name: str) -> bool:
     return _path_name_fault(name) is None
 
 
-def resolve_inside(root: Path, *parts: str, kind: str) -> Path:
+def resolve_inside(root: Path, *parts: str, kind: str, fix: str | None = None) -> Path:
     """Join ``parts`` below ``root`` and refuse a path that a symlink leads out of it.
 
     ``root`` itself may be a symlink.
+
+    Args:
+        root: The folder.
+        parts: Names below it.
+        kind: What is named; the dotted key of a setting is told, too.
+        fix: What to do where a link leads out; by default to copy what it leads to.
 
     Raises:
         InvalidNameError: If the real path is outside ``root``.
     """
     path = root.joinpath(*parts)
+    where = f"{kind}: {display_path(path)}" if "." in kind else display_path(path)
     try:
         real_root, real = root.resolve(), path.resolve()
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, until Python 3.13
         raise InvalidNameError(
-            f"{kind}: {display_path(path)} cannot be followed: its links lead in a circle",
+            f"{where} cannot be followed: its links lead in a circle",
             key=kind,
             found=str(path),
             fix="replace the link by the file itself",
         ) from error
     if not real.is_relative_to(real_root):
         raise InvalidNameError(
-            f"{kind}: {display_path(path)} leads out of the data home, to {real}",
+            f"{where} leads out of the data home, to {real}",
             key=kind,
             found=str(path),
-            fix=f"copy the file below {display_path(root)} instead of linking to it",
+            fix=fix or f"copy it below {display_path(root)} instead of linking to it",
         )
     return path
 
@@ -162,7 +171,7 @@ def check_distinct(names: Iterable[str]) -> None:
     """
     seen: dict[str, str] = {}
     for name in names:
-        folded = unicodedata.normalize("NFKC", name).casefold()
+        folded = fold_name(name)
         if folded in seen and seen[folded] != name:
             raise DuplicateModuleError(
                 f"module names {seen[folded]!r} and {name!r} differ only in case: "
@@ -171,6 +180,11 @@ def check_distinct(names: Iterable[str]) -> None:
                 fix="rename one of them",
             )
         seen[folded] = name
+
+
+def fold_name(name: str) -> str:
+    """Give what is equal for names that some file system holds for one."""
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def epoch_pool(epoch: int) -> str:
@@ -230,26 +244,30 @@ def pool_sort_key(pool_name: str) -> tuple[int, int]:
 def _path_name_fault(name: str) -> str | None:
     if not name.strip():
         return "it is empty"
-    if name in {".", ".."}:
-        return "it names a folder's parent or itself"
-    if "/" in name or "\\" in name:
-        return "it holds a path separator"
-    if re.match(r"[A-Za-z]:", name):
-        return "it starts with a drive"
+    foreign = next((one for one in name if one in _NOT_ON_WINDOWS), None)
     # Control characters are never printable; asking that first spares most names the loop.
-    if not name.isprintable() and any(unicodedata.category(c).startswith("C") for c in name):
-        return "it holds a control character"
-    if name.startswith("-"):
-        return "a leading '-' reads as an option"
-    if name.startswith("."):
-        return "a leading '.' hides it"
-    if name[-1] in ". ":
-        return "a trailing dot or space is lost on some file systems"
-    if name.split(".", maxsplit=1)[0].lower() in _WINDOWS_RESERVED:
-        return "the name is reserved on Windows"
-    if len(name.encode()) > _LONGEST_NAME_BYTES:
-        return f"it is longer than {_LONGEST_NAME_BYTES} bytes"
-    return None
+    is_control = not name.isprintable() and any(unicodedata.category(c)[0] == "C" for c in name)
+    faults = {
+        "it names a folder's parent or itself": name in {".", ".."},
+        "it holds a path separator": "/" in name or "\\" in name,
+        "it starts with a drive": re.match(r"[A-Za-z]:", name),
+        "it holds a control character": is_control,
+        f"some file systems take no {foreign!r}": foreign,
+        "a leading '-' reads as an option": name[0] == "-",
+        "a leading '.' hides it": name[0] == ".",
+        "a trailing dot or space is lost on some file systems": name[-1] in ". ",
+        "it begins or ends with a space": name != name.strip(),
+        "it is not in Unicode form NFC, so another name would look the same": (
+            not unicodedata.is_normalized("NFC", name)
+        ),
+        "the name is reserved on Windows": (
+            name.split(".", maxsplit=1)[0].rstrip().lower() in _WINDOWS_RESERVED
+        ),
+        f"it is longer than {_LONGEST_NAME_BYTES} bytes": (
+            len(name.encode(errors="surrogatepass")) > _LONGEST_NAME_BYTES
+        ),
+    }
+    return next((reason for reason, is_fault in faults.items() if is_fault), None)
 
 
 def _suggest_identifier(name: str) -> str | None:

@@ -4,6 +4,7 @@ No torch here: ``list`` and ``status`` read runs without it.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -98,6 +99,7 @@ class RunFile:
         return True
 
 
+@functools.cache
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
     converter.register_structure_hook(
@@ -122,7 +124,9 @@ def read_run_file(experiment_path: Path) -> RunFile | None:
 def read_run_facts(experiment_path: Path) -> dict[str, Any]:
     """Give all that ``run.json`` says, unchecked; nothing where it is not there or damaged."""
     try:
-        content = json.loads((experiment_path / "data" / RUN_FILE_NAME).read_text("utf-8"))
+        file = experiment_path / "data" / RUN_FILE_NAME
+        # Whoever reads a pipe waits, and a device gives bytes without end.
+        content = json.loads(file.read_text("utf-8")) if file.is_file() else None
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -142,7 +146,9 @@ def refuse_existing_run(experiment: Experiment) -> None:
     if not has_run(experiment):
         return
     run = read_run_file(experiment.path)
-    how_far = f"{run.state}, epoch {run.epoch}" if run else f"without a readable {RUN_FILE_NAME}"
+    how_far = (
+        f"{run.state_on_disk}, epoch {run.epoch}" if run else f"without a readable {RUN_FILE_NAME}"
+    )
     raise ExistingRunError(
         f"experiment {experiment.name!r} has a run already ({how_far})",
         file=experiment.data_dir,

@@ -45,6 +45,77 @@ def test_a_path_that_is_no_experiment_is_told(tmp_path, monkeypatch, path, messa
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "notes",
+            "data/experiments/notes is no folder\n  fix: give a name or an existing folder",
+        ),
+        (
+            "empty",
+            "data/experiments/empty is no experiment: it has neither experiment.toml nor "
+            "pymodules/\n  fix: pymodules new NAME writes one",
+        ),
+        (
+            "data/experiments/tiny/experiment.toml",
+            "data/experiments/tiny/experiment.toml is no folder\n"
+            "  fix: give a name or an existing folder",
+        ),
+        ("tiny/", "no folder tiny\n  closest match: tiny\n  fix: write 'tiny'"),
+        (
+            "data/experiments/tinny",
+            "no folder data/experiments/tinny\n  closest match: tiny\n  fix: write 'tiny'",
+        ),
+        (
+            "~nobody-of-that-name/x",
+            "no folder ~nobody-of-that-name/x\n  fix: give a name or an existing folder",
+        ),
+    ],
+)
+def test_what_is_there_and_no_experiment_is_told(tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    folder = write_experiment(tmp_path / "data", "tiny").parent
+    (folder / "notes").write_text("no folder")
+    (folder / "empty").mkdir()
+
+    with pytest.raises(ExperimentNotFoundError) as caught:
+        Experiment.open(name)
+
+    assert str(caught.value) == message
+
+
+def test_a_link_out_of_the_data_home_is_no_name_but_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outside = write_experiment(tmp_path / "elsewhere", "far")
+    link = write_experiment(tmp_path / "data", "tiny").parent / "far"
+    link.symlink_to(outside)
+
+    with pytest.raises(InvalidNameError) as caught:
+        Experiment.open("far")
+
+    assert str(caught.value) == (
+        f"data/experiments/far leads out of the data home, to {outside}\n"
+        "  fix: name it by its path: data/experiments/far"
+    )
+    assert Experiment.open("data/experiments/far").path == link
+
+
+@pytest.mark.parametrize("given", ["argument", "variable"])
+def test_a_data_home_that_is_a_file_is_refused(tmp_path, monkeypatch, given):
+    monkeypatch.chdir(tmp_path)
+    Path("home").write_text("no folder")
+    if given == "variable":
+        monkeypatch.setenv("PYMODULES_DATA_HOME", "home")
+
+    with pytest.raises(SettingsError) as caught:
+        Experiment.open("tiny", data_home=Path("home") if given == "argument" else None)
+
+    assert str(caught.value) == (
+        "data home home is no folder\n  fix: name a folder: --data-home / PYMODULES_DATA_HOME"
+    )
+
+
 @pytest.mark.parametrize("name", ["-x", "..x/", "a\0b", "x."])
 def test_a_bad_name_opens_nothing(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

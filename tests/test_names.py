@@ -120,6 +120,14 @@ def test_identifiers_are_module_names(name):
         ("x.", "a trailing dot or space is lost on some file systems"),
         ("x ", "a trailing dot or space is lost on some file systems"),
         ("NUL.pt", "the name is reserved on Windows"),
+        ("aux .pt", "the name is reserved on Windows"),
+        ("com¹", "the name is reserved on Windows"),
+        ("CONIN$", "the name is reserved on Windows"),
+        ("a*b", "some file systems take no '*'"),
+        ("run:2.pt", "some file systems take no ':'"),
+        (" x", "it begins or ends with a space"),
+        ("e\u0301", "it is not in Unicode form NFC, so another name would look the same"),
+        ("a\udcff", "it holds a control character"),
         ("x" * 201, "it is longer than 200 bytes"),
         ("ü" * 101, "it is longer than 200 bytes"),
     ],
@@ -160,8 +168,8 @@ def test_a_link_that_leads_out_of_the_data_home_is_refused(tmp_path):
         resolve_inside(home, "link", "x.pt", kind="ckp_name")
 
     assert str(caught.value) == (
-        f"ckp_name: {home}/link/x.pt leads out of the data home, to {outside}/x.pt\n"
-        f"  fix: copy the file below {home} instead of linking to it"
+        f"{home}/link/x.pt leads out of the data home, to {outside}/x.pt\n"
+        f"  fix: copy it below {home} instead of linking to it"
     )
     # The home itself may be a link.
     assert resolve_inside(tmp_path / "alias", "x.pt", kind="ckp_name").name == "x.pt"

@@ -16,7 +16,8 @@ from pymodules_core.settings.module_settings import (
     WeightsFromExp,
     structure_module_settings,
 )
-from pymodules_core.settings.structure import Range, structure
+from pymodules_core.settings.strict import Range
+from pymodules_core.settings.structure import structure
 
 __all__ = [
     "CheckpointSettings",

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
-from pymodules_core.settings.structure import Range
+from pymodules_core.settings.strict import Range
 
 Count = Annotated[int, Range(minimum=1)]
 Whole = Annotated[int, Range(minimum=0)]
@@ -133,11 +133,14 @@ class PluginsSettings:
         disable: Plugins that are never imported.
         allow: If given, the only plugins that are imported.
         settings: Entry-point or distribution name to a table handed to that plugin.
+        close_timeout_s: How long ``run_finished`` and ``run_failed`` of a plugin may take; what is
+            not done by then is ended.
     """
 
     disable: tuple[str, ...] = ()
     allow: tuple[str, ...] | None = None
     settings: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+    close_timeout_s: Positive = 300.0
 
 
 @attrs.frozen(kw_only=True)

@@ -8,7 +8,8 @@ import attrs
 
 from pymodules_core.errors import InvalidNameError, SettingsError
 from pymodules_core.names import check_module_name, check_path_name, check_pool_name
-from pymodules_core.settings.structure import KeyPath, Range, structure
+from pymodules_core.settings.strict import Range
+from pymodules_core.settings.structure import KeyPath, structure
 
 
 @attrs.frozen(kw_only=True)

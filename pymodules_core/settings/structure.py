@@ -6,48 +6,22 @@ the closest match and the fix.
 """
 
 import dataclasses
-import math
-import types
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
 import attrs
 import cattrs
-from cattrs.gen import make_dict_structure_fn
 
 from pymodules_core.errors import SettingsError, closest_match, list_words
+from pymodules_core.settings.strict import MismatchError, make_converter
 
 T = TypeVar("T")
 KeyPath = tuple[str, ...]
 
 _LONGEST_SHOWN = 60
-
-
-@attrs.frozen
-class Range:
-    """Bounds of a number, as in ``Annotated[int, Range(minimum=1)]``.
-
-    Attributes:
-        minimum: The least value.
-        above: What it has to be more than.
-        below: What it has to be less than.
-    """
-
-    minimum: float | None = None
-    above: float | None = None
-    below: float | None = None
-
-    def fault(self, value: float) -> str | None:
-        """Say what ``value`` should have been, or None if it is within the bounds."""
-        if self.minimum is not None and not value >= self.minimum:
-            return f"at least {self.minimum:g}"
-        if self.above is not None and not value > self.above:
-            return f"more than {self.above:g}"
-        if self.below is not None and not value < self.below:
-            return f"less than {self.below:g}"
-        return None
+_MOST_PROBLEMS = 20
+_CONVERTER = make_converter()
 
 
 @attrs.frozen
@@ -59,16 +33,6 @@ class Problem:
     found: object = None
     closest: str | None = None
     fix: str | None = None
-
-
-class _MismatchError(ValueError):
-    """A value that is not what its key expects; caught by the walk below."""
-
-    def __init__(self, expected: str, found: object, fix: str | None = None) -> None:
-        super().__init__(expected)
-        self.expected = expected
-        self.found = found
-        self.fix = fix
 
 
 def structure(
@@ -94,11 +58,14 @@ def structure(
     try:
         # A converter keeps every class it has met, and one of a task has to go with its run.
         is_own = cls.__module__.startswith(f"{__package__}.")
-        return (_CONVERTER if is_own else _make_converter()).structure(data, cls)
-    except (cattrs.BaseValidationError, _MismatchError) as error:
+        return (_CONVERTER if is_own else make_converter()).structure(data, cls)
+    except (cattrs.BaseValidationError, MismatchError) as error:
         problems = _walk(error, ())
     first = problems[0]
-    rest = "".join(f"\n  also: {_dotted(root, p.path)}: {p.message}" for p in problems[1:])
+    more = problems[1:_MOST_PROBLEMS]
+    rest = "".join(f"\n  also: {_dotted(root, p.path)}: {p.message}" for p in more)
+    if len(problems) > _MOST_PROBLEMS:
+        rest += f"\n  … {len(problems) - _MOST_PROBLEMS} more"
     raise SettingsError(
         f"{_dotted(root, first.path)}: {first.message}{rest}",
         file=file,
@@ -112,15 +79,14 @@ def structure(
 
 def show(value: object) -> str:
     """Give type and value for a message, cut to one short line."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    # Nested too deep, a number of more digits than Python writes, or the value's own code.
+    except Exception:  # noqa: BLE001  it is only shown
+        return type(value).__name__
     if len(text) > _LONGEST_SHOWN:
         text = text[:_LONGEST_SHOWN] + "…"
     return f"{type(value).__name__} {text}"
-
-
-def is_structured(cls: object) -> bool:
-    """Tell whether ``structure`` can build ``cls``: an attrs class or a dataclass."""
-    return isinstance(cls, type) and (attrs.has(cls) or dataclasses.is_dataclass(cls))
 
 
 def unstructure(settings: object) -> Any:
@@ -129,12 +95,12 @@ def unstructure(settings: object) -> Any:
 
 
 def _dotted(root: str, path: KeyPath) -> str:
-    return ".".join(filter(None, (root, *path)))
+    return ".".join((*filter(None, (root,)), *(part or '""' for part in path)))
 
 
 def _walk(error: BaseException, path: KeyPath) -> list[Problem]:
     """Flatten the tree of errors that cattrs gives into problems with their paths."""
-    if isinstance(error, _MismatchError):
+    if isinstance(error, MismatchError):
         return [
             Problem(
                 path,
@@ -180,145 +146,3 @@ def _unknown_key(path: KeyPath, key: str, cls: type) -> Problem:
         closest=near,
         fix=f"write {near!r} or remove {key!r}" if near else f"known keys: {list_words(known)}",
     )
-
-
-def _structure_bool(value: object, _: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _MismatchError("bool", value, "write True or False (true or false in TOML), unquoted")
-    return value
-
-
-def _structure_int(value: object, _: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _MismatchError("int", value, "write a whole number, unquoted")
-    return value
-
-
-def _structure_float(value: object, _: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _MismatchError("float", value, "write a number, unquoted")
-    if not math.isfinite(value):
-        raise _MismatchError("a finite number", value)
-    return float(value)
-
-
-def _structure_str(value: object, _: Any) -> str:
-    if not isinstance(value, str):
-        raise _MismatchError("str", value, "write a text in quotes")
-    return value
-
-
-def _structure_literal(value: object, literal: Any) -> object:
-    choices = get_args(literal)
-    # By identity of type too: True == 1 must not pass.
-    if any(value == choice and type(value) is type(choice) for choice in choices):
-        return value
-    near = closest_match(value, map(str, choices)) if isinstance(value, str) else None
-    raise _MismatchError(
-        f"one of {list_words(map(repr, choices))}", value, f"write {near!r}" if near else None
-    )
-
-
-def _structure_range(converter: cattrs.Converter, value: object, annotated: Any) -> object:
-    base, *metadata = get_args(annotated)
-    number = converter.structure(value, base)
-    for bound in metadata:
-        if isinstance(bound, Range) and (fault := bound.fault(number)):
-            raise _MismatchError(f"{base.__name__} {fault}", value)
-    return number
-
-
-def _structure_union(converter: cattrs.Converter, value: object, union: Any) -> object:
-    """Structure ``X | Literal[...]``, ``X | None``, ``X | Y``; the first refusal is reported."""
-    members = [member for member in get_args(union) if member is not types.NoneType]
-    if value is None and len(members) < len(get_args(union)):
-        return None
-    literals = [member for member in members if get_origin(member) is Literal]
-    others = [member for member in members if get_origin(member) is not Literal]
-    for literal in literals:
-        if value in get_args(literal):
-            return value
-    if literals and isinstance(value, str):
-        return _structure_literal(value, literals[0])
-    if isinstance(value, Mapping):
-        # A table is meant to be the class: its own mistakes are to be told.
-        others.sort(key=is_structured, reverse=True)
-        return converter.structure(value, others[0])
-    for member in others[1:]:
-        try:
-            return converter.structure(value, member)
-        except (cattrs.BaseValidationError, _MismatchError):
-            continue
-    return converter.structure(value, others[0])
-
-
-def _structure_table(converter: cattrs.Converter, value: object, annotation: Any) -> dict[str, Any]:
-    """Structure ``dict[str, X]``: a TOML table whose keys are the user's."""
-    inner = (get_args(annotation) or (str, Any))[1]
-    result: dict[str, Any] = {}
-    errors: list[Exception] = []
-    for key, item in _check_table(value).items():
-        try:
-            result[key] = converter.structure(item, inner)
-        except (cattrs.BaseValidationError, _MismatchError) as error:
-            note = cattrs.IterableValidationNote(f"table key {key}", key, inner)
-            error.__notes__ = [*getattr(error, "__notes__", []), note]
-            errors.append(error)
-    if errors:
-        raise cattrs.IterableValidationError("invalid table", errors, dict)
-    return result
-
-
-def _structure_names(value: object, _: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
-        raise _MismatchError("a list of str", value, 'write a list such as ["encoder"]')
-    return tuple(value)
-
-
-def _check_table(value: object) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise _MismatchError("dict", value, "write a table of keys and values")
-    for key in value:
-        if not isinstance(key, str):
-            raise _MismatchError("keys of type str", key)
-    return value
-
-
-def _make_class_hook(converter: cattrs.Converter, cls: type) -> Callable[[object, Any], Any]:
-    structure_fields: Callable[[Any, Any], Any] = make_dict_structure_fn(
-        cls,
-        converter,
-        _cattrs_forbid_extra_keys=True,
-        _cattrs_detailed_validation=True,
-    )
-
-    def structure_class(value: object, annotation: Any) -> Any:
-        return structure_fields(_check_table(value), annotation)
-
-    return structure_class
-
-
-def _has_origin(*origins: Any) -> Callable[[Any], bool]:
-    return lambda annotation: get_origin(annotation) in origins
-
-
-def _make_converter() -> cattrs.Converter:
-    converter = cattrs.Converter(detailed_validation=True)
-    converter.register_structure_hook(bool, _structure_bool)
-    converter.register_structure_hook(int, _structure_int)
-    converter.register_structure_hook(float, _structure_float)
-    converter.register_structure_hook(str, _structure_str)
-    converter.register_structure_hook_func(_has_origin(Literal), _structure_literal)
-    converter.register_structure_hook_func(_has_origin(dict), partial(_structure_table, converter))
-    converter.register_structure_hook_func(lambda t: t == tuple[str, ...], _structure_names)
-    converter.register_structure_hook_func(
-        _has_origin(Annotated), partial(_structure_range, converter)
-    )
-    converter.register_structure_hook_func(
-        _has_origin(Union, types.UnionType), partial(_structure_union, converter)
-    )
-    converter.register_structure_hook_factory(is_structured, partial(_make_class_hook, converter))
-    return converter
-
-
-_CONVERTER = _make_converter()

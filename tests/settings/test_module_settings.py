@@ -9,6 +9,7 @@ from pymodules_core import ModulePool
 from pymodules_core.errors import InvalidNameError, SettingsError
 from pymodules_core.settings import ModuleSettings, structure, structure_module_settings
 from pymodules_core.settings.structure import unstructure
+from pymodules_core.training.parallel.planning import check_forward_methods
 
 FILE = "data/experiments/tiny/pymodules/modules/net.py"
 TOML = "data/experiments/tiny/experiment.toml"
@@ -243,6 +244,18 @@ def test_a_module_name_in_settings_follows_the_identifier_rule(home):
         f"{FILE}:5: settings.load_weights_from_exp.module_name: module name '../net' is not "
         "allowed: a module name is a Python identifier that does not start with '_'\n"
         "  fix: name it 'net'"
+    )
+
+
+def test_a_forward_method_that_the_module_lacks_is_told_with_its_line(home):
+    pool = ModulePool.discover(with_settings(home, {"forward_methods": ["encode"]}))
+
+    with pytest.raises(SettingsError) as caught:
+        check_forward_methods(pool, "net")
+
+    assert str(caught.value) == (
+        f"{FILE}:5: modules.settings.net.forward_methods: Linear has no method 'encode' besides "
+        "forward\n  fix: name methods of the module that train it"
     )
 
 
