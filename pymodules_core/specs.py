@@ -129,6 +129,9 @@ class ModuleSpec:
         state_version: Version of the layout of the module's weights: which keys and shapes its
             state dict has, and what they mean. Raise it by one with a release that changes them,
             and implement ``migrate_state``, which takes weights of older versions over.
+        follows: Name of the module that this one is a copy of and follows through the training;
+            empty for none. Several processes share it as they share that one, unless its own
+            settings say how.
         origin: Where it came from; set by the host, whatever a plugin writes here.
 
     Raises:
@@ -143,6 +146,7 @@ class ModuleSpec:
     weights: str = ""
     description: str = ""
     state_version: int = 1
+    follows: str = ""
     origin: Origin | None = None
 
     def __attrs_post_init__(self) -> None:

@@ -13,6 +13,8 @@ _HOOK = f"{_HEAD}{_DEF}"
 SOURCES = {
     "raises at import": "raise ValueError('boom')\n",
     "exits at import": "import sys\nsys.exit(0)\n",
+    "raises no Exception": "class Stop(BaseException):\n    pass\nraise Stop('now')\n",
+    "is cancelled": "import asyncio\nraise asyncio.CancelledError\n",
     "misses a library": "import a_library_that_is_not_there\n",
     "is no Python": "def provide_module(:\n",
     "recurses": "def f():\n    f()\nf()\n",
@@ -30,6 +32,7 @@ SOURCES = {
     "gives a wrong name": f"{_HOOK}return ModuleSpec(name='a-b', factory='a:b')\n",
     "gives a wrong factory": f"{_HOOK}return ModuleSpec(name='net', factory=3)\n",
     "has plain settings": f"{_HEAD}class Settings:\n    x = 1\n{_DEF}return None\n",
+    "has attributes that raise": f"{_HOOK}return None\ndef __getattr__(name):\n    1 / 0\n",
     "has settings without defaults": (
         f"{_HEAD}@attrs.frozen\nclass Settings:\n    x: int\n{_DEF}return None\n"
     ),

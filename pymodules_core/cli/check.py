@@ -35,10 +35,10 @@ def command(
     With --plugin it tries what every plugin has to fulfil, in temporary folders and processes of
     its own. Then -s sets keys of the plugin's own table: -s decay=0.9.
     """
-    if (exp is None) == (plugin is None):
-        raise click.UsageError("Name an experiment, or a plugin with --plugin NAME.")
+    if (exp is None) == (not plugin):
+        raise click.UsageError("name either an experiment, or a plugin with --plugin NAME")
     given = parse_overrides(settings)
-    if plugin is not None:
+    if plugin:
         _check_plugin(plugin, given)
     else:
         _check_experiment(str(exp), given, data_home, load_installed=not no_plugins)
@@ -47,10 +47,12 @@ def command(
 def _check_experiment(
     exp: str, overrides: dict[str, Any], data_home: Path | None, *, load_installed: bool
 ) -> None:
+    from pymodules_core.cli.executed import say_what_is_executed
     from pymodules_core.experiment import Experiment
     from pymodules_core.training.check import check_experiment
 
     experiment = Experiment.open(exp, data_home=data_home, overrides=overrides)
+    say_what_is_executed(experiment, load_installed=load_installed)
     for finding in check_experiment(experiment, load_installed=load_installed):
         click.echo(f"ok  {finding}")
     click.echo(f"{experiment.name} is ready: pymodules train {exp}")

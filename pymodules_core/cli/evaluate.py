@@ -1,6 +1,7 @@
 """``pymodules eval``."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -36,6 +37,7 @@ def command(
 
     Nothing is written. RECORDED is what the run itself measured of these weights.
     """
+    from pymodules_core.cli.executed import say_what_is_executed
     from pymodules_core.cli.output import print_table
     from pymodules_core.experiment import Experiment
     from pymodules_core.training.evaluation import evaluate
@@ -43,7 +45,13 @@ def command(
 
     experiment = Experiment.open(exp, data_home=data_home, overrides=parse_overrides(settings))
     reporter = SilentReporter() if as_json else ConsoleReporter()
-    found = evaluate(experiment, pool, load_installed=not no_plugins, reporter=reporter)
+    found = evaluate(
+        experiment,
+        pool,
+        load_installed=not no_plugins,
+        reporter=reporter,
+        before_building=partial(say_what_is_executed, load_installed=not no_plugins, err=as_json),
+    )
     if as_json:
         content = {
             "experiment": experiment.name,

@@ -23,6 +23,9 @@ Existing = Literal["refuse", "reset", "resume"]
 _INVALID = 2
 # Processes that end with these have said why.
 _TOLD = (1, _INVALID)
+_CRASHES = {
+    getattr(signal, name, None) for name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
+}  # Windows has no SIGBUS
 
 
 def launch(
@@ -138,7 +141,7 @@ def _tell_failed(exit_codes: Mapping[int, int]) -> None:
         error = ProcessesError(
             f"process {rank} {_how_it_ended(code)}",
             found=code,
-            fix="see what ended it (out of memory?); --resume goes on from the newest commit",
+            fix=f"{_what_to_look_at(code)}; --resume goes on from the newest commit",
         )
         _say(f"error: {error}")
     if not untold and not is_told:
@@ -151,6 +154,25 @@ def _how_it_ended(code: int) -> str:
     with suppress(ValueError):
         return f"was ended by {signal.Signals(-code).name}"
     return f"was ended by signal {-code}"
+
+
+def _what_to_look_at(code: int) -> str:
+    """Say what commonly ends a process so; of most signals no other trace is left."""
+    if code >= 0:
+        return "look for what calls os._exit, and at the output above"
+    if -code == signal.SIGKILL:
+        return "see whether memory ran out (dmesg), or who killed it"
+    if -code == signal.SIGABRT:
+        return (
+            "read what the library that gave up wrote above; of a mismatch it tells where one "
+            "process calls other modules, or in another order, than the rest"
+        )
+    if -code in _CRASHES:
+        return (
+            "PYTHONFAULTHANDLER=1 shows the line at which native code failed; a full /dev/shm or "
+            "disk does so, too"
+        )
+    return "see who sent it"
 
 
 def _exit_code_of(exit_codes: Mapping[int, int]) -> int:

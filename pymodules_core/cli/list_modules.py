@@ -28,12 +28,17 @@ def command(
     Without EXP, only what installed packages provide. No module file is executed: settings that are
     not written as literals show as "dynamic". Parameters come from the last run, or from --build.
     """
+    if build and exp is None:
+        raise click.UsageError("--build belongs to an experiment: name one")
+    from pymodules_core.cli.executed import say_what_is_executed
     from pymodules_core.cli.output import format_count, print_json, print_table
     from pymodules_core.discovery import PluginManager
     from pymodules_core.discovery.catalog import list_modules
     from pymodules_core.experiment import Experiment, default_data_home
 
-    experiment = Experiment.open(exp, data_home=data_home) if exp else None
+    experiment = Experiment.open(exp, data_home=data_home) if exp is not None else None
+    if experiment and build:
+        say_what_is_executed(experiment, load_installed=not no_plugins, err=True)
     plugins = (
         PluginManager.for_experiment(experiment, load_installed=not no_plugins)
         if experiment

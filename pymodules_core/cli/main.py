@@ -3,6 +3,7 @@
 Help comes from a table, so that ``pymodules --help`` imports no command.
 """
 
+import io
 import logging
 import os
 import sys
@@ -10,8 +11,10 @@ from contextlib import suppress
 
 import click
 
+from pymodules_core.cli.ending import end_in_time
 from pymodules_core.cli.lazy_group import LazyCommand, LazyGroup
 from pymodules_core.cli.messages import WarningHandler, tell_error
+from pymodules_core.cli.silent_end import refuse_silent_end
 from pymodules_core.errors import PymodulesError
 from pymodules_core.processes.environment import LaunchedAs, launched_as
 
@@ -63,6 +66,9 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command and exit with its code: 0, 1 the run failed, 2 invalid, 130 interrupted."""
+    out = sys.stdout
+    if isinstance(out, io.TextIOWrapper) and out.errors == "strict":
+        out.reconfigure(errors="backslashreplace")  # a file's name may be in no encoding
     code = run(sys.argv[1:])
     if code and _place().size > 1:
         # Threads of gloo and NCCL wait for processes that are gone: Python would abort or hang.
@@ -70,6 +76,7 @@ def main() -> None:
             with suppress(OSError):
                 stream.flush()
         os._exit(code)
+    end_in_time(code)
     sys.exit(code)
 
 
@@ -82,7 +89,8 @@ def run(arguments: list[str]) -> int:
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if is_debug else logging.WARNING)
     try:
-        code = cli.main(arguments, prog_name="pymodules", standalone_mode=False)
+        with refuse_silent_end():
+            code = cli.main(arguments, prog_name="pymodules", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  all are told
         return tell_error(error, place, is_debug=is_debug)

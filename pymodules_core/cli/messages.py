@@ -3,6 +3,7 @@
 Of several processes one tells each thing: which one is decided here, and how torchrun hears of it.
 """
 
+import errno
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from pymodules_core.checkpoints.disk_errors import remedy
 from pymodules_core.errors import (
     ProcessLostError,
     PymodulesError,
@@ -46,8 +48,11 @@ class WarningHandler(logging.Handler):
         """Print a record."""
         if not self._is_shown:
             return
+        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        if record.exc_info and logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
+            text += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
         with suppress(OSError):  # nobody reads it, and a run goes on
-            click.echo(f"{record.levelname.lower()}: {record.getMessage()}", err=True)
+            click.echo(text, err=True)
 
 
 def tell_error(error: BaseException, place: LaunchedAs, *, is_debug: bool) -> int:
@@ -60,21 +65,21 @@ def tell_error(error: BaseException, place: LaunchedAs, *, is_debug: bool) -> in
     """
     if isinstance(error, RunInterruptedError):
         if place.is_first:
-            with suppress(OSError):  # the terminal may be what is gone
-                click.echo(f"{error}", err=True)
+            _say(f"{error}")
         # torchrun would take anything else for a failure, and start the run anew.
         return 0 if is_elastic() else error.exit_code
     if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
         if place.is_first and not is_own():  # whose launcher says so
-            click.echo("interrupted", err=True)
+            _say("interrupted")
         return INTERRUPTED_EXIT_CODE
     if isinstance(error, click.ClickException):
         if place.local_rank == 0:  # the others of this machine have the same command line
-            error.show()
+            with suppress(OSError):
+                error.show()
         return error.exit_code
     if isinstance(error, RankFailedError):
         if is_debug:
-            click.echo(f"process {place.rank} ends: {error}", err=True)
+            _say(f"process {place.rank} ends: {error}")
         return error.exit_code
     return _tell_failure(error, place, is_debug=is_debug)
 
@@ -90,12 +95,7 @@ def _tell_failure(error: BaseException, place: LaunchedAs, *, is_debug: bool) ->
         return error.exit_code
     if isinstance(error, OSError):
         # Not writable, a file where a folder belongs: the machine's state, no bug of ours.
-        where = f"{display_path(Path(error.filename))}: " if error.filename else ""
-        _echo_error(
-            f"{where}{error.strerror or error}\n"
-            "  fix: make it writable, or choose another --data-home",
-            place,
-        )
+        _echo_error(_text_of(error), place)
         if is_debug:
             traceback.print_exception(error)
         return 1
@@ -107,7 +107,25 @@ def _tell_failure(error: BaseException, place: LaunchedAs, *, is_debug: bool) ->
 
 def _echo_error(text: str, place: LaunchedAs) -> None:
     where = f"process {place.rank}: " if place.rank else ""
-    click.echo(f"error: {where}{text}", err=True)
+    _say(f"error: {where}{text}")
+
+
+def _say(text: str, *, nl: bool = True) -> None:
+    with suppress(OSError):  # the terminal may be what is gone
+        click.echo(text, err=True, nl=nl)
+
+
+def _text_of(error: OSError) -> str:
+    reason, fix = error.strerror or str(error), remedy(error)
+    if isinstance(error, PermissionError):
+        fix = "make it readable and writable"
+    if error.filename:
+        reason = f"{display_path(Path(error.filename))}: {reason}"
+        return f"{reason}\n  fix: {fix}, or choose another folder"
+    # Files have names: this is standard output, or the working directory, which was removed.
+    if error.errno == errno.ENOENT:
+        reason, fix = "the working directory is gone", "go to another folder"
+    return f"{reason}\n  fix: {fix}"
 
 
 def _record_for_torchrun(error: BaseException) -> None:
@@ -128,7 +146,7 @@ def _echo_user_frames(error: PymodulesError, *, is_debug: bool) -> None:
     """Show where in the user's own code an error began; everything with ``--debug``."""
     cause = error.__cause__
     if is_debug:
-        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        _say("".join(traceback.format_exception(error)), nl=False)
         return
     if cause is None or isinstance(cause, PymodulesError):
         return
@@ -140,5 +158,5 @@ def _echo_user_frames(error: PymodulesError, *, is_debug: bool) -> None:
         if not frame.filename.startswith(libraries)
     ]
     if frames:
-        click.echo("".join(traceback.format_list(frames)), err=True, nl=False)
-        click.echo(f"{type(cause).__name__}: {cause}  (--debug shows every frame)", err=True)
+        _say("".join(traceback.format_list(frames)), nl=False)
+        _say(f"{type(cause).__name__}: {cause}  (--debug shows every frame)")

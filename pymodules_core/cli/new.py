@@ -1,11 +1,13 @@
 """``pymodules new``: a working experiment, copied from an example."""
 
-import shutil
+import os
+import shlex
 from pathlib import Path
 
 import click
 
 from pymodules_core.cli.options import data_home_option, debug_option
+from pymodules_core.cli.output import making_folder
 
 _EXAMPLE_PREFIX = "digits_"
 
@@ -30,6 +32,7 @@ def command(name: str, template: str, data_home: Path | None) -> None:
         list_words,
     )
     from pymodules_core.experiment import default_data_home, experiment_path
+    from pymodules_core.names import fold_name
 
     templates = _find_templates()
     if template not in templates:
@@ -41,23 +44,29 @@ def command(name: str, template: str, data_home: Path | None) -> None:
         )
     home = default_data_home(data_home)
     target = experiment_path(home, name)
-    if target.exists():
-        raise ExperimentExistsError(
-            "there is an experiment of that name",
-            file=target,
-            found=name,
-            fix="choose another name, or move that folder away",
-        )
+    folder = target.parent
+    for there in folder.iterdir() if folder.is_dir() else ():
+        if fold_name(there.name) == fold_name(name):
+            raise ExperimentExistsError(
+                "there is a file or folder of that name"
+                if there.name == name
+                else f"is there, and some file systems hold {name!r} for the same name",
+                file=there,
+                found=name,
+                fix="choose another name, or move that one away",
+            )
     # Only what a person writes: beside an example of a checkout lies the data of its runs.
     source = templates[template]
-    shutil.copytree(
-        source / "pymodules", target / "pymodules", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    shutil.copy(source / "experiment.toml", target)
+    with making_folder(target, option="--data-home"):
+        for file in (source / "experiment.toml", *sorted((source / "pymodules").rglob("*.py"))):
+            new = target / file.relative_to(source)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            new.write_bytes(file.read_bytes())
     click.echo(f"wrote {display_path(target)}")
     for file in sorted(path for path in target.rglob("*") if path.is_file()):
         click.echo(f"  {file.relative_to(target)}")
-    where = f" --data-home {data_home}" if data_home else ""
+    where = f" --data-home {shlex.quote(os.fspath(data_home))}" if data_home else ""
+    name = shlex.quote(name)
     for source_name in find_source_experiments(target):
         if not experiment_path(home, source_name).exists():
             click.echo(

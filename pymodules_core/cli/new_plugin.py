@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from pymodules_core.cli.options import debug_option
+from pymodules_core.cli.options import FullPath, debug_option
+from pymodules_core.cli.output import making_folder
 
 # The names of the example package, longest first, and what each becomes.
 _DISTRIBUTION = "pymodules-example"
@@ -24,7 +25,7 @@ _MADE = {"__pycache__", "dist", ".venv", ".pytest_cache", ".ruff_cache"}
 @click.argument("name")
 @click.option(
     "--folder",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FullPath(path_type=Path, file_okay=False),
     default=Path(),
     help="Where to; the working directory by default.",
 )
@@ -46,13 +47,14 @@ def command(name: str, folder: Path) -> None:
             fix="choose another name, or --folder",
         )
     source = _find_template()
-    for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        place = file.relative_to(source)
-        if _MADE & {*place.parts}:
-            continue
-        new = target / _rename(str(place), name, package)
-        new.parent.mkdir(parents=True, exist_ok=True)
-        new.write_text(_rename(file.read_text("utf-8"), name, package), "utf-8")
+    with making_folder(target, option="--folder"):
+        for file in sorted(path for path in source.rglob("*") if path.is_file()):
+            place = file.relative_to(source)
+            if _MADE & {*place.parts}:
+                continue
+            new = target / _rename(str(place), name, package)
+            new.parent.mkdir(parents=True, exist_ok=True)
+            new.write_text(_rename(file.read_text("utf-8"), name, package), "utf-8")
     click.echo(f"wrote {display_path(target)}")
     for file in sorted(path for path in target.rglob("*") if path.is_file()):
         click.echo(f"  {file.relative_to(target)}")

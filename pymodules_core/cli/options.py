@@ -10,6 +10,18 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class FullPath(click.Path):
+    """A path; an empty text is none, though Python takes it for the working directory."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """Refuse what a variable of the shell gives that is not set."""
+        if value == "":
+            self.fail("it is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def experiment_argument(function: F) -> F:
     """Add ``EXP``."""
     return click.argument("exp", metavar="EXP")(function)
@@ -19,7 +31,7 @@ def data_home_option(function: F) -> F:
     """Add ``--data-home``."""
     return click.option(
         "--data-home",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FullPath(path_type=Path, file_okay=False),
         help="Folder of experiments/ and module_ckps/; else PYMODULES_DATA_HOME or ./data.",
     )(function)
 

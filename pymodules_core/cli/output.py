@@ -1,8 +1,11 @@
-"""Tables and JSON on standard output."""
+"""Tables and JSON on standard output, and new folders."""
 
 import json
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +20,13 @@ def print_json(items: Sequence[Any]) -> None:
     click.echo("[" + ",\n ".join(map(json.dumps, items)) + "]")
 
 
+def printable(text: str) -> str:
+    """Spell out what a terminal would act on: names in a stranger's files may hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: drawn by rich on a terminal, aligned columns elsewhere.
 
@@ -24,6 +34,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         columns: Headings.
         rows: Cells, as many as headings.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     is_terminal = sys.stdout is not None and sys.stdout.isatty()  # None: closed by the caller
     if is_terminal and len(rows) <= _MOST_RICH_ROWS:
         from rich import box
@@ -61,3 +72,30 @@ def format_size(size_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+@contextmanager
+def making_folder(folder: Path, *, option: str) -> Iterator[None]:
+    """Take a new folder away again where the disk refuses a part of it.
+
+    Args:
+        folder: The folder, which is not there yet.
+        option: What chooses another place.
+
+    Raises:
+        PymodulesError: The disk refuses.
+    """
+    from pymodules_core.checkpoints.disk_errors import remedy
+    from pymodules_core.errors import PymodulesError
+
+    try:
+        yield
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        refusal = PymodulesError(
+            error.strerror or str(error),
+            file=folder,
+            fix=f"{remedy(error)}, or choose another {option}",
+        )
+        refusal.exit_code = 1  # the machine's state, no wrong usage
+        raise refusal from error

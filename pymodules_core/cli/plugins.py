@@ -36,7 +36,7 @@ def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: 
         PluginManager.for_experiment(
             Experiment.open(exp, data_home=data_home), load_installed=not no_plugins
         )
-        if exp
+        if exp is not None
         else PluginManager(data_home=default_data_home(data_home), load_installed=not no_plugins)
     )
     plugins.provided_specs()

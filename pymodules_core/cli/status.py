@@ -24,7 +24,7 @@ def command(exp: str | None, as_json: bool, data_home: Path | None) -> None:
     from pymodules_core.errors import display_path
     from pymodules_core.experiment import Experiment, default_data_home, list_experiments
 
-    if exp:
+    if exp is not None:
         paths = [Experiment.open(exp, data_home=data_home).path]
     else:
         paths = list_experiments(default_data_home(data_home))

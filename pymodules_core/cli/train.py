@@ -86,8 +86,11 @@ def command(
         return Experiment.open(exp, data_home=data_home, overrides=overrides)
 
     def make_trainer(experiment: Experiment, processes: "Processes | None" = None) -> "Trainer":
+        from pymodules_core.cli.executed import say_what_is_executed
         from pymodules_core.training import Trainer
 
+        if place.is_first:
+            say_what_is_executed(experiment, load_installed=not no_plugins)
         return Trainer(
             experiment,
             existing=existing,

@@ -5,7 +5,7 @@ from functools import partial
 import attrs
 
 from pymodules_core.discovery.missing_plugins import FormerPlugins
-from pymodules_core.discovery.named_plugins import report_unmatched
+from pymodules_core.discovery.named_plugins import left_out_told, report_unmatched
 from pymodules_core.discovery.plugin_manager import PluginManager
 from pymodules_core.discovery.selection import select_specs
 from pymodules_core.discovery.spec_settings import check_spec_settings
@@ -75,16 +75,17 @@ def list_modules(plugins: PluginManager, experiment: Experiment | None = None) -
     report_unmatched(plugins)
     conflict = None
     try:
-        specs = (
-            select_specs(
-                specs,
-                experiment.settings.modules,
-                locate=experiment.locate,
-                former=FormerPlugins(experiment.path),
+        with left_out_told(plugins):
+            specs = (
+                select_specs(
+                    specs,
+                    experiment.settings.modules,
+                    locate=experiment.locate,
+                    former=FormerPlugins(experiment.path),
+                )
+                if experiment
+                else select_specs(specs, ModulesSettings())
             )
-            if experiment
-            else select_specs(specs, ModulesSettings())
-        )
     except DuplicateModuleError as error:
         conflict = error
     whole = len(specs) <= _MOST_FILES_PARSED_WHOLE

@@ -38,12 +38,15 @@ class FoundPlugin:
     fault: Exception | None = None
 
 
-def find_entry_points() -> list[FoundPlugin]:
+def find_entry_points(*, tells: bool = True) -> list[FoundPlugin]:
     """Give every entry point of the group, sorted by distribution and entry point.
 
     A distribution that appears twice on ``sys.path`` counts once, as the import system sees it: the
     first. No plugin of the other is used, whatever it is called, and a warning names both. One with
     damaged metadata is given with its ``fault``.
+
+    Args:
+        tells: Warn of what is there twice.
     """
     found: dict[str, FoundPlugin] = {}
     # Distribution to the first of its plugins: whatever else has its name is another copy.
@@ -52,8 +55,11 @@ def find_entry_points() -> list[FoundPlugin]:
         record = plugin.record
         first = firsts.setdefault(normalise(record.origin.provider), record)
         if _copy_of(record) != _copy_of(first):
-            _shadow(_copy_of(record), first)
-        elif record.name in found:
+            if tells:
+                _shadow(_copy_of(record), first)
+        elif record.name not in found:
+            found[record.name] = plugin
+        elif tells:
             logger.warning(
                 "%s names its entry point twice: %s is used, and %s is not. Fix: report it to %s",
                 record.origin,
@@ -61,8 +67,6 @@ def find_entry_points() -> list[FoundPlugin]:
                 record.target,
                 record.origin.provider,
             )
-        else:
-            found[record.name] = plugin
     return [found[name] for name in sorted(found)]
 
 
@@ -132,10 +136,11 @@ def _describe(
 
 def _damaged(distribution: Any, error: Exception) -> FoundPlugin:
     # The folder is what is left to name it by, and no public attribute gives it.
-    name = Path(getattr(distribution, "_path", distribution.locate_file(""))).name
-    return FoundPlugin(
-        PluginRecord(name=name, origin=CodeOrigin(name)), load=lambda: None, fault=error
+    folder = Path(getattr(distribution, "_path", distribution.locate_file("")))
+    record = PluginRecord(
+        name=folder.name, origin=CodeOrigin(folder.name), location=display_path(folder)
     )
+    return FoundPlugin(record, load=lambda: None, fault=error)
 
 
 def editable_project(distribution: Any) -> str | None:

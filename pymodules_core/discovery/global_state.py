@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
@@ -67,14 +67,23 @@ def _restore_default_device(value: Any) -> None:
     torch.set_default_device(None if value == torch.device("cpu") else value)
 
 
-def _read_signal_handlers() -> dict[signal.Signals, Any]:
-    return {number: signal.getsignal(number) for number in signal.Signals}
+# Whoever takes one of these keeps the run from being saved: run_failed tells of them as well.
+_ENDING = [number for number in signal.Signals if number.name in {"SIGINT", "SIGTERM", "SIGHUP"}]
+_OTHERS = [number for number in signal.Signals if number not in _ENDING]
+
+
+def _read_signal_handlers(numbers: Iterable[signal.Signals]) -> dict[signal.Signals, Any]:
+    return {number: signal.getsignal(number) for number in numbers}
 
 
 def _restore_signal_handlers(handlers: dict[signal.Signals, Any]) -> None:
     for number, handler in handlers.items():
         if signal.getsignal(number) is not handler and handler is not None:
             signal.signal(number, handler)
+
+
+def _restore_streams(streams: list[Any]) -> None:
+    sys.stdout, sys.stderr = streams
 
 
 def _restore_path(entries: list[str]) -> None:
@@ -126,9 +135,24 @@ _SETTINGS = (
         initial=lambda: "highest",
         depth="call",
     ),
-    _Setting(name="working directory", read=os.getcwd, restore=os.chdir, depth="call"),
+    _Setting(name="working directory", read=os.getcwd, restore=os.chdir, depth="step"),
+    _Setting(
+        name="standard streams",
+        read=lambda: [sys.stdout, sys.stderr],
+        restore=_restore_streams,
+    ),
     _Setting(name="sys.path", read=lambda: list(sys.path), restore=_restore_path),
-    _Setting(name="signal handlers", read=_read_signal_handlers, restore=_restore_signal_handlers),
+    _Setting(
+        name="handlers of signals that end a run",
+        read=lambda: _read_signal_handlers(_ENDING),
+        restore=_restore_signal_handlers,
+        depth="call",
+    ),
+    _Setting(
+        name="signal handlers",
+        read=lambda: _read_signal_handlers(_OTHERS),
+        restore=_restore_signal_handlers,
+    ),
     _Setting(
         name="set of running threads",
         read=lambda: set(threading.enumerate()) - set(_told),
@@ -148,12 +172,15 @@ def read_global_state() -> dict[str, Any]:
 
 
 @contextmanager
-def guard_global_state(culprit: str, *, depth: Depth = "code") -> Iterator[None]:
+def guard_global_state(
+    culprit: str, *, depth: Depth = "code", told: set[tuple[str, str]] | None = None
+) -> Iterator[None]:
     """Compare global state before and after a block; name and undo what changed.
 
     Args:
         culprit: Who ran in the block, for the warning.
         depth: How closely to look.
+        told: What was warned of, which is not repeated: for blocks that run again and again.
     """
     settings = _LOOKED_AT[depth]
     before = [setting.read() for setting in settings]
@@ -171,6 +198,10 @@ def guard_global_state(culprit: str, *, depth: Depth = "code") -> Iterator[None]
                 setting.restore(old)
             else:
                 _told.update(new - old)
+            if told is not None:
+                if (culprit, setting.name) in told:
+                    continue
+                told.add((culprit, setting.name))
             logger.warning(
                 "%s changed the %s%s; %s",
                 culprit,

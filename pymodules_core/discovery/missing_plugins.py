@@ -128,6 +128,13 @@ def no_modules(experiment: Experiment, former: FormerPlugins) -> SettingsError:
         fix=f"add {display_path(experiment.modules_dir)}/<module_name>.py, or install a package "
         "that provides modules",
     )
+    chosen, files = experiment.settings.modules, experiment.modules_dir.glob("[!_]*.py")
+    left_out = sorted(file.stem for file in files)
+    if left_out and (chosen.exclude or chosen.include != ("*",)):
+        error.key = f"modules.{'exclude' if chosen.exclude else 'include'}"
+        error.what = f"{error.key}: {error.what}"
+        error.fix = f"let [modules] include and exclude leave one of: {list_words(left_out)}"
+        return experiment.locate(error)
     missing = [origin for origin in former.providers if not is_installed(origin)]
     if missing:
         names = dict.fromkeys(f"{origin.distribution} {origin.version}" for origin in missing)

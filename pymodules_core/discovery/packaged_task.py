@@ -94,7 +94,9 @@ def load_packaged_task(
     origin = DistributionOrigin(point.dist.name, point.dist.version, point.name)
     try:
         namespace = point.load()
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PluginError(
             f"the task {wanted} of {origin.provider} {origin.version} cannot be imported: "
             f"{type(error).__name__}: {error}",

@@ -6,6 +6,7 @@ that a broken plugin is named and never hides the others.
 
 import inspect
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,12 +30,16 @@ from pymodules_core.discovery.module_files import ExperimentFiles
 from pymodules_core.discovery.plugin_objects import PluginFaultError, make_instance, make_settings
 from pymodules_core.discovery.plugin_records import PluginRecord, PluginState, explain
 from pymodules_core.discovery.selection import Locate
+from pymodules_core.discovery.slow_calls import watch_call
+from pymodules_core.errors import SettingsError
 from pymodules_core.experiment import Experiment
 from pymodules_core.hookspecs import HOOK_FAMILIES, PROJECT_NAME
 from pymodules_core.settings import PluginsSettings
 from pymodules_core.specs import CodeOrigin, DiscoveryContext, ModuleSpec
 
 logger = logging.getLogger("pymodules_core")
+
+_STATE_FUNCTIONS = ("state_dict", "load_state_dict")
 
 
 class PluginManager:
@@ -77,6 +82,7 @@ class PluginManager:
             experiment_dir=experiment_dir, data_home=data_home, locate=locate
         )
         self._pluggy = Pluggy(PROJECT_NAME)
+        self._stateful: set[str] = set()
         for family in HOOK_FAMILIES:
             self._pluggy.add_hookspecs(family)
         self._load_scanner()
@@ -134,13 +140,8 @@ class PluginManager:
 
     def stateful(self) -> list[tuple[PluginRecord, Any]]:
         """Give the active plugins that have ``state_dict`` and ``load_state_dict``."""
-        found = []
-        for record in self.records:
-            plugin = self._pluggy.get_plugin(record.name)
-            functions = (getattr(plugin, n, None) for n in ("state_dict", "load_state_dict"))
-            if all(map(callable, functions)):
-                found.append((record, plugin))
-        return found
+        plugins = ((record, self._pluggy.get_plugin(record.name)) for record in self.records)
+        return [(record, plugin) for record, plugin in plugins if record.name in self._stateful]
 
     def provided_specs(self) -> list[ModuleSpec]:
         """Ask every provider for its modules.
@@ -168,7 +169,9 @@ class PluginManager:
         try:
             with _isolated(f"provide_module of plugin {record.origin}"):
                 specs = materialise_specs(implementation({"context": context}))
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             # What the scanner raises is the user's own.
             if record.is_builtin or record.blames_settings(error):
                 raise
@@ -201,16 +204,24 @@ class PluginManager:
             return
         if found.fault is not None:
             reason = f"{type(found.fault).__name__}: {found.fault}"
-            fix = "reinstall the distribution, or remove its folder"
+            fix = f"reinstall the distribution, or remove {record.location}"
             self._drop(record, "metadata", reason, error=found.fault, fix=fix)
             return
+        # The last line of a process that ends in the import.
+        logger.debug("importing plugin %s", record.origin)
         start = time.perf_counter()
         with _isolated(f"importing plugin {record.origin}"):
             try:
                 plugin = found.load()
+            except KeyboardInterrupt:
+                raise
             # SystemExit too: a plugin that calls sys.exit at import must not end the host.
-            except (Exception, SystemExit) as error:  # noqa: BLE001  recorded with its origin
-                self._drop(record, "import", *explain(error), error=error)
+            except BaseException as error:  # noqa: BLE001  recorded with its origin
+                reason, remedy = explain(error)
+                if getattr(error, "name", None) == re.split("[.:]", record.target)[0]:
+                    # What is missing is the plugin itself, of which only metadata is left.
+                    remedy = f"pip install --force-reinstall {record.origin.provider}"
+                self._drop(record, "import", reason, remedy, error=error)
             else:
                 self._set_up(plugin, record)
         record.load_ms = (time.perf_counter() - start) * 1000
@@ -221,10 +232,13 @@ class PluginManager:
             make_settings(plugin, record, self._settings.settings, self._locate)
             if inspect.isclass(plugin):
                 plugin = make_instance(plugin, record.settings)
+            self._register(plugin, record)
         except PluginFaultError as fault:
             self._drop(record, fault.stage, fault.reason, fault.fix, error=fault.__cause__)
-        else:
-            self._register(plugin, record)
+        except SettingsError:
+            raise
+        except Exception as error:  # noqa: BLE001  to look at an attribute may run code of its own
+            self._drop(record, "hooks", *explain(error), error=error)
 
     def _register(self, plugin: object, record: PluginRecord, *, is_task: bool = False) -> None:
         try:
@@ -238,6 +252,8 @@ class PluginManager:
             self._drop(record, "hooks", *fault)
             return
         record.hooks = sorted(caller.name for caller in callers if caller.has_spec())
+        if all(callable(getattr(plugin, name, None)) for name in _STATE_FUNCTIONS):
+            self._stateful.add(record.name)
 
     def _drop(
         self,
@@ -249,13 +265,14 @@ class PluginManager:
         error: BaseException | None = None,
     ) -> None:
         record.fail(stage, reason, error=error, fix=fix)
+        self._stateful.discard(record.name)
         if self._pluggy.has_plugin(record.name):
             self._pluggy.unregister(name=record.name)
-        logger.warning("%s", record.failure)
+        logger.warning("%s", record.failure, exc_info=error)
 
 
 @contextmanager
 def _isolated(culprit: str) -> Iterator[None]:
     """Run code of a plugin so that it changes nothing for anybody else."""
-    with guard_global_state(culprit), keep_random_streams():
+    with watch_call(culprit), guard_global_state(culprit), keep_random_streams():
         yield

@@ -8,7 +8,8 @@ from pymodules_core.discovery.plugin_records import PluginRecord
 from pymodules_core.discovery.selection import Locate
 from pymodules_core.errors import SettingsError, list_words
 from pymodules_core.settings import structure
-from pymodules_core.settings.structure import is_structured, show
+from pymodules_core.settings.strict import is_structured
+from pymodules_core.settings.structure import show
 
 _TABLES = "plugins.settings"
 _CLASS_NAME = "Settings"
@@ -117,7 +118,9 @@ def make_instance(cls: type, settings: Any) -> object:
         )
     try:
         return cls(**{_ARGUMENT: settings}) if _ARGUMENT in parameters else cls()
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PluginFaultError("instance", f"{type(error).__name__}: {error}") from error
 
 

@@ -30,13 +30,15 @@ class PluginFailure:
         stage: What failed: ``metadata``, ``import``, ``settings``, ``instance``, ``hooks`` or
             ``provide_module``.
         reason: One line.
-        fix: What to do.
+        remedy: What makes it work.
+        fix: That, or how to do without it.
         error: The exception, where there was one.
     """
 
     origin: Origin
     stage: str
     reason: str
+    remedy: str
     fix: str
     error: BaseException | None = None
 
@@ -115,13 +117,14 @@ class PluginRecord:
         self, stage: str, reason: str, *, error: BaseException | None = None, fix: str | None = None
     ) -> None:
         """Drop the plugin for a reason."""
-        disable = f'or switch it off: [plugins] disable = ["{self.origin.provider}"]'
+        remedy = fix or f"pip install -U {self.origin.provider}"
         self.state = PluginState.FAILED
         self.failure = PluginFailure(
             origin=self.origin,
             stage=stage,
             reason=reason,
-            fix=f"{fix}, {disable}" if fix else f"pip install -U {self.origin.provider}, {disable}",
+            remedy=remedy,
+            fix=f'{remedy}, or switch it off: [plugins] disable = ["{self.origin.provider}"]',
             error=error,
         )
 

@@ -59,10 +59,15 @@ def select_specs(
     chosen = [
         _choose(name, by_name[name], settings.override.get(name), locate, former)
         for name in sorted(by_name)
-        if _matches_any(name, settings.include) and not _matches_any(name, settings.exclude)
+        if is_included(name, settings)
     ]
     check_distinct(spec.name for spec in chosen)
     return chosen
+
+
+def is_included(name: str, settings: ModulesSettings) -> bool:
+    """Tell whether ``include`` and ``exclude`` leave a module in."""
+    return _matches_any(name, settings.include) and not _matches_any(name, settings.exclude)
 
 
 def _choose(

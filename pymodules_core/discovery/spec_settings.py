@@ -1,12 +1,18 @@
-"""Checks the settings of a module with the experiment's own table for it laid on top."""
+"""Settings of modules: checked with the experiment's own table laid on top, and taken over."""
 
+from collections.abc import Iterable, Mapping
 from functools import partial
+
+import attrs
 
 from pymodules_core.discovery.static_reader import find_settings_line
 from pymodules_core.errors import PymodulesError
 from pymodules_core.experiment import Experiment
 from pymodules_core.settings import ModuleSettings, structure_module_settings
 from pymodules_core.specs import FileOrigin, ModuleSpec
+
+# How several processes share a module.
+_SHARING = ("parallel", "sharded", "forward_methods")
 
 
 def check_spec_settings(
@@ -42,3 +48,28 @@ def check_spec_settings(
         elif file is None:
             error.what = f"module {spec.name!r} of {spec.origin}: {error.what}"
         raise
+
+
+def share_like_sources(
+    settings: Mapping[str, ModuleSettings], specs: Iterable[ModuleSpec]
+) -> dict[str, ModuleSettings]:
+    """Let each module that follows another be shared among processes as that one is.
+
+    Args:
+        settings: Module name to its settings.
+        specs: The modules.
+
+    Returns:
+        The settings, with what the source's say taken over where a follower's say nothing.
+    """
+    default = ModuleSettings()
+    taken = {
+        spec.name: {
+            key: getattr(settings[spec.follows], key)
+            for key in _SHARING
+            if getattr(settings[spec.name], key) == getattr(default, key)
+        }
+        for spec in specs
+        if spec.follows in settings
+    }
+    return {name: attrs.evolve(one, **taken.get(name, {})) for name, one in settings.items()}

@@ -44,13 +44,15 @@ def _is_plain(node: ast.Assign | ast.AnnAssign, name: str) -> bool:
 
 def _walk(nodes: Iterable[ast.AST], name: str) -> Iterator[ast.AST]:
     """Walk all nodes but those in functions and classes that have a ``name`` of their own."""
-    for node in nodes:
+    waiting = list(nodes)  # not by recursion: a file may nest deeper than Python does
+    while waiting:
+        node = waiting.pop()
         yield node
         is_scope = isinstance(
             node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
         )
         if not (is_scope and _has_own(node, name)):
-            yield from _walk(ast.iter_child_nodes(node), name)
+            waiting.extend(ast.iter_child_nodes(node))
 
 
 def _has_own(scope: ast.AST, name: str) -> bool:

@@ -7,12 +7,14 @@ stranger's experiment.
 import ast
 import codecs
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
+from pymodules_core.discovery.module_files.importer import line_of_no_text
 from pymodules_core.discovery.static_bindings import find_binding
 from pymodules_core.settings.structure import KeyPath
 
@@ -29,6 +31,8 @@ _STAR_IMPORT = re.compile(rb"import[ \t]*\*")
 _BEFORE_DOCSTRING = re.compile(rb"""(?:\s|\#[^\n]*\n)*[rRuU]?(?=["'])""")
 _STATEMENT_END = re.compile(rb"[ \t]*(?:[\n#;]|$)")
 _NO_SETTINGS = "defines module and no settings\n  fix: add settings = {}"
+# What the parser raises where a file nests deeper than it can follow.
+_TOO_DEEP = (MemoryError, RecursionError)
 _STATEMENT_START = re.compile(rb"^[^\s)\]}#]", re.MULTILINE)
 
 
@@ -57,12 +61,18 @@ def read_module_file(file: Path, *, whole: bool = True) -> StaticModuleFile:
         whole: Parse all of it. Otherwise only the docstring and ``settings``, which takes a quarter
             of the time and misses faults elsewhere in the file.
     """
+    source = b""
     try:
+        # A pipe or a device would keep the listing waiting, or give bytes for ever.
+        if not stat.S_ISREG(file.stat().st_mode):
+            return StaticModuleFile(fault="is no file")
         source = file.read_bytes()
         tree = (None if whole else _parse_head_and_settings(source)) or ast.parse(source)
     except SyntaxError as error:
-        place = f"line {error.lineno}: " if error.lineno else ""
-        return StaticModuleFile(fault=place + error.msg)
+        line = error.lineno or line_of_no_text(source)
+        return StaticModuleFile(fault=f"line {line}: {error.msg}" if line else error.msg)
+    except _TOO_DEEP:
+        return StaticModuleFile(fault="nests too deeply to be parsed")
     except (OSError, ValueError) as error:
         return StaticModuleFile(fault=str(error))
     description = (ast.get_docstring(tree, clean=False) or "").strip().partition("\n")[0].rstrip()
@@ -76,7 +86,7 @@ def read_module_file(file: Path, *, whole: bool = True) -> StaticModuleFile:
         return StaticModuleFile(is_dynamic=True, description=description)
     try:
         settings = ast.literal_eval(binding.value)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, *_TOO_DEEP):
         return StaticModuleFile(is_dynamic=True, description=description)
     if not isinstance(settings, dict):
         return StaticModuleFile(
@@ -89,7 +99,7 @@ def find_settings_line(file: Path, path: KeyPath) -> int | None:
     """Find the 1-based line of a key in the ``settings`` literal of a module file."""
     try:
         binding = find_binding(ast.parse(file.read_bytes()), "settings")
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, *_TOO_DEEP):
         return None
     node = binding.value if binding else None
     line = node.lineno if node is not None else None
@@ -130,5 +140,5 @@ def _parse_head_and_settings(source: bytes) -> ast.Module | None:
     statement = source[starts[0] : end.start() if end else None]
     try:
         return ast.parse(source[:docstring_end] + b"\n" + statement)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, *_TOO_DEEP):
         return None

@@ -121,7 +121,8 @@ class RunHooks:
     def run_finished(self, run: "Run") -> None:
         """The run ended as planned and everything is saved.
 
-        Once a run; again where more epochs are trained later.
+        Once a run; again where more epochs are trained later. It has ``[plugins] close_timeout_s``;
+        what is not done by then is ended and told, and the run ends without it.
 
         Args:
             run: The run; ``run.data_dir`` takes what is worth keeping.
@@ -131,7 +132,7 @@ class RunHooks:
     def run_failed(self, run: "Run", error: BaseException) -> None:
         """The run ends with an error or an interrupt; checkpoints so far are intact.
 
-        Once a process.
+        Once a process. It has the time that ``run_finished`` has.
 
         What it raises itself is a warning, so that it never hides why the run failed.
 

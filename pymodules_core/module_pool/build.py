@@ -14,6 +14,7 @@ from pymodules_core.discovery.global_state import guard_global_state
 from pymodules_core.discovery.missing_plugins import FormerPlugins, unknown_module
 from pymodules_core.discovery.module_files.files import (
     file_in_folder,
+    fix_of_import,
     isolated_imports,
     line_in_folder,
 )
@@ -25,7 +26,6 @@ from pymodules_core.errors import (
     SettingsError,
     closest_match,
     list_words,
-    missing_package_fix,
 )
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool.random_streams import random_stream
@@ -236,7 +236,9 @@ class PoolBuilder(Mapping[str, nn.Module]):
                 error.file = file_in_folder(error, folder) or spec.origin.file
                 error.line = line_in_folder(error, folder)
             raise
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             reason = ": ".join(filter(None, (type(error).__name__, str(error))))
             if isinstance(spec.origin, FileOrigin):
                 folder = spec.origin.file.absolute().parent
@@ -244,7 +246,7 @@ class PoolBuilder(Mapping[str, nn.Module]):
                     f"building the module raises {reason}",
                     file=file_in_folder(error, folder) or spec.origin.file,
                     line=line_in_folder(error, folder),
-                    fix=missing_package_fix(error),
+                    fix=fix_of_import(error, folder.parent),
                 ) from error
             raise BuildError(
                 f"building module {spec.name!r} of {spec.origin} raises {reason}",

@@ -1,14 +1,17 @@
 """Compiles modules in place, where their settings ask for it."""
 
+from collections.abc import Callable
+from typing import Any
+
 import attrs
 import torch
 from torch import nn
 
-from pymodules_core.discovery.static_reader import find_settings_line
 from pymodules_core.errors import SettingsError
-from pymodules_core.module_pool.pool import ModulePool, PoolEntry
+from pymodules_core.module_pool.places import locate_setting
+from pymodules_core.module_pool.pool import ModulePool
+from pymodules_core.processes.sharding import is_sharded
 from pymodules_core.settings import CompileSettings
-from pymodules_core.specs import FileOrigin
 
 
 def compile_modules(pool: ModulePool) -> None:
@@ -28,9 +31,10 @@ def compile_modules(pool: ModulePool) -> None:
         try:
             _compile(entry.module, options)
         except (RuntimeError, ValueError, TypeError) as error:
-            raise _located(
+            raise locate_setting(
                 pool,
-                entry,
+                name,
+                "compile",
                 SettingsError(
                     f"module {name!r} cannot be compiled: {error}",
                     key=f"modules.settings.{name}.compile",
@@ -41,21 +45,26 @@ def compile_modules(pool: ModulePool) -> None:
 
 
 def _compile(module: nn.Module, options: CompileSettings) -> None:
+    inner = [part for part in module.modules() if part is not module]
+    if any(map(is_sharded, inner)) or type(module).forward is nn.Module.forward:
+        # FSDP2 gathers in hooks around each part that it shards, and the compiler stops at them. It
+        # would go on within a forward that is the user's, but within none of torch's own.
+        for child in module.children():
+            _compile(child, options)
+    elif is_sharded(module):
+        module.forward = _compiled(module.forward, options)
+    else:
+        module._compiled_call_impl = _compiled(module._call_impl, options)
+
+
+def _compiled(call: Callable[..., Any], options: CompileSettings) -> Callable[..., Any]:
     # Looked up here: it takes 1.7 s, and most runs compile nothing.
     from torch._dynamo.external_utils import wrap_inline  # noqa: PLC0415
 
     # As `module.compile()` does, which leaves torch's own classes, `nn.Sequential` among them, as
     # they are: the compiler passes their frames over. `torch.compile(module)` wraps them like this.
-    call = wrap_inline(module._call_impl)
-    module._compiled_call_impl = torch.compile(call, **attrs.asdict(options))
-
-
-def _located(pool: ModulePool, entry: PoolEntry, error: SettingsError) -> SettingsError:
-    """Say where the setting was written: ``experiment.toml`` wins over the module file."""
-    experiment = pool.experiment
-    if experiment and "compile" in experiment.settings.modules.settings.get(entry.name, {}):
-        return experiment.locate(error)
-    if isinstance(entry.origin, FileOrigin):
-        error.file = entry.origin.file
-        error.line = find_settings_line(entry.origin.file, ("compile",))
-    return error
+    inline = wrap_inline(call)
+    # It compiles one piece of code eight times at most, and this one is that of all modules.
+    inline.__code__ = inline.__code__.replace()
+    compiled: Callable[..., Any] = torch.compile(inline, **attrs.asdict(options))
+    return compiled

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from pymodules_core.discovery import PluginManager
 from pymodules_core.discovery.missing_plugins import FormerPlugins, no_modules, unknown_module
-from pymodules_core.discovery.named_plugins import require_plugins
+from pymodules_core.discovery.named_plugins import left_out_told, require_plugins
 from pymodules_core.discovery.selection import select_specs
+from pymodules_core.discovery.spec_settings import share_like_sources
 from pymodules_core.errors import SharedParameterError
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool.build import PoolBuilder
@@ -61,8 +63,10 @@ class PoolEntry:
 
     @property
     def parameter_count(self) -> int:
-        """Elements of the module's parameters, shared ones once."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
+        """Elements of the module's parameters, shared ones once; lazy ones have none yet."""
+        return sum(
+            p.numel() for p in self.module.parameters() if not isinstance(p, UninitializedParameter)
+        )
 
 
 class ModulePool(Mapping[str, nn.Module]):
@@ -105,7 +109,9 @@ class ModulePool(Mapping[str, nn.Module]):
         self._refuse_half_frozen_tensors()
         for entry in self._entries.values():
             if entry.settings.frozen:
-                entry.module.requires_grad_(requires_grad=False)
+                # Not `requires_grad_()`, which lazy parameters refuse.
+                for parameter in entry.module.parameters():
+                    parameter.requires_grad = False
                 entry.module.eval()
 
     @classmethod
@@ -134,14 +140,19 @@ class ModulePool(Mapping[str, nn.Module]):
         provided = plugins.provided_specs()
         former = FormerPlugins(experiment.path)
         require_plugins(plugins, experiment, former)
-        specs = select_specs(provided, settings.modules, locate=experiment.locate, former=former)
+        with left_out_told(plugins):
+            specs = select_specs(
+                provided, settings.modules, locate=experiment.locate, former=former
+            )
         if not specs:
             raise no_modules(experiment, former)
         seed = settings.train.seed if seed is None else seed
         by_name = {spec.name: spec for spec in specs}
         builder = PoolBuilder(by_name, seed=seed, experiment=experiment)
         # All settings before the first build: a typo is told before minutes of construction.
-        checked = {name: builder.settings(spec) for name, spec in by_name.items()}
+        checked = share_like_sources(
+            {name: builder.settings(spec) for name, spec in by_name.items()}, specs
+        )
         entries = [
             PoolEntry(
                 name=name,

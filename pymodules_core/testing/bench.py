@@ -1,5 +1,6 @@
 """Experiments in which one plugin is tried."""
 
+import os
 from pathlib import Path
 
 from pymodules_core.discovery import PluginManager, PluginRecord
@@ -34,11 +35,15 @@ class Bench:
     Args:
         subject: The plugin.
         folder: An empty folder.
+
+    Attributes:
+        environment: That of the process before the plugin was imported.
     """
 
     def __init__(self, subject: Subject, folder: Path) -> None:
         self.subject = subject
         self.folder = folder
+        self.environment = dict(os.environ)
 
     def experiment(self, name: str, *, has_plugin: bool = True) -> Experiment:
         """Give the experiment of that name, which is written when first asked for.

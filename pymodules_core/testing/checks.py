@@ -114,7 +114,7 @@ def check_surroundings(bench: Bench) -> str:
     """Importing it changes nothing for others."""
     if not bench.subject.target:
         return _NOT_IMPORTABLE
-    changed = probe.ask("surroundings", target=bench.subject.target)
+    changed = probe.ask("surroundings", environment=bench.environment, target=bench.subject.target)
     if changed is None:
         raise NonconformityError("importing it ends the process")
     if changed:

@@ -20,11 +20,12 @@ from typing import Any
 _PREFIX = "probe-"
 
 
-def ask(question: str, **request: Any) -> Any:
+def ask(question: str, *, environment: Mapping[str, str] | None = None, **request: Any) -> Any:
     """Ask a process of its own.
 
     Args:
         question: ``discovery``, ``surroundings`` or ``digests``.
+        environment: That of the process; by default it has this one's.
         request: What that function of this file takes; JSON values.
 
     Returns:
@@ -38,7 +39,10 @@ def ask(question: str, **request: Any) -> Any:
             text=True,
             check=False,
             # What this process can import that one can: a worker gets the same.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={
+                **(environment or os.environ),
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
             stdout=subprocess.DEVNULL,
         )
         return json.loads(answer.read_text()) if answer.exists() else None

@@ -1,8 +1,11 @@
 """The commands, run as a user runs them."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support import TINY_TASK, start_command, write_experiment
@@ -175,7 +178,7 @@ def test_check_writes_nothing_and_says_what_works(home, capsys):
 
     output = capsys.readouterr().out
     assert code == 0
-    assert output.splitlines()[0].startswith("ok  module net: 5 parameters, 2 tensors")
+    assert output.splitlines()[1].startswith("ok  module net: 5 parameters, 2 tensors")
     assert "ok  optimizers: main (SGD)" in output
     assert "ok  one train step on cpu: loss" in output
     assert "ok  one eval step: loss" in output
@@ -260,8 +263,8 @@ def test_new_refuses_an_existing_name_and_a_bad_one(home, capsys):
 
     assert (existing, bad) == (2, 2)
     assert capsys.readouterr().err == (
-        "error: data/experiments/mine: there is an experiment of that name\n"
-        "  fix: choose another name, or move that folder away\n"
+        "error: data/experiments/mine: there is a file or folder of that name\n"
+        "  fix: choose another name, or move that one away\n"
         "error: experiment name '../mine' is not allowed: it holds a path separator\n"
         "  fix: use one plain name of letters, digits, '_', '-' and '.'\n"
     )
@@ -290,8 +293,32 @@ def test_a_home_that_cannot_be_written_is_named(home, capsys):
     assert code == 1
     assert capsys.readouterr().err == (
         "error: data/experiments/mine: Not a directory\n"
-        "  fix: make it writable, or choose another --data-home\n"
+        "  fix: move away what is in its place, or choose another --data-home\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("command", "target", "option"),
+    [("new", "data/experiments/mine", "--data-home"), ("new-plugin", "mine", "--folder")],
+)
+def test_what_a_full_disk_cuts_short_is_taken_away_again(
+    home, capsys, monkeypatch, command, target, option
+):
+    monkeypatch.setattr(Path, "write_bytes", _raise_no_space)
+    monkeypatch.setattr(Path, "write_text", _raise_no_space)
+
+    code = run([command, "mine"])
+
+    assert code == 1
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        f"error: {target}: No space left on device",
+        f"  fix: make room, or choose another {option}",
+    ]
+    assert not Path(target).exists()
+
+
+def _raise_no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_plugins_lists_the_built_in_scanner(home, capsys):

@@ -24,6 +24,9 @@ def trained(home, capsys):
     return path
 
 
+EXECUTING = "executing task.py and 2 module files of data/experiments/tiny/pymodules"
+
+
 def evaluate(capsys, *arguments):
     code = run(["eval", "tiny", *arguments])
     captured = capsys.readouterr()
@@ -40,7 +43,7 @@ def test_every_pool_comes_to_what_the_run_recorded_of_it(trained, capsys):
     found = {}
     for pool in ("init", "last", "best", "epoch_1", "epoch_2"):
         code, output, errors = evaluate(capsys, "--pool", pool, "--json")
-        assert (code, errors) == (0, "")
+        assert (code, errors) == (0, f"{EXECUTING}\n")
         found[pool] = json.loads(output)
 
     assert found["epoch_1"]["metrics"] == found["epoch_1"]["recorded"]
@@ -56,7 +59,8 @@ def test_a_person_gets_a_table(trained, capsys):
     code, output, _ = evaluate(capsys)
 
     assert code == 0
-    first, heading, row = output.splitlines()
+    executing, first, heading, row = output.splitlines()
+    assert executing == EXECUTING
     assert first == "tiny, pool best of epoch 2"
     assert heading.split() == ["METRIC", "NOW", "RECORDED"]
     name, now, recorded = row.split()

@@ -13,6 +13,9 @@ import torch
 from rank_cases import launch as torchrun
 from support import TINY_TASK, start_command, write_experiment
 
+from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.records import readable_records
+from pymodules_core.cli.launch import _tell_failed
 from pymodules_core.cli.main import run
 
 TWO = ("--nproc", "2")
@@ -39,8 +42,22 @@ def run_started(run):
     told = {"argv": sys.argv[1:], "path": sys.path[0]} | {n: os.environ.get(n) for n in names}
     pathlib.Path(f"process_{os.environ['RANK']}.json").write_text(json.dumps(told))
 """
+# The disk of the first process takes no further file.
+FULL_DISK = """
+
+import errno
+
+from pymodules_core.checkpoints.store.disk import Disk
+
+FULL = RANK == 0 and "FULL" in os.environ
+
+
+def no_room(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+"""
 OUCH = 'raise ValueError("ouch")'
 DIE = "os.kill(os.getpid(), signal.SIGKILL)"
+MEMORY = "see whether memory ran out (dmesg), or who killed it"
 ENDLESS = "[train]\nepochs = 100000\nbatch_size = 16\n"
 
 
@@ -141,19 +158,81 @@ def test_the_process_that_fails_tells_why_and_nobody_else_says_a_word(home, rank
 
 
 @pytest.mark.parametrize(
-    ("end", "how"),
-    [(DIE, "was ended by SIGKILL"), ("os._exit(7)", "ended with exit code 7, without a word")],
+    ("end", "how", "fix"),
+    [
+        (DIE, "was ended by SIGKILL", MEMORY),
+        ("os._exit(7)", "ended with exit code 7, without a word", "look for what calls os._exit"),
+    ],
 )
-def test_of_a_process_that_can_say_nothing_the_launcher_tells_how_it_ended(home, end, how):
+def test_of_a_process_that_can_say_nothing_the_launcher_tells_how_it_ended(home, end, how, fix):
     write_tiny(home, "run.step == 4 and RANK == 0", end)
 
     failed = start_command("train", "tiny", *TWO)
 
     assert failed.returncode == 1
-    assert failed.stderr == (
-        f"error: process 0 {how}\n"
-        "  fix: see what ended it (out of memory?); --resume goes on from the newest commit\n"
+    assert failed.stderr.startswith(f"error: process 0 {how}\n  fix: {fix}")
+    assert failed.stderr.endswith("; --resume goes on from the newest commit\n")
+    assert failed.stderr.count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "how", "fix"),
+    [
+        (-signal.SIGABRT, "was ended by SIGABRT", "read what the library that gave up wrote above"),
+        (-signal.SIGSEGV, "was ended by SIGSEGV", "PYTHONFAULTHANDLER=1 shows the line"),
+        (-signal.SIGBUS, "was ended by SIGBUS", "PYTHONFAULTHANDLER=1 shows the line"),
+        (-signal.SIGTERM, "was ended by SIGTERM", "see who sent it; --resume"),
+        (-signal.SIGKILL, "was ended by SIGKILL", MEMORY),
+        (-99, "was ended by signal 99", "see who sent it; --resume"),
+    ],
+)
+def test_what_to_look_at_hangs_on_the_signal(capsys, code, how, fix):
+    _tell_failed({1: code})
+
+    assert capsys.readouterr().err.startswith(f"error: process 1 {how}\n  fix: {fix}")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("start", "shared"),
+    [
+        ("nproc", 'parallel = "ddp"'),
+        ("nproc", 'parallel = "fsdp"'),
+        ("nproc", 'parallel = "fsdp"\nsharded = true'),
+        ("torchrun", 'parallel = "ddp"'),
+    ],
+    ids=["ddp", "gathered", "sharded", "torchrun"],
+)
+def test_where_the_first_process_cannot_save_all_end_and_what_was_saved_goes_on(
+    home, start, shared
+):
+    toml = f"[train]\nepochs = 3\nbatch_size = 16\n[modules.settings.net]\n{shared}\n"
+    path = write_tiny(home, "run.step == 4 and FULL", "Disk.create = no_room", toml=toml)
+    with (path / "pymodules" / "task.py").open("a") as task:
+        task.write(FULL_DISK)
+    layout = Layout(path / "data" / "module_ckps")
+    began = time.monotonic()
+
+    command = ("train", "tiny")
+    failed = (
+        start_command(*command, *TWO, FULL="yes")
+        if start == "nproc"
+        else torchrun(2, "-m", "pymodules_core", *command, FULL="yes")
     )
+    took_s = time.monotonic() - began
+    step = readable_records(layout)[0].step
+    staged = list(layout.stage.iterdir())
+    resumed = start_command(*command, "--resume", *TWO)
+
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(
+        "error: data/experiments/tiny/data/module_ckps: cannot be written: No space left on device"
+    )
+    assert failed.stderr.count("error: ") == 1
+    assert took_s < 60
+    assert (step, staged) == (3, [])
+    assert resumed.returncode == 0, resumed.stderr
+    assert state_of(path) == "finished"
 
 
 def test_an_experiment_that_is_not_valid_is_told_once_with_exit_code_2_and_not_tried_again(home):
@@ -235,10 +314,10 @@ def test_a_run_whose_processes_are_killed_goes_on_and_ends_as_if_nothing_had_bee
     assert trained.returncode == 0
     assert trained.stderr.splitlines() == [
         "error: process 0 was ended by SIGKILL",
-        "  fix: see what ended it (out of memory?); --resume goes on from the newest commit",
+        f"  fix: {MEMORY}; --resume goes on from the newest commit",
         "going on from the newest commit (restart 1 of 5)",
         "error: process 1 was ended by SIGKILL",
-        "  fix: see what ended it (out of memory?); --resume goes on from the newest commit",
+        f"  fix: {MEMORY}; --resume goes on from the newest commit",
         "going on from the newest commit (restart 2 of 5)",
     ]
     assert sorted(entry.name for entry in path.glob("data*")) == ["data", "data.1"]

@@ -95,7 +95,7 @@ def test_damaged_metadata_drops_its_distribution_and_no_other(
     assert failed.failure.stage == "metadata"
     assert failed.failure.reason.startswith(reason)
     assert failed.failure.fix == (
-        "reinstall the distribution, or remove its folder, "
+        f"reinstall the distribution, or remove {info}, "
         'or switch it off: [plugins] disable = ["acme_bad-1.0.dist-info"]'
     )
     assert [spec.name for spec in plugins.provided_specs()] == ["good"]

@@ -5,17 +5,21 @@ import logging
 import multiprocessing
 import os
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support import TINY_MODULE, write_experiment
+from support import GOOD_PLUGIN, TINY_MODULE, start_command, write_experiment
 
 from pymodules_core import ModulePool
 from pymodules_core.discovery.module_files import ExperimentFiles
 from pymodules_core.discovery.module_files.importer import decode_package, encode_package
-from pymodules_core.errors import CircularImportError, ModuleFileError, SettingsError
+from pymodules_core.errors import (
+    CircularImportError,
+    DuplicateModuleError,
+    ModuleFileError,
+    SettingsError,
+)
 
 FOLDER = "data/experiments/tiny/pymodules/modules"
 ITEM = "settings = {}\n"
@@ -41,6 +45,15 @@ def discover(tmp_path, monkeypatch, **modules):
         (
             "import torch\n\n\ndef f():\n    return 1 / 0\n\n\nf()\n",
             "net.py:5: raises when imported: ZeroDivisionError: division by zero",
+        ),
+        ("x = 1\nassert x == 2\n", "net.py:2: raises when imported: AssertionError"),
+        (
+            "x = 1\nexec('y = (')\n",
+            "net.py:2: raises when imported: SyntaxError: '(' was never closed (<string>, line 1)",
+        ),
+        (
+            "class Odd(BaseException):\n    pass\n\n\nraise Odd('no')\n",
+            "net.py:5: raises when imported: Odd: no",
         ),
         (
             "import sys\n\nsys.exit(3)\n",
@@ -133,17 +146,24 @@ def test_a_wrong_module_file_gets_one_message_and_nothing_is_written(
             "2: is not valid Python: (unicode error) 'utf-8' codec can't decode byte 0xff in "
             "position 0: invalid start byte",
         ),
+        (
+            "x = 1\n".encode("utf-16"),
+            "1: is not valid Python: source code string cannot contain null bytes",
+        ),
+        (b"#!/bin/python\n# coding: utf-88\n", "2: is not valid Python: unknown encoding: utf-88"),
     ],
 )
-def test_a_file_that_is_no_text_is_told(tmp_path, monkeypatch, content, message):
+@pytest.mark.parametrize("name", ["net", "_helper"])
+def test_a_file_that_is_no_text_is_told(tmp_path, monkeypatch, content, message, name):
     monkeypatch.chdir(tmp_path)
-    path = write_experiment(tmp_path / "data")
-    (path / "pymodules" / "modules" / "net.py").write_bytes(content)
+    importer = "from modules._helper import x\n"
+    path = write_experiment(tmp_path / "data", modules={"net": importer})
+    (path / "pymodules" / "modules" / f"{name}.py").write_bytes(content)
 
     with pytest.raises(ModuleFileError) as caught:
         ModulePool.discover(path)
 
-    assert str(caught.value) == f"{FOLDER}/net.py:{message}\n  fix: save it as UTF-8 text"
+    assert str(caught.value) == f"{FOLDER}/{name}.py:{message}\n  fix: save it as UTF-8 text"
 
 
 def test_a_ctrl_c_during_an_import_passes_through(tmp_path, monkeypatch):
@@ -151,13 +171,16 @@ def test_a_ctrl_c_during_an_import_passes_through(tmp_path, monkeypatch):
         discover(tmp_path, monkeypatch, net="raise KeyboardInterrupt\n")
 
 
-def test_an_exit_that_cannot_be_caught_does_not_look_like_a_finished_run(tmp_path):
-    path = write_experiment(tmp_path / "data", modules={"net": "import os\nos._exit(0)\n"})
-    command = [sys.executable, "-m", "pymodules_core", "train", str(path)]
+def test_an_exit_that_cannot_be_caught_does_not_look_like_a_finished_run(home):
+    path = write_experiment(home, modules={"net": "import os\nos._exit(0)\n"})
 
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = start_command("train", "tiny")
 
-    assert "epochs" not in result.stdout
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"error: {FOLDER}/net.py:2: ends the command with os._exit(0) before it is done\n"
+        "  fix: remove the call\n"
+    )
     assert not (path / "data").exists()
 
 
@@ -229,6 +252,16 @@ def test_a_library_that_is_not_installed_is_told_as_such(tmp_path, monkeypatch):
     assert caught.value.fix == "pip install no_such_library"
 
 
+@pytest.mark.parametrize(
+    "source", ["from _blocks import Block\n", "def build():\n    import _blocks.more\n"]
+)
+def test_a_file_beside_it_is_no_package_to_install(tmp_path, monkeypatch, source):
+    with pytest.raises(ModuleFileError, match="No module named '_blocks'") as caught:
+        discover(tmp_path, monkeypatch, net=source, _blocks="Block = 1\n")
+
+    assert caught.value.fix == "write modules._blocks instead of _blocks"
+
+
 def test_files_named_like_libraries_shadow_nothing(tmp_path, monkeypatch):
     pool = discover(
         tmp_path,
@@ -240,6 +273,26 @@ def test_files_named_like_libraries_shadow_nothing(tmp_path, monkeypatch):
     assert list(pool) == ["json", "torch"]
     assert sys.modules["json"] is json
     assert "modules" not in sys.modules
+
+
+def test_a_file_and_a_plugin_of_one_name_are_refused_until_one_is_picked(
+    install_distribution, home
+):
+    install_distribution("acme-good", GOOD_PLUGIN)
+    path = write_experiment(home, modules={"good": TINY_MODULE})
+
+    with pytest.raises(DuplicateModuleError) as caught:
+        ModulePool.discover("tiny")
+    (path / "experiment.toml").write_text('[modules.override]\ngood = "files"\n')
+    origin = ModulePool.discover("tiny").origins["good"]
+
+    assert str(caught.value) == (
+        "module 'good' is provided twice:\n"
+        "  - acme-good 1.0 (plugin)\n"
+        f"  - {FOLDER}/good.py\n"
+        '  fix: pick one in experiment.toml:  [modules.override]  good = "files"'
+    )
+    assert str(origin) == f"{FOLDER}/good.py"
 
 
 def test_every_way_of_importing_gives_the_same_object(tmp_path, monkeypatch):

@@ -4,14 +4,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import GOOD_PLUGIN, record_of, write_experiment
+from support import GOOD_PLUGIN, record_of, start_command, write_experiment
 
 from pymodules_core import ModulePool
+from pymodules_core.cli.main import run
 from pymodules_core.discovery import PluginManager, PluginState
 from pymodules_core.discovery.catalog import list_modules
 from pymodules_core.errors import PluginError, SettingsError
 from pymodules_core.experiment import Experiment
 from pymodules_core.settings import PluginsSettings
+from pymodules_core.testing import write_distribution
 
 RAISES = "raise ValueError('boom')\n"
 EXITS = "import sys\nsys.exit(0)\n"
@@ -84,6 +86,20 @@ def test_a_plugin_is_registered_under_its_distribution_and_entry_point(install_d
             '  fix: pip install -U acme-bad, or switch it off: [plugins] disable = ["acme-bad"]',
         ),
         (
+            "class Stop(BaseException):\n    pass\nraise Stop('now')\n",
+            None,
+            "plugin acme-bad 1.0 (plugin): import failed: Stop: now\n"
+            '  fix: pip install -U acme-bad, or switch it off: [plugins] disable = ["acme-bad"]',
+        ),
+        (
+            GOOD_PLUGIN,
+            "acme_gone.deep:plugin",
+            "plugin acme-bad 1.0 (plugin): import failed: ModuleNotFoundError: "
+            "No module named 'acme_gone'\n"
+            "  fix: pip install --force-reinstall acme-bad, "
+            'or switch it off: [plugins] disable = ["acme-bad"]',
+        ),
+        (
             GOOD_PLUGIN,
             "acme_bad:missing",
             "plugin acme-bad 1.0 (plugin): import failed: AttributeError: "
@@ -122,7 +138,17 @@ def test_a_plugin_is_registered_under_its_distribution_and_entry_point(install_d
             'or switch it off: [plugins] disable = ["acme-bad"]',
         ),
     ],
-    ids=["raises", "exits", "no target", "misspelt", "wrong type", "late", "needy"],
+    ids=[
+        "raises",
+        "exits",
+        "no exception",
+        "package gone",
+        "no target",
+        "misspelt",
+        "wrong type",
+        "late",
+        "needy",
+    ],
 )
 def test_a_broken_plugin_is_named_once_and_hides_no_other(
     install_distribution, caplog, source, target, message
@@ -293,7 +319,105 @@ def test_a_failed_plugin_that_the_run_asks_for_stops_it(install_distribution, ho
         ModulePool.discover(path)
 
     assert caught.value.found == "acme-bad:plugin"
-    assert "import failed: ValueError: boom" in str(caught.value)
+    assert str(caught.value) == (
+        f"{path / 'experiment.toml'}:2: plugins.allow: the run needs plugin acme-bad 1.0 (plugin), "
+        "and it failed: import failed: ValueError: boom\n"
+        "  fix: pip install -U acme-bad, or remove it there"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "toml", "arguments", "why", "fix"),
+    [
+        (RAISES, "", [], "plugin acme-bad:plugin failed", "pip install -U acme-bad"),
+        (LATE, "", [], "plugin acme-bad:plugin failed", "pip install -U acme-bad"),
+        (
+            GOOD_PLUGIN,
+            '[plugins]\ndisable = ["acme-bad"]\n',
+            [],
+            "plugin acme-bad:plugin is disabled",
+            "take 'acme-bad:plugin' out of [plugins] disable and PYMODULES_DISABLE_PLUGINS",
+        ),
+        (
+            GOOD_PLUGIN,
+            '[plugins]\nallow = ["acme-good"]\n',
+            [],
+            "plugin acme-bad:plugin is not allowed",
+            "add 'acme-bad:plugin' to [plugins] allow",
+        ),
+        (
+            GOOD_PLUGIN,
+            "",
+            ["--no-plugins"],
+            "installed plugins are left out by --no-plugins",
+            "leave out --no-plugins",
+        ),
+    ],
+    ids=["raises", "raises late", "disabled", "not allowed", "no plugins"],
+)
+def test_an_override_to_a_plugin_that_takes_no_part_proposes_no_other(
+    install_distribution, home, capsys, source, toml, arguments, why, fix
+):
+    install_distribution("acme-bad", source)
+    install_distribution("acme-good", GOOD_PLUGIN)
+    write_experiment(home, toml=f'[modules.override]\ngood = "acme-bad"\n{toml}')
+
+    assert run(["list", "tiny", *arguments]) == 2
+
+    error = capsys.readouterr().err.partition("error: ")[2]
+    first, *lines = error.splitlines()
+    assert first.startswith("data/experiments/tiny/experiment.toml:2: modules.override.good: ")
+    assert lines == [f"  {why}", f"  fix: {fix}, or remove it there"]
+
+
+def test_a_table_of_a_module_whose_plugin_failed_says_which_take_no_part(
+    install_distribution, home
+):
+    install_distribution("acme-bad", RAISES)
+    path = write_experiment(home, toml="[modules.settings.good]\nfrozen = true\n")
+
+    with pytest.raises(SettingsError) as caught:
+        ModulePool.discover(path)
+
+    assert caught.value.what == (
+        "modules.settings.good: no module is called 'good'; there are: net\n"
+        "  of plugins, acme-bad:plugin failed"
+    )
+
+
+def test_an_interrupt_during_an_import_passes_through(install_distribution):
+    install_distribution("acme-bad", "raise KeyboardInterrupt\n")
+
+    with pytest.raises(KeyboardInterrupt):
+        PluginManager()
+
+
+def test_an_import_that_ends_the_process_is_no_success_and_told(tmp_path):
+    write_distribution(tmp_path, "acme-bad", "import os\nos._exit(0)\n")
+
+    result = start_command("list", "--debug", PYTHONPATH=str(tmp_path))
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        "debug: importing plugin acme-bad 1.0 (plugin)",
+        f"error: {tmp_path / 'acme_bad.py'}:2: ends the command with os._exit(0) before it is done",
+        "  fix: remove the call",
+    ]
+
+
+@pytest.mark.parametrize("is_disabled", [True, False], ids=["disabled", "no plugins"])
+def test_a_plugin_that_ends_the_process_can_be_kept_out(tmp_path, monkeypatch, is_disabled):
+    write_distribution(tmp_path, "acme-bad", "import os\nos._exit(0)\n")
+    arguments = [] if is_disabled else ["--no-plugins"]
+    variable = "acme-bad" if is_disabled else ""
+
+    result = start_command(
+        "plugins", *arguments, PYTHONPATH=str(tmp_path), PYMODULES_DISABLE_PLUGINS=variable
+    )
+
+    assert result.returncode == 0
+    assert ("acme-bad:plugin" in result.stdout) is is_disabled
+    assert "pymodules-core:directory_scanner" in result.stdout
 
 
 def test_a_plugin_receives_its_own_settings_table(install_distribution):

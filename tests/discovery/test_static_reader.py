@@ -1,5 +1,6 @@
 """Reading a module file without executing it: the quick way tells what the whole way tells."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,9 @@ def test_settings_and_description_are_read(tmp_path):
     ("source", "fault"),
     [
         (b"x = (\n", "line 1: '(' was never closed"),
-        (b"x = 1\0\n", "source code string cannot contain null bytes"),
+        (b"x = 1\ny = 1\0\n", "line 2: source code string cannot contain null bytes"),
+        (b"# coding: utf-88\n", "line 1: unknown encoding: utf-88"),
+        (b"x = " + b"-" * 100_000 + b"1\n", "nests too deeply to be parsed"),
         (b"settings = 3\n", "settings is int, not dict"),
     ],
 )
@@ -100,6 +103,19 @@ def test_a_file_that_cannot_be_read_is_described(tmp_path, source, fault):
     file.write_bytes(source)
 
     assert read_module_file(file).fault == fault
+
+
+def test_an_expression_deeper_than_python_recurses_is_no_fault(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(f"settings = {{}}\nx = {'+'.join(['1'] * 600)}\n")
+
+    assert read_module_file(file) == StaticModuleFile(settings={})
+
+
+def test_a_pipe_does_not_keep_a_listing_waiting(tmp_path):
+    os.mkfifo(tmp_path / "net.py")
+
+    assert read_module_file(tmp_path / "net.py").fault == "is no file"
 
 
 def test_a_file_that_is_gone_is_described():

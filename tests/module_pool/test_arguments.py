@@ -86,7 +86,8 @@ def test_weights_that_a_factory_takes_itself_are_named_where_weights_are(
     codes = [run(["list", "tiny"]), run(["train", "tiny"])]
 
     assert codes == [0, 0]
-    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "good" in line]
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if line.startswith("good ")]
     assert [row[3] for row in rows] == ["lm_small", "lm_small"]
     modules = json.loads((path / "data" / "run.json").read_text())["modules"]
     assert [module["weights"] for module in modules] == ["lm_small", None]

@@ -11,7 +11,12 @@ from support import TINY_MODULE, TINY_TASK, write_experiment
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool, ModuleSpec, Trainer
-from pymodules_core.errors import BuildError, SettingsError, SharedParameterError
+from pymodules_core.errors import (
+    BuildError,
+    SettingsError,
+    SharedParameterError,
+    UninitializedModuleError,
+)
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool.build import PoolBuilder
 from pymodules_core.specs import DistributionOrigin
@@ -69,12 +74,17 @@ def builder_of(factory, *, experiment: Experiment | None = None, **others) -> Po
         ),
         ("import sys; sys.path.append('x')", lambda: list(sys.path), "sys.path; it was put back"),
         (
+            "import io, sys; sys.stdout = io.StringIO()",
+            lambda: sys.stdout,
+            "standard streams; it was put back",
+        ),
+        (
             "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
             lambda: signal.getsignal(signal.SIGTERM),
-            "signal handlers; it was put back",
+            "handlers of signals that end a run; it was put back",
         ),
     ],
-    ids=["dtype", "device", "grad mode", "threads", "directory", "sys.path", "signals"],
+    ids=["dtype", "device", "grad mode", "threads", "directory", "sys.path", "streams", "signals"],
 )
 def test_global_state_that_an_import_changes_is_named_and_put_back(home, caplog, code, read, what):
     torch.set_num_threads(1)
@@ -181,6 +191,39 @@ def test_parameters_of_two_trained_modules_are_still_shared_after_a_load(home, t
 
     assert pool.twin.weight is pool.net.weight
     assert torch.equal(pool.net.weight, expected)
+
+
+@pytest.mark.parametrize("settings", ["{}", '{"frozen": True}'])
+def test_a_lazy_module_that_no_batch_has_shaped_is_named_before_the_run(home, settings):
+    lazy = f"from torch import nn\nmodule = nn.LazyLinear(1)\nsettings = {settings}\n"
+    path = write_experiment(home, modules={"net": lazy})
+
+    with pytest.raises(UninitializedModuleError) as caught:
+        Trainer("tiny", reporter=SilentReporter()).fit()
+
+    assert caught.value.exit_code == 2
+    assert str(caught.value) == (
+        f"{FILE}: module 'net' has lazy parameters without a shape: weight, bias\n"
+        "  fix: run one batch through it where it is made: "
+        "def build(): net = ...; net(torch.zeros(shape)); return net"
+    )
+    assert not (path / "data").exists()
+
+
+def test_a_lazy_module_gets_its_shape_in_build_or_by_one_batch(home):
+    built = "import torch\nfrom torch import nn\n\n\ndef build():\n    net = nn.LazyLinear(1)\n"
+    lazy = "from torch import nn\nmodule = nn.LazyLinear(1)\nsettings = {'frozen': True}\n"
+    write_experiment(
+        home, modules={"net": f"{built}    net(torch.zeros(1, 4))\n    return net\n", "cold": lazy}
+    )
+    pool = ModulePool.discover("tiny")
+    counts = [entry.parameter_count for entry in pool.entries.values()]
+
+    pool.cold(torch.zeros(1, 4))
+
+    assert counts == [0, 5]
+    assert not pool.cold.weight.requires_grad
+    CheckpointManager("pools", pool).start()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pymodules_core.cli.main import run
 from pymodules_core.errors import PluginConformanceError, PluginError
 from pymodules_core.testing import assert_plugin_conforms, check_plugin
 from pymodules_core.testing.bench import Bench, NonconformityError
-from pymodules_core.testing.checks import CHECKS
+from pymodules_core.testing.checks import CHECKS, check_surroundings
 from pymodules_core.testing.subject import Subject
 
 HEAD = """
@@ -242,6 +242,21 @@ signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     )
 
 
+def test_what_an_import_has_changed_in_this_process_already_is_found(
+    install_distribution, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ACME_MODE", "unset")
+    install_distribution(
+        "acme-bad", provider("nn.Identity", "import os\nos.environ['ACME_MODE'] = 'set'\n")
+    )
+    (subject,) = Subject.find("acme-bad", {})
+    bench = Bench(subject, tmp_path / "bench")
+    bench.plugins()
+
+    with pytest.raises(NonconformityError, match="importing it changes the environment"):
+        check_surroundings(bench)
+
+
 def test_an_import_that_ends_the_process_is_found(install_distribution, tmp_path, monkeypatch):
     source = provider("nn.Identity", "import os\nif 'HOST' not in os.environ: os._exit(0)\n")
     install_distribution("acme-bad", source)
@@ -389,7 +404,7 @@ def test_the_command_refuses_a_key_that_the_plugin_does_not_have(install_distrib
 @pytest.mark.parametrize("arguments", [["check"], ["check", "tiny", "--plugin", "acme"]])
 def test_the_command_wants_an_experiment_or_a_plugin(arguments, capsys):
     assert run(arguments) == 2
-    assert "Name an experiment, or a plugin with --plugin NAME." in capsys.readouterr().err
+    assert "name either an experiment, or a plugin with --plugin NAME" in capsys.readouterr().err
 
 
 def test_the_pytest_plugin_costs_other_test_runs_nothing():

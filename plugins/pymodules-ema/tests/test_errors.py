@@ -113,7 +113,7 @@ def test_an_override_is_named_as_one(write):
         ("net_ema", "modules.settings.net_ema.frozen", "a frozen module may not"),
     ],
 )
-def test_what_is_frozen_is_refused_before_the_first_step(write, module, key, text):
+def test_what_is_frozen_is_refused_and_nothing_is_written(write, module, key, text):
     other = "from torch import nn\nmodule = nn.Linear(4, 1)\nsettings = {}"
     path = write(
         modules={"net": other, "other": other},
@@ -128,7 +128,23 @@ def test_what_is_frozen_is_refused_before_the_first_step(write, module, key, tex
     assert caught.value.key == key
     assert text in caught.value.what
     assert caught.value.line is not None
-    assert not (path / "data" / "module_ckps" / "last").exists()
+    assert caught.value.exit_code == 2
+    assert not (path / "data").exists()
+
+
+def test_an_average_that_is_not_shared_as_its_source_is_refused_and_nothing_is_written(write):
+    path = write(settings=f'{table(["net"])}\n[modules.settings.net_ema]\nparallel = "fsdp"')
+
+    with pytest.raises(SettingsError) as caught:
+        Trainer(path).fit()
+
+    assert str(caught.value) == (
+        f"{path / 'experiment.toml'}:11: modules.settings.net_ema.parallel: 'fsdp', and 'net' has "
+        "'ddp': an average follows its source part by part\n"
+        "  says plugin pymodules-ema 0.1.0 (ema)\n"
+        "  fix: remove it: the average is shared as its source is"
+    )
+    assert not (path / "data").exists()
 
 
 def test_a_lazy_module_is_refused(write):

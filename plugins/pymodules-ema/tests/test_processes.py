@@ -41,10 +41,9 @@ SETTINGS = """
 modules = ["net"]
 decay = 0.9
 """
+# Of the source only: the average takes it over.
 FSDP = """
 [modules.settings.net]
-parallel = "fsdp"
-[modules.settings.net_ema]
 parallel = "fsdp"
 """
 
@@ -75,14 +74,3 @@ def test_averages_of_two_processes_are_those_of_one(write, load, more, parts):
     for name in ("net", "net_ema"):
         for key, value in load(alone, name).items():
             torch.testing.assert_close(load(path, name)[key], value, rtol=1e-9, atol=1e-9)
-
-
-def test_an_average_that_is_not_shared_as_its_source_is_refused(write):
-    only_the_source = FSDP.split("[modules.settings.net_ema]", maxsplit=1)[0]
-    path = write("two", modules={"net": NET}, task=TASK, settings=SETTINGS + only_the_source)
-
-    result = train_in_two(path)
-
-    assert result.returncode != 0
-    assert "'net_ema' and its source are not shared alike among the processes" in result.stderr
-    assert "[modules.settings.net_ema]" in result.stderr

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from pymodules_core.discovery.module_files.importer import (
+    MODULES,
     ExperimentFileLoader,
     Isolation,
     current_isolation,
@@ -81,21 +82,24 @@ class ExperimentFiles:
                 line=line_in_folder(error, self.folder),
                 fix="remove the call of sys.exit, or put it under a function",
             ) from error
-        except SyntaxError as error:
-            raise ModuleFileError(
-                f"is not valid Python: {error.msg}",
-                file=error.filename or file,
-                line=error.lineno or _line_of_nul(Path(error.filename or file)),
-                fix="save it as UTF-8 text" if _is_about_encoding(error) else None,
-            ) from error
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # One of a text that the file itself executes is an error like any other.
+            if isinstance(error, SyntaxError) and Path(error.filename or "").is_file():
+                raise ModuleFileError(
+                    f"is not valid Python: {error.msg}",
+                    file=error.filename,
+                    line=error.lineno,
+                    fix="save it as UTF-8 text" if _is_about_encoding(error) else None,
+                ) from error
             # A user knows `modules.encoder`, not the private name in front of it.
             reason = str(error).replace(f"{self._package}.", "")
             raise ModuleFileError(
-                f"raises when imported: {type(error).__name__}: {reason}",
+                f"raises when imported: {': '.join(filter(None, (type(error).__name__, reason)))}",
                 file=file_in_folder(error, self.folder) or file,
                 line=line_in_folder(error, self.folder),
-                fix=missing_package_fix(error),
+                fix=fix_of_import(error, self.folder),
             ) from error
 
     def executed(self) -> dict[str, str]:
@@ -144,6 +148,20 @@ def file_in_folder(error: BaseException, folder: Path) -> Path | None:
     return Path(frame.filename) if frame else None
 
 
+def fix_of_import(error: BaseException, folder: Path) -> str | None:
+    """Give what makes a failed import work; None for any other error.
+
+    Args:
+        error: What the import raised.
+        folder: The experiment's ``pymodules`` folder: of its files none is a package to install.
+    """
+    name = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+    stem = (name or "").partition(".")[0]
+    if stem and folder.joinpath(MODULES, f"{stem}.py").is_file():
+        return f"write {MODULES}.{stem} instead of {stem}"
+    return missing_package_fix(error)
+
+
 def _forget_abandoned() -> None:
     while _abandoned:
         package = _abandoned.pop()
@@ -156,12 +174,6 @@ def _forget_abandoned() -> None:
 
 def _is_about_encoding(error: SyntaxError) -> bool:
     return any(word in error.msg for word in ("null bytes", "(unicode error)", "encoding"))
-
-
-def _line_of_nul(file: Path) -> int | None:
-    """Give the line of the first NUL byte, where Python gives none."""
-    before, nul, _ = file.read_bytes().partition(b"\0")
-    return before.count(b"\n") + 1 if nul else None
 
 
 def _innermost_frame(error: BaseException, folder: Path) -> traceback.FrameSummary | None:

@@ -4,6 +4,7 @@ import base64
 import builtins
 import importlib.machinery
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -29,14 +30,14 @@ _executing: ContextVar[tuple[str, ...]] = ContextVar("_executing", default=())
 
 def encode_package(folder: Path, count: int) -> str:
     """Name the private package of a ``pymodules`` folder; ``count`` tells copies apart."""
-    key = base64.b32encode(str(folder).encode()).decode().rstrip("=").lower()
+    key = base64.b32encode(os.fsencode(folder)).decode().rstrip("=").lower()
     return f"{PARENT_PACKAGE}.x{key}_{count}"
 
 
 def decode_package(key: str) -> Path:
     """Give the folder back from the last part of a private package's name."""
     text = key[1:].rpartition("_")[0].upper()
-    return Path(base64.b32decode(text + "=" * (-len(text) % 8)).decode())
+    return Path(os.fsdecode(base64.b32decode(text + "=" * (-len(text) % 8))))
 
 
 class ExperimentFinder:
@@ -83,7 +84,13 @@ class ExperimentFileLoader(importlib.machinery.SourceFileLoader):
         del fullname
         source = self.get_data(self.path)
         self.sha256 = hashlib.sha256(source).hexdigest()
-        return self.source_to_code(source, self.path)
+        try:
+            return self.source_to_code(source, self.path)
+        except SyntaxError as error:
+            # Of what is no text Python names neither the file nor the line.
+            error.filename = error.filename or self.path
+            error.lineno = error.lineno or line_of_no_text(source)
+            raise
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the file in its isolation, with its own ``__import__``."""
@@ -99,6 +106,15 @@ class ExperimentFileLoader(importlib.machinery.SourceFileLoader):
                 exec(self.get_code(name), vars(module))  # noqa: S102  running the file is the job
         finally:
             _executing.reset(token)
+
+
+def line_of_no_text(source: bytes) -> int | None:
+    """Give the line of the first NUL byte, or else of the encoding that a source declares."""
+    before, nul, _ = source.partition(b"\0")
+    if nul:
+        return before.count(b"\n") + 1
+    head = enumerate(source.split(b"\n")[:2], start=1)
+    return next((number for number, line in head if b"coding" in line), None)
 
 
 def _make_import(package: str) -> Callable[..., Any]:

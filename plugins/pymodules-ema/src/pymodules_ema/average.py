@@ -13,7 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pymodules_core.checkpoints.state_dicts import refuse_lazy, unwrap
 from pymodules_core.errors import BuildError, list_words
-from pymodules_core.processes.sharding import is_in_parts, local_part
+from pymodules_core.processes.sharding import local_part
 
 # Below the host's logger, which shows it as it shows its own.
 logger = logging.getLogger("pymodules_core.ema")
@@ -79,12 +79,6 @@ class Average:
                 fix="change a module where it is built, so that the average is a copy of all of it",
             )
         self._parameters = [(ours[key], theirs[key]) for key in theirs]
-        if any(is_in_parts(mine) != is_in_parts(source) for mine, source in self._parameters):
-            raise BuildError(
-                f"module {name!r} and its source are not shared alike among the processes",
-                found=name,
-                fix=f"give both the same 'parallel': [modules.settings.{name}]",
-            )
         self._owned = {id(parameter) for parameter in theirs.values()}
         self._floating, self._others = _split(self._parameters)
         children = dict(copy.named_modules())

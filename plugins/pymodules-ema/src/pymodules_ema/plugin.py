@@ -42,6 +42,7 @@ class Ema:
                 factory=self._factory(source, context),
                 settings={"mode": "eval"},
                 weights=source,
+                follows=source,
                 description=f"Exponential moving average of {source}.",
             )
 
@@ -138,6 +139,18 @@ class Ema:
                         key=key,
                         found=True,
                         fix="remove it: an average has no gradients anyway",
+                    )
+                )
+            theirs, ours = (pool.settings[one].sharing.kind for one in (source, name))
+            if "fsdp" in {theirs, ours} and theirs != ours:
+                key = f"modules.settings.{name}.parallel"
+                raise run.experiment.locate(
+                    SettingsError(
+                        f"{key}: {ours!r}, and {source!r} has {theirs!r}: an average follows its "
+                        "source part by part",
+                        key=key,
+                        found=ours,
+                        fix="remove it: the average is shared as its source is",
                     )
                 )
             self._averages[source] = Average(

@@ -1,0 +1,36 @@
+"""Says whose code a command is about to execute."""
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pymodules_core.experiment import Experiment
+
+
+def say_what_is_executed(
+    experiment: "Experiment", *, load_installed: bool, err: bool = False
+) -> None:
+    """Print one line before the first file and the first plugin are executed.
+
+    They have all rights of who runs the command: with ``pymodules list``, which executes no file of
+    an experiment, one looks at a stranger's; this line is where that ends.
+
+    Args:
+        experiment: The experiment.
+        load_installed: Whether installed plugins are loaded.
+        err: Print to standard error: standard output is read by a program.
+    """
+    from pymodules_core.discovery.executed import executed_files, executed_plugins
+    from pymodules_core.errors import display_path, list_words
+
+    parts = []
+    if files := executed_files(experiment):
+        folder = display_path(experiment.task_file.parent)
+        parts.append(f"{' and '.join(files)} of {folder}")
+    if plugins := executed_plugins(experiment) if load_installed else []:
+        parts.append(f"plugins {list_words(plugins)}")
+    if parts:
+        with suppress(OSError):  # that nobody reads it must not end the command
+            click.echo(f"executing {'; '.join(parts)}", err=err)
