@@ -153,6 +153,9 @@ def scene_faults(folder: Path, processes: Processes) -> object:
             setattr(owner, method, refuse)
         outcomes[name] = commit()
         processes.barrier()
+        staged = list((folder / "ckps/.store/stage").iterdir())
+        outcomes[f"left of {name}"] = len(staged)
+        processes.barrier()
         setattr(owner, method, before)
         outcomes[f"after {name}"] = commit()
     if processes.is_first:

@@ -257,6 +257,26 @@ class Processes:
         dist.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)])
 
+    def post(self, name: str, text: str) -> None:
+        """Let all processes read a text of this one, without that they wait for it.
+
+        Any thread may, while another one waits for the others.
+
+        Args:
+            name: What it is; each process has one text for a name.
+            text: The text, in the place of that before.
+        """
+        dist.distributed_c10d._get_default_store().set(self._key(name, self.rank), text)
+
+    def posted(self, name: str) -> list[str]:
+        """Give the texts of all processes, by rank; empty where one posted nothing."""
+        store = dist.distributed_c10d._get_default_store()
+        keys = [self._key(name, rank) for rank in range(self.size)]
+        return [store.get(key).decode() if store.check([key]) else "" for key in keys]
+
+    def _key(self, name: str, rank: int) -> str:
+        return f"pymodules/{name}/{self.place.restarts}/{rank}"
+
     def failure(self, error: BaseException) -> BaseException:
         """Give what this process should raise for an error that ends its part of the run.
 

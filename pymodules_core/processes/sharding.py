@@ -16,6 +16,12 @@ def is_in_parts(tensor: object) -> TypeGuard[Any]:
     return package is not None and isinstance(tensor, package.DTensor)
 
 
+def is_sharded(module: torch.nn.Module) -> bool:
+    """Tell whether FSDP2 gathers a module around its calls, its parts apart."""
+    package = sys.modules.get("torch.distributed.fsdp")
+    return package is not None and isinstance(module, package.FSDPModule)
+
+
 def local_part(tensor: torch.Tensor) -> torch.Tensor:
     """Give the part of a tensor that this process holds: all of it, unless it is in parts."""
     if not is_in_parts(tensor):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from pymodules_core.processes.group import Processes
+from pymodules_core.training.parallel.modules import SharedModules
 from pymodules_core.training.signals import NOTICE, StopRequest
 
 # How long a signal may take to be heard by all; asking costs the step that asks some 0.1 ms.
@@ -22,16 +23,24 @@ class Agreement:
         processes: Who has to agree.
         request: Tells of a signal in this process.
         tell: Says one line to the person who waits, of what several processes agreed on.
+        modules: What the steps of all call alike.
 
     Attributes:
         received: The signal that any of them received, the first that they agreed on.
+        steps: How many steps of several processes have ended, those of evaluations among them.
     """
 
     def __init__(
-        self, processes: Processes, request: StopRequest, tell: Callable[[str], None]
+        self,
+        processes: Processes,
+        request: StopRequest,
+        tell: Callable[[str], None],
+        modules: SharedModules,
     ) -> None:
+        self._modules = modules
         self._tell = tell
         self.received: signal.Signals | None = None
+        self.steps = 0
         self._processes = processes
         self._request = request
         self._now = time.monotonic()
@@ -48,13 +57,20 @@ class Agreement:
         return self._now
 
     def ask(self) -> None:
-        """Agree now."""
+        """Agree now.
+
+        Raises:
+            TaskError: The steps of some process called other modules than those of the rest.
+        """
         number = self._request.received
         if self._processes.is_alone:
             self.received = number
             return
         elapsed_s = time.monotonic() - self._started_at
-        found, latest_s = self._processes.maximum([float(number or 0), elapsed_s])
+        found, latest_s, *bounds = self._processes.maximum(
+            [float(number or 0), elapsed_s, *self._modules.call_bounds()]
+        )
+        self._modules.check_calls(bounds)
         if found and self.received is None:
             self.received = signal.Signals(int(found))
             # The terminal may be gone, which is what SIGHUP says; the run is to be saved anyhow.
@@ -72,7 +88,9 @@ class Agreement:
         """Agree, unless it was a moment ago: called after each step."""
         if self._processes.is_alone:
             self.received = self._request.received
-        elif self._calls_left:
+            return
+        self.steps += 1
+        if self._calls_left:
             self._calls_left -= 1
         else:
             self.ask()

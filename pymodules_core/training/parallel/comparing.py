@@ -1,5 +1,6 @@
 """Refuses to train with processes that differ: in files, plugins, settings, or initial weights."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,6 +21,10 @@ from pymodules_core.versions import versions
 
 _MOST_LINES = 8
 _FIX = "let all machines see the same experiment, and install the same packages on each"
+_FIX_SHAPES = (
+    "let build and __init__ give the same module in each process: a size hangs on something that "
+    "differs between them, such as the rank, the machine or its environment"
+)
 _FIX_WEIGHTS = (
     "let build and __init__ draw from torch, random or numpy, which are seeded, and from nothing "
     "else: no time, no id, no os.urandom"
@@ -48,17 +53,22 @@ def refuse_differences(
                 differences.append(f"{key}: {theirs} in process {rank}, {mine} in process 0")
     if not differences:
         return
-    # Weights differ wherever files do; alone they say that a build is not a function of its seed.
+    # Weights differ wherever files or shapes do; alone they say that a build is not a function of
+    # its seed.
     others = [one for one in differences if not one.startswith("weights of ")]
-    shown = (others or differences)[:_MOST_LINES]
-    more = len(others or differences) - len(shown)
+    shapes = [one for one in others if one.startswith("tensor ")]
+    told, fix = differences, _FIX_WEIGHTS
+    if others:
+        told, fix = others, _FIX_SHAPES if shapes == others else _FIX
+    shown = told[:_MOST_LINES]
+    more = len(told) - len(shown)
     text = "\n".join(f"  {line}" for line in shown) + (f"\n  … {more} more" if more else "")
 
     def refuse() -> None:
         raise ProcessesError(
             f"the processes differ, and would not train one model\n{text}",
             found=differences,
-            fix=_FIX if others else _FIX_WEIGHTS,
+            fix=fix,
         )
 
     processes.share(refuse)
@@ -83,12 +93,17 @@ def _facts(experiment: Experiment, plugins: PluginManager, pool: ModulePool) -> 
     for name, entry in pool.entries.items():
         facts[f"module {name}"] = f"{type(entry.module).__name__} of {entry.origin.provider}"
         facts |= _flat(unstructure(entry.settings), f"settings of module {name}: ")
-        facts[f"weights of {name}"] = _fingerprint(entry.module, name)
+        state = live_state_dict(entry.module, name=name)
+        facts |= {
+            f"tensor {name}.{key}": f"{str(value.dtype).removeprefix('torch.')} {[*value.shape]}"
+            for key, value in state.items()
+            if isinstance(value, torch.Tensor)
+        }
+        facts[f"weights of {name}"] = _fingerprint(state)
     return facts
 
 
-def _fingerprint(module: torch.nn.Module, name: str) -> str:
-    state = live_state_dict(module, name=name)
+def _fingerprint(state: Mapping[str, Any]) -> str:
     content = Content(state)
     parts = [repr(content.outline).encode(), *(fingerprint(memory_of(t)) for t in content.tensors)]
     return fingerprint(memoryview(b"".join(parts))).hex()

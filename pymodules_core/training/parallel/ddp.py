@@ -38,6 +38,8 @@ class DataParallel:
         names: The modules.
         is_training: A train step is at work: calls take the way through DDP.
         is_called: One did so since the step began.
+        shared_steps: How many steps did so whose backward averages gradients: as many in each
+            process, or what belongs to one module is added to another.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class DataParallel:
         self.names = tuple(members)
         self.is_training = False
         self.is_called = False
+        self.shared_steps = 0
         self._members = dict(members)
         self._kinds = {name: type(module) for name, module in members.items()}
         self._find_unused = find_unused_parameters
@@ -95,6 +98,8 @@ class DataParallel:
         # One member may call another, or itself again: the wrapper is around all of it.
         if ddp is None or self._is_inside or not self.is_training or not torch.is_grad_enabled():
             return _original(self._kinds[name], method)(self._members[name], *args, **kwargs)
+        if ddp.require_backward_grad_sync and not self.is_called:
+            self.shared_steps += 1
         self._is_inside = self.is_called = True
         try:
             return ddp(name, method, args, kwargs)

@@ -1,7 +1,7 @@
 """``SharedModules``: how the modules of a pool are shared out among the processes of a run."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import Parameter
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pymodules_core.errors import ProcessesError, list_words
+from pymodules_core.errors import ProcessesError, TaskError, list_words
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
 from pymodules_core.training.parallel.batch_norm import synchronise_batch_norm
@@ -76,8 +76,7 @@ class SharedModules:
         """Give each optimizer what of the modules it has to do with.
 
         Modules whose parameters several optimizers own leave DDP: in the block of one of them the
-        others' parameters have no gradient, and DDP would wait for it for ever. Of FSDP2 such
-        modules average in every step, since the windows of two optimizers end at different ones.
+        others' parameters have no gradient, and DDP would wait for it for ever.
 
         Args:
             owners: Optimizer name to its parameters.
@@ -99,17 +98,46 @@ class SharedModules:
         return {
             name: OwnedModules(
                 replicas=[one for one in self._replicas if own & set(one.parameters)],
-                shards=[
-                    module
-                    for key, module in self._shards.items()
-                    if own & parts[key] and not is_of_several(parts[key])
-                ],
                 has_parts=any(own & one for one in parts.values()),
                 plain=[p for module in self._plain for p in module.parameters() if p in own],
                 size=self._processes.size,
             )
             for name, own in owned.items()
         }
+
+    def call_bounds(self) -> list[float]:
+        """Give what ``check_calls`` takes the largest of all processes of."""
+        counts = [float(group.shared_steps) for group in self._replicas]
+        return [*counts, *(-count for count in counts)]
+
+    def check_calls(self, largest: Sequence[float] | None = None) -> None:
+        """Compare in how many steps each process called each module under DDP.
+
+        What one process averages alone meets what the others average next, in silence where the
+        sizes fit. Every process has to call it, after the same step.
+
+        Args:
+            largest: The largest ``call_bounds`` of all processes, where they are known.
+
+        Raises:
+            TaskError: They differ.
+        """
+        if largest is None:
+            largest = self._processes.maximum(self.call_bounds())
+        half = len(largest) // 2
+        for group, most, least in zip(self._replicas, largest[:half], largest[half:], strict=True):
+            if most == -least:
+                continue
+            counts = self._processes.gather(group.shared_steps)
+            shown = ", ".join(f"{count} by process {rank}" for rank, count in enumerate(counts))
+            raise TaskError(
+                f"module {list_words(map(repr, group.names))} was not called in the same steps by "
+                f"all processes: in {shown}",
+                key=group.names[0],
+                found=counts,
+                fix="let each process call it where the others do, or set "
+                f'"parallel": "off" for {group.names[0]!r}; what was averaged since then is wrong',
+            )
 
     def start_pass(self, *, is_evaluation: bool) -> None:
         """Begin a pass over data: all processes evaluate with the statistics of the first."""

@@ -69,7 +69,7 @@ def in_step(
                 f"{name} has more batches in some processes than in others, and modules of "
                 'parallel "fsdp" compute in all at once',
                 key=name,
-                fix="give each process as many batches",
+                fix='give each process as many batches, or let the modules be parallel = "ddp"',
             )
         if compares and not number and not ended:
             _tell_equal(batch, processes, name)

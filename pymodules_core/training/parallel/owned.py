@@ -1,14 +1,12 @@
 """``OwnedModules``: what one optimizer has to do with modules that processes share."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from torch.nn import Parameter
 
+from pymodules_core.processes.sharding import is_in_parts
 from pymodules_core.training.parallel.ddp import DataParallel
 from pymodules_core.training.parallel.gradients import average_gradients
-
-if TYPE_CHECKING:
-    from torch.distributed.fsdp import FSDPModule
 
 
 class OwnedModules:
@@ -16,7 +14,6 @@ class OwnedModules:
 
     Args:
         replicas: Behind DDP.
-        shards: Sharded by FSDP2, and of no other optimizer.
         has_parts: Some of its parameters are in parts.
         plain: Parameters of modules without a wrapper.
         size: How many processes there are.
@@ -26,14 +23,12 @@ class OwnedModules:
         self,
         *,
         replicas: list[DataParallel],
-        shards: "list[FSDPModule]",
         has_parts: bool,
         plain: list[Parameter],
         size: int,
     ) -> None:
         self.has_parts = has_parts
         self.replicas = replicas
-        self.shards = shards
         self.plain = plain
         self.size = size
 
@@ -44,8 +39,6 @@ class OwnedModules:
         """
         for group in self.replicas:
             group.start_step(is_synced=is_synced)
-        for module in self.shards:
-            module.set_requires_gradient_sync(is_synced)
 
     def end_step(self) -> None:
         """End it."""
@@ -60,6 +53,14 @@ class OwnedModules:
         """
         for group in self.replicas:
             group.check_backward()
+
+    def average(self, parameters: Iterable[Parameter]) -> None:
+        """Average gradients of parameters that its modules have, whether a backward did or not.
+
+        Of those in parts it did: FSDP2 averages in each.
+        """
+        if self.size > 1:
+            average_gradients([one for one in parameters if not is_in_parts(one)], self.size)
 
     def average_plain(self) -> None:
         """Average the gradients of modules without a wrapper."""

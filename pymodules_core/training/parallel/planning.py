@@ -2,6 +2,7 @@
 
 from pymodules_core.errors import ProcessesError, SettingsError, closest_match, list_words
 from pymodules_core.module_pool import ModulePool
+from pymodules_core.module_pool.places import locate_setting
 from pymodules_core.settings import ParallelSettings
 
 
@@ -56,7 +57,7 @@ def check_forward_methods(pool: ModulePool, name: str) -> None:
         if method == "forward" or not callable(getattr(module, method, None)):
             own = [one for one, value in vars(type(module)).items() if callable(value)]
             near = closest_match(method, [one for one in own if not one.startswith("_")])
-            raise SettingsError(
+            error = SettingsError(
                 f"modules.settings.{name}.forward_methods: {type(module).__name__} has no method "
                 f"{method!r} besides forward",
                 key=f"modules.settings.{name}.forward_methods",
@@ -64,3 +65,4 @@ def check_forward_methods(pool: ModulePool, name: str) -> None:
                 closest=near,
                 fix=None if near else "name methods of the module that train it",
             )
+            raise locate_setting(pool, name, "forward_methods", error)

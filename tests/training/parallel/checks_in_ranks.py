@@ -20,6 +20,7 @@ from pymodules_core.training.optimizer_unit import Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.parallel.batch_norm import synchronise_batch_norm
 from pymodules_core.training.parallel.modules import make_mesh
+from pymodules_core.training.parallel.windows import OpenWindows
 
 CPU = torch.device("cpu")
 FULL = Precision(device_type="cpu")
@@ -75,12 +76,12 @@ def share(
     return SimpleNamespace(pool=pool, shared=shared, units=units)
 
 
-def step(parts, loss, name, *, is_last=True):
+def step(parts, loss, name):
     """Do one train step of one optimizer; give the optimizers that updated."""
     parts.shared.start_pass(is_evaluation=False)
     parts.shared.start_step()
     for unit in parts.units.values():
-        unit.start_step(is_last=is_last)
+        unit.start_step()
     stepped = set()
     with OptimizeBlock(parts.units[name], stepped) as block:
         for one in loss():
@@ -248,18 +249,95 @@ def parameters_that_begin_to_train(processes):
     return largest_error(coder.parameters(), by_hand(plain(whole).square().mean(), [plain])) < 1e-12
 
 
-def a_window_of_two_steps(processes):
+def a_module_that_one_process_leaves_out(processes):
+    own, _ = samples(processes)
+    parts = share(
+        processes,
+        {"coder": Coder(), "same": Coder()},
+        optimizers=lambda pool: {
+            "both": SGD([*pool.coder.parameters(), *pool.same.parameters()], 0.1)
+        },
+    )
+    pool = parts.pool
+
+    def loss():
+        # What the second process averages next, of the same size, takes the place of the first.
+        return [(pool.coder if processes.is_first else pool.same)(own).square().mean()]
+
+    step(parts, loss, "both")
+    parts.shared.check_calls()
+
+
+def a_window_of_two_steps(processes, *, kind="ddp"):
     own, whole = samples(processes)
-    settings = OptimizerSettings(accumulate=2, clip_norm=0.1)
-    parts = share(processes, {"coder": Coder()}, coder=settings)
+    optimizer = OptimizerSettings(accumulate=2, clip_norm=0.1)
+    parts = share(processes, {"coder": Coder()}, {"coder": {"parallel": kind}}, coder=optimizer)
     coder = parts.pool.coder
-    step(parts, lambda: [coder(own).square().mean()], "coder", is_last=False)
-    step(parts, lambda: [coder(own + 1).square().mean()], "coder", is_last=False)
+    step(parts, lambda: [coder(own).square().mean()], "coder")
+    step(parts, lambda: [coder(own + 1).square().mean()], "coder")
     plain = Coder()
     ((plain(whole).square().mean() + plain(whole + 1).square().mean()) / 2).backward()
     nn.utils.clip_grad_norm_(plain.parameters(), 0.1)
     expected = [p - 0.1 * p.grad for p in plain.parameters()]
-    return largest_error(coder.parameters(), expected) < 1e-12
+    return largest_error(map(gathered, coder.parameters()), expected) < 1e-12
+
+
+def a_window_of_two_steps_under_fsdp(processes):
+    return a_window_of_two_steps(processes, kind="fsdp")
+
+
+def windows_that_never_end_in_one_step(processes, *, kind="ddp"):
+    """Train two modules whose windows of two steps begin at different ones."""
+    own, whole = samples(processes)
+    names, two = ("first", "second"), OptimizerSettings(accumulate=2)
+    settings = {name: {"parallel": kind} for name in names}
+    modules = {name: Coder() for name in names}
+    parts = share(processes, modules, settings, **dict.fromkeys(names, two))
+    windows = OpenWindows(parts.units.values(), processes)
+    plain = {name: Coder() for name in names}
+    are_apart, errors = [], []
+    for number, trained in enumerate([["first"], names, names]):
+        for name in trained:
+            step(parts, lambda m=modules[name], n=number: [m(own + n).square().mean()], name)
+            (plain[name](whole + number).square().mean() / 2).backward()
+        windows.step_ended()
+        are_apart.append(windows.are_apart)
+        if number == 1:
+            waiting = [gathered(p.grad) for p in modules["second"].parameters()]
+            errors.append(largest_error(waiting, [p.grad for p in plain["second"].parameters()]))
+        if number:
+            closed = names[number - 1]
+            for parameter in plain[closed].parameters():
+                parameter.data -= 0.1 * parameter.grad
+                parameter.grad = None
+            found = map(gathered, modules[closed].parameters())
+            errors.append(largest_error(found, plain[closed].parameters()))
+    return [are_apart, max(errors) < 1e-12]
+
+
+def windows_that_never_end_in_one_step_under_fsdp(processes):
+    return windows_that_never_end_in_one_step(processes, kind="fsdp")
+
+
+def a_window_that_is_cut_short_after_a_step_without_its_module(processes, *, kind="ddp"):
+    own, whole = samples(processes)
+    parts = share(
+        processes,
+        {"first": Coder(), "second": Coder()},
+        {name: {"parallel": kind} for name in ("first", "second")},
+        first=OptimizerSettings(accumulate=2),
+    )
+    pool = parts.pool
+    step(parts, lambda: [pool.first(own).square().mean()], "first")
+    step(parts, lambda: [pool.second(own).square().mean()], "second")
+    parts.units["first"].flush()
+    plain = Coder()
+    expected = by_hand(plain(whole).square().mean(), [plain])
+    return largest_error(map(gathered, pool.first.parameters()), expected) < 1e-12
+
+
+def a_window_under_fsdp_that_is_cut_short_after_a_step_without_its_module(processes):
+    return a_window_that_is_cut_short_after_a_step_without_its_module(processes, kind="fsdp")
 
 
 def a_module_that_a_step_within_a_window_leaves_out(processes):
@@ -282,7 +360,7 @@ def a_module_that_a_step_within_a_window_leaves_out(processes):
         return [pool.second(own).square().mean()]
 
     for loss in (through_both, through_one, through_both):
-        step(parts, loss, "both", is_last=False)
+        step(parts, loss, "both")
     plain = [Coder(), Coder()]
     first, second = plain
     both, one = second(first(whole)).square().mean(), second(whole).square().mean()

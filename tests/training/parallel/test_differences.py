@@ -17,6 +17,13 @@ from pymodules_core import ModuleSpec, hookimpl
 def provide_module(context):
     return ModuleSpec(name="more", factory="torch.nn:Identity", settings={"frozen": True})
 """
+SIZED_BY_PROCESS = """
+    import os
+    from torch import nn
+
+    module = nn.Sequential(nn.Linear(3, 2 + int(os.environ["OWN_SEED"])), nn.Identity())
+    settings = {}
+"""
 UNSEEDED = """
     import os
     from torch import nn
@@ -62,6 +69,7 @@ def outcomes(tmp_path_factory):
         write_for(home / name, 1, **second)
     for rank in (0, 1):
         write_for(home / "weights", rank, module=UNSEEDED)
+        write_for(home / "shapes", rank, module=SIZED_BY_PROCESS)
         broken = {"module": "raise ValueError('not here')"} if rank else {}
         write_for(home / "broken", rank, **broken)
     lines = run_script(2, SCRIPT, *map(str, sorted(home.iterdir())))
@@ -81,6 +89,19 @@ def test_a_difference_is_named_and_nothing_is_written(outcomes, name):
     for line, difference in zip(lines, DIFFERENT[name][1], strict=True):
         assert line.strip().startswith(difference)
         assert " in process 1, " in line
+
+
+def test_shapes_that_differ_are_told_with_their_keys(outcomes):
+    (kind, text), _ = outcomes["shapes"]
+
+    assert kind == "ProcessesError"
+    assert text == (
+        "the processes differ, and would not train one model\n"
+        "  tensor net.0.bias: float32 [3] in process 1, float32 [2] in process 0\n"
+        "  tensor net.0.weight: float32 [3, 3] in process 1, float32 [2, 3] in process 0\n"
+        "  fix: let build and __init__ give the same module in each process: a size hangs on "
+        "something that differs between them, such as the rank, the machine or its environment"
+    )
 
 
 def test_weights_that_are_no_function_of_the_seed_are_told(outcomes):

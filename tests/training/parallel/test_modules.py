@@ -21,6 +21,9 @@ TRUE_IN_BOTH = (
     "one_optimizer_of_parts_and_wholes",
     "parameters_that_begin_to_train",
     "a_window_of_two_steps",
+    "a_window_of_two_steps_under_fsdp",
+    "a_window_that_is_cut_short_after_a_step_without_its_module",
+    "a_window_under_fsdp_that_is_cut_short_after_a_step_without_its_module",
     "a_module_that_a_step_within_a_window_leaves_out",
     "a_loss_that_is_not_finite_in_one",
     "a_frozen_module_is_sharded_on_request",
@@ -28,6 +31,9 @@ TRUE_IN_BOTH = (
 )
 SAME_IN_BOTH = {
     "copies_are_plain": [True] * 5,
+    # After each step, whether gradients wait that are another thing in each process.
+    "windows_that_never_end_in_one_step": [[True, False, True], True],
+    "windows_that_never_end_in_one_step_under_fsdp": [[True, False, True], True],
     "gradients_that_overflow_in_one": [[], ["linear"]],
     "a_frozen_module_is_not_wrapped": [True, True],
     "blocks_by_class": ["FSDPCoder", "ReLU", "FSDPCoder"],
@@ -42,6 +48,12 @@ SAME_IN_BOTH = {
         "processes do not average\n"
         '  fix: name the methods that train it: "forward_methods": ["..."], or set '
         '"parallel": "off" for \'coder\''
+    ),
+    "a_module_that_one_process_leaves_out": (
+        "TaskError: module 'coder' was not called in the same steps by all processes: in 1 by "
+        "process 0, 0 by process 1\n"
+        '  fix: let each process call it where the others do, or set "parallel": "off" for '
+        "'coder'; what was averaged since then is wrong"
     ),
     "unused_parameters": (
         "TaskError: the loss does not reach all parameters of module 'coder': "

@@ -9,6 +9,8 @@ from support import start_command, write_experiment
 
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import readable_records
+from pymodules_core.errors import TaskError
+from pymodules_core.training.parallel.own_parts import in_step
 
 NET = """
     from torch import nn
@@ -96,6 +98,36 @@ def test_equal_batches_in_all_processes_are_told(streamed):
     told = "eval_data gives all 2 processes the same first batch"
     assert result.stderr.count(told) == 1
     assert "train_data gives all 2 processes" not in result.stderr
+
+
+class OneOfTwo:
+    """A process whose only neighbour still has a batch."""
+
+    size = 2
+
+    def totals(self, numbers):
+        return [numbers[0], numbers[1] + 4]
+
+
+def test_evaluation_by_modules_in_parts_that_one_process_ends_first_is_refused_with_ways_out():
+    batches = in_step(
+        iter([]),
+        None,
+        OneOfTwo(),
+        name="eval_data",
+        is_training=False,
+        has_shards=True,
+        compares=False,
+    )
+
+    with pytest.raises(TaskError) as caught:
+        next(batches)
+
+    assert str(caught.value) == (
+        "eval_data has more batches in some processes than in others, and modules of parallel "
+        '"fsdp" compute in all at once\n'
+        '  fix: give each process as many batches, or let the modules be parallel = "ddp"'
+    )
 
 
 FROZEN = """

@@ -13,14 +13,52 @@ from rank_cases import (
     train_alone,
     train_cases,
 )
+from support import TINY_MODULE, write_experiment
 
 from pymodules_core import ModulePool
 from pymodules_core.checkpoints.reading import PoolReader
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import readable_records
+from pymodules_core.run_files import read_run_file
 
 TOLERANCE = 1e-8
 EPOCHS = 4
+STEPS = 100
+# Two windows of two steps each that begin at different ones, and so never end in one.
+APART = """
+import torch
+from torch.optim import Adam
+from torch.utils.data import TensorDataset
+
+
+def train_data():
+    return TensorDataset(torch.randn(400, 4, generator=torch.Generator().manual_seed(1)))
+
+
+def optimizers(module_pool):
+    return {name: Adam(module.parameters()) for name, module in module_pool.items()}
+
+
+def train_step(module_pool, batch, run):
+    (inputs,) = batch
+    for name, module in module_pool.items():
+        if name == "whole" or run.step % 100:
+            with run.optimize(name) as step:
+                step.loss = module(inputs).square().mean()
+"""
+APART_TOML = """
+[train]
+batch_size = 4
+[optimizers.parts]
+accumulate = 2
+[optimizers.whole]
+accumulate = 2
+[modules.settings.parts]
+parallel = "fsdp"
+sharded = true
+[checkpoints]
+every_n_steps = 31
+"""
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +85,36 @@ def stopped(home):
             case(parts, existing="resume", train__epochs=EPOCHS, stop_at=52),
             case(parts, existing="resume", train__epochs=EPOCHS),
         ]
+    whole, parts, cut = (
+        stoppable(
+            write_experiment(
+                home,
+                f"apart_{one}",
+                modules={"whole": TINY_MODULE, "parts": TINY_MODULE},
+                task=APART,
+                toml=APART_TOML,
+            )
+        )
+        for one in ("whole", "parts", "cut")
+    )
+    cases += [
+        case(whole, train__epochs=1),
+        case(parts, train__epochs=1, stop_at=13),
+        case(parts, existing="resume", train__epochs=1),
+        case(cut, train__epochs=1, stop_at=13),
+    ]
     train_cases(2, cases, home)
     return home / "experiments"
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_signal_waits_for_no_windows_that_never_end_in_one_step(stopped):
+    run = read_run_file(stopped / "apart_cut")
+
+    assert (run.state, run.epoch) == ("interrupted", 1)
+    assert 13 <= run.step < STEPS
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp", "apart"])
 def test_a_run_of_two_processes_goes_on_bit_for_bit(stopped, kind):
     assert_same_bits(stopped / f"{kind}_parts", stopped / f"{kind}_whole")
 
