@@ -6,8 +6,10 @@ import os
 import random
 import shutil
 import signal
+import sys
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from support import write_experiment
 
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import readable_records
+from pymodules_core.cli.main import run
 from pymodules_core.run_files import checkpoints_dir
 
 # Dropout, batch norm, random augmentation, two optimizers with accumulation, clipping and
@@ -263,3 +266,48 @@ class KilledRuns:
         process = self._context.Process(target=fit, args=(str(path), keys))
         process.start()
         return process
+
+
+def run_forked(
+    *arguments: object, before: Callable[[], object] = lambda: None
+) -> tuple[int, str, str]:
+    """Be the command in a fork of this process, which has imported torch already.
+
+    Args:
+        arguments: Of the command.
+        before: Called first, in the fork.
+
+    Returns:
+        The exit code, negative for a signal; standard output and standard error.
+    """
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        child = os.fork()
+        if child == 0:
+            code = 99
+            try:
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_DFL)
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                sys.stdout, sys.stderr = output, errors
+                before()
+                code = run([*map(str, arguments)])
+            finally:
+                output.flush()
+                errors.flush()
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        output.seek(0)
+        errors.seek(0)
+        return code, output.read(), errors.read()
+
+
+def left_over(path: Path) -> list[str]:
+    """Give what a run that has ended must not leave in its data folder."""
+    data = path / "data"
+    return [
+        str(file.relative_to(data))
+        for file in data.rglob("*")
+        if file.name.startswith(".writing-")
+        or file.name in {"holder.json", "sources.tmp"}
+        or {"stage", "quarantine"} & {*file.relative_to(data).parts[:-1]}
+    ]

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from pymodules_core.checkpoints import CheckpointManager, Resumed
+from pymodules_core.errors import CheckpointError, PymodulesError
 from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.training.journal import Journal
 from pymodules_core.training.records import RunState
@@ -21,6 +22,12 @@ from pymodules_core.training.state.training_state import (
 )
 
 logger = logging.getLogger("pymodules_core")
+
+# What comes of reading nested values as what they are not.
+_OF_OTHER_SHAPE = (
+    *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+)
+_LONGEST_SHOWN = 200
 
 
 @attrs.frozen(kw_only=True)
@@ -72,7 +79,20 @@ class Beginning:
             for name, report in resumed.reports.items()
             if report.migration is not None
         }
-        return self.state.restore(resumed.state, migrations, resumed.module_states)
+        try:
+            return self.state.restore(resumed.state, migrations, resumed.module_states)
+        except PymodulesError:
+            raise
+        # It may come from a stranger, or of a state that was made by hand.
+        except _OF_OTHER_SHAPE as error:
+            reason = next(iter(str(error).splitlines()), "")
+            raise CheckpointError(
+                "the training state is not what this version writes: "
+                f"{type(error).__name__}: {reason[:_LONGEST_SHOWN]}",
+                file=self.checkpoints.path,
+                fix="begin another experiment, whose modules take their weights from this one by "
+                "load_weights_from_exp; or go on with the version that wrote it",
+            ) from error
 
     def go_on(self) -> None:
         """Record that the run goes on."""

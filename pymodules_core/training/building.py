@@ -4,12 +4,14 @@ import attrs
 import torch
 
 from pymodules_core.checkpoints import LoadReport
+from pymodules_core.checkpoints.state_dicts import refuse_lazy
 from pymodules_core.discovery import PluginManager
-from pymodules_core.errors import SettingsError
+from pymodules_core.errors import SettingsError, UninitializedModuleError
 from pymodules_core.experiment import Experiment
 from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.environment import LaunchedAs
+from pymodules_core.specs import FileOrigin
 from pymodules_core.training.device import choose_device
 from pymodules_core.training.task import Task
 
@@ -61,7 +63,19 @@ class BuiltParts:
             raise
         plugins = plugins or PluginManager.for_experiment(experiment, load_installed=load_installed)
         pool = ModulePool.discover(experiment, plugins=plugins)
+        _refuse_lazy(pool)
         reports = load_initial_weights(pool) if load_weights else []
         task = Task.load(plugins, experiment)
         pool.to(device)
         return cls(device=device, plugins=plugins, pool=pool, reports=reports, task=task)
+
+
+def _refuse_lazy(pool: ModulePool) -> None:
+    """Refuse modules without a shape: nothing would give them one before the first commit."""
+    for name, entry in pool.entries.items():
+        try:
+            refuse_lazy(entry.module, name=name)
+        except UninitializedModuleError as error:
+            if isinstance(entry.origin, FileOrigin):
+                error.file = entry.origin.file
+            raise

@@ -10,8 +10,10 @@ from typing import Any
 import attrs
 
 from pymodules_core.checkpoints.store.records import CommitRecord
+from pymodules_core.discovery import PluginManager
 from pymodules_core.discovery.distribution_files import digest_of_files
 from pymodules_core.discovery.missing_plugins import install_command
+from pymodules_core.discovery.named_plugins import why_left_out
 from pymodules_core.errors import RunChangedError, SettingsError, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
@@ -33,7 +35,7 @@ _FREE_KEYS = {
     "train.patience",
     "train.startup",
 }
-_FREE_TABLES = ("checkpoints.", "plugins.disable", "plugins.allow")
+_FREE_TABLES = ("checkpoints.", "plugins.disable", "plugins.allow", "plugins.close")
 # How processes share a module, which may be others and more than before.
 _FREE_OF_MODULES = re.compile(r"modules\.settings\.\w+\.(parallel|sharded|forward_methods)\b")
 _MOST_LINES = 12
@@ -53,7 +55,12 @@ def with_overrides_of(record: CommitRecord, experiment: Experiment) -> Experimen
 
 
 def check_changes(
-    record: CommitRecord, now: Mapping[str, Any], experiment: Experiment, *, is_accepted: bool
+    record: CommitRecord,
+    now: Mapping[str, Any],
+    experiment: Experiment,
+    plugins: PluginManager,
+    *,
+    is_accepted: bool,
 ) -> list[str]:
     """Compare what the newest commit tells of its run with how it would go on.
 
@@ -61,6 +68,7 @@ def check_changes(
         record: The newest commit.
         now: The facts of the run that goes on.
         experiment: Whose run.
+        plugins: The plugins that there are, to say why one that there was takes no part.
         is_accepted: Give the changes instead of refusing them.
 
     Returns:
@@ -73,7 +81,7 @@ def check_changes(
     changes = [
         *_changed_sources(before, now, experiment),
         *_changed_settings(before, now),
-        *_changed_plugins(before, now),
+        *_changed_plugins(before, now, plugins),
         *_changed_files(before, now, experiment),
     ]
     if changes and not is_accepted:
@@ -81,7 +89,7 @@ def check_changes(
         raise RunChangedError(
             f"experiment {experiment.name!r} is not what its run began with\n{shown}",
             found=changes,
-            fix=f"put it back{_how(before, now)}, or go on with the changes: "
+            fix=f"put it back{_how(before, now, plugins)}, or go on with the changes: "
             "--resume --accept-changes",
         )
     for name, value in _inexact(before, now):
@@ -158,11 +166,14 @@ def _changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iter
     for key in sorted({*then, *today}):
         if key in _FREE_KEYS or key.startswith(_FREE_TABLES) or _FREE_OF_MODULES.match(key):
             continue
-        if then.get(key) != today.get(key):
+        # By their texts: NaN is equal to nothing.
+        if (then.get(key) != today.get(key)) and _shown(then, key) != _shown(today, key):
             yield f"{key}: {_shown(then, key)} -> {_shown(today, key)}"
 
 
-def _changed_plugins(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+def _changed_plugins(
+    before: Mapping[str, Any], now: Mapping[str, Any], plugins: PluginManager
+) -> Iterator[str]:
     if "plugins" not in before:
         return
     then, today = (
@@ -173,7 +184,8 @@ def _changed_plugins(before: Mapping[str, Any], now: Mapping[str, Any]) -> Itera
         if name not in then:
             yield f"plugin {name} {today[name]} is new".replace("  ", " ")
         elif name not in today:
-            yield f"plugin {name} {then[name]} is gone".replace("  ", " ")
+            what, _ = why_left_out(plugins, name) or ("is gone", "")
+            yield f"plugin {name} {then[name]} {what}".replace("  ", " ")
         elif then[name] != today[name]:
             yield f"plugin {name}: {then[name]} -> {today[name]}"
 
@@ -206,13 +218,15 @@ def _files_then(experiment: Experiment, distribution: str, digest: str) -> Mappi
     return {}
 
 
-def _how(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _how(before: Mapping[str, Any], now: Mapping[str, Any], plugins: PluginManager) -> str:
     """Say what brings back the plugins that there were, and no others."""
     then, today = _plugins(before), _plugins(now)
+    left_out = [why_left_out(plugins, name) for name in sorted(then.keys() - today.keys())]
+    let_in = dict.fromkeys(fix for _, fix in filter(None, left_out))
     command = install_command(one for name, one in then.items() if today.get(name) != one)
     new = ", ".join(f'"{name}"' for name in sorted(today.keys() - then.keys()))
     disable = f"[plugins] disable = [{new}]" if new else None
-    how = "; ".join(filter(None, (command, disable)))
+    how = "; ".join(filter(None, (command, *let_in, disable)))
     return f" ({how})" if how else ""
 
 

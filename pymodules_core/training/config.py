@@ -8,7 +8,7 @@ from pymodules_core.discovery.task_file import line_of_name
 from pymodules_core.errors import PymodulesError, SettingsError, TaskError
 from pymodules_core.experiment import Experiment
 from pymodules_core.settings import structure
-from pymodules_core.settings.structure import is_structured
+from pymodules_core.settings.strict import is_structured
 
 
 def make_config(namespace: ModuleType, file: Path, experiment: Experiment) -> Any:

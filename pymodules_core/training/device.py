@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pymodules_core.errors import SettingsError, closest_match
+from pymodules_core.errors import PymodulesError, SettingsError, TrainingError, closest_match
 from pymodules_core.processes.environment import LaunchedAs
 
 _CHOICES = ("auto", "cpu", "cuda")
@@ -105,3 +105,17 @@ def _list_length(batch: Any) -> int | None:
         return None
     nested = _list_length(batch[0]) if isinstance(batch[0], list | tuple) else None
     return len(batch) if nested is None else nested
+
+
+def out_of_memory(error: Exception) -> TrainingError | None:
+    """Give an error that says so where memory is what lacks, outside of the task's own code."""
+    # torch has a class of its own for devices only.
+    is_torch = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    is_known = isinstance(error, MemoryError | torch.OutOfMemoryError) or is_torch
+    if not is_known or isinstance(error, PymodulesError):
+        return None
+    reason = f": {error}".rstrip(": ")
+    return TrainingError(
+        f"there is not enough memory{reason}",
+        fix="free memory, or train on a machine that has more; checkpoints saved before are intact",
+    )

@@ -1,6 +1,6 @@
 """Evaluates a checkpoint pool of a run without training, and writes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import attrs
@@ -50,6 +50,7 @@ def evaluate(
     *,
     load_installed: bool = True,
     reporter: Reporter | None = None,
+    before_building: Callable[[Experiment], object] = lambda _: None,
 ) -> Evaluation:
     """Load a pool's weights, and those of ``frzn``, into today's modules and run the eval loop.
 
@@ -61,6 +62,7 @@ def evaluate(
         pool_name: ``init``, ``last``, ``best`` or ``epoch_<n>``.
         load_installed: Whether to load installed plugins.
         reporter: Shows progress.
+        before_building: Called before the first file of the experiment is executed.
 
     Raises:
         CheckpointNotFoundError: There is no run, no such pool, or a module is not in it.
@@ -88,6 +90,7 @@ def evaluate(
             fix=None if near else "pymodules ckpt ls shows what is there",
         )
     experiment = with_overrides_of(record, experiment)
+    before_building(experiment)
     try:
         session = Session.prepare(
             experiment,

@@ -20,6 +20,7 @@ from pymodules_core.training.beginning import Beginning
 from pymodules_core.training.data import Batches
 from pymodules_core.training.journal import Journal
 from pymodules_core.training.parallel.agreement import Agreement
+from pymodules_core.training.parallel.standstill import StandstillWatch
 from pymodules_core.training.records import RunState
 from pymodules_core.training.reporting import Reporter
 from pymodules_core.training.result import RunResult
@@ -52,7 +53,9 @@ class Execution:
         has_changes: bool = False,
     ) -> None:
         self._session = session
-        self._agreement = Agreement(session.processes, signals or StopSignals(), reporter.line)
+        self._agreement = Agreement(
+            session.processes, signals or StopSignals(), reporter.line, session.modules
+        )
         self._run = session.run
         self._checkpoints = checkpoints
         self._settings = session.experiment.settings
@@ -93,6 +96,14 @@ class Execution:
             RunInterruptedError: A signal ended it; everything up to that step is saved.
             PymodulesError: It failed; what was committed before is intact.
         """
+        with StandstillWatch(self._session.processes, self._moment):
+            return self._execute()
+
+    def _moment(self) -> tuple[int, str]:
+        run = self._run
+        return self._agreement.steps, f"epoch {run.epoch}, after step {run.step}"
+
+    def _execute(self) -> RunResult:
         try:
             if self._checkpoints.has_commit:
                 self._averages = self._beginning.restore()
@@ -217,11 +228,9 @@ class Execution:
         self._agreement.ask_often()
         is_asked = self._agreement.received is not None
         if is_asked or self._stopping.is_commit_due(self._run.step, self._settings.checkpoints):
-            units = self._session.units.values()
-            if not self._session.processes.is_alone and any(unit.is_window_open for unit in units):
-                # What waits there is another thing in each process; nothing is lost by waiting.
-                return
-            for unit in units:
+            if self._session.loops.windows.are_apart:
+                return  # for as many steps as the longest window has, and nothing is lost
+            for unit in self._session.units.values():
                 unit.check_finite()
             self._position.batches_done = batches_done
             self._commit(Stage.TRAINING, LAST)
@@ -267,6 +276,7 @@ class Execution:
         self, stage: Stage, *pools: str, metrics: Mapping[str, float] | None = None
     ) -> None:
         run = self._run
+        self._session.modules.check_calls()
         self._session.modules.copy_buffers()
         self._position.stage = stage
         self._position.log_bytes = self._journal.record.log_bytes

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from pymodules_core.checkpoints import CheckpointManager, Receipt
+from pymodules_core.checkpoints.disk_errors import disk_errors
 from pymodules_core.errors import PymodulesError, RunInterruptedError
 from pymodules_core.training.records import RunRecord, RunState
 from pymodules_core.training.reporting import EpochSummary, Reporter
@@ -45,7 +46,8 @@ class Journal:
     ) -> None:
         is_first = session.processes.is_first
         if is_first:
-            session.run.data_dir.mkdir(parents=True, exist_ok=True)
+            with disk_errors(session.run.data_dir):
+                session.run.data_dir.mkdir(parents=True, exist_ok=True)
         self.record = RunRecord(session.run.data_dir, facts, is_kept=is_first)
         self._session = session
         self._run = session.run
@@ -150,7 +152,14 @@ class Journal:
             try:
                 tell()
             except (PymodulesError, OSError) as second:
-                logger.warning("%s", second)
+                if not _is_one_fault(error, second):
+                    logger.warning("%s", second)
 
     def _skipped_steps(self) -> int:
         return sum(unit.skipped_steps for unit in self._session.units.values())
+
+
+def _is_one_fault(error: BaseException, second: BaseException) -> bool:
+    """Tell whether the system gave one reason for both, such as a disk that is full."""
+    reasons = [getattr(one.__cause__, "errno", None) for one in (error, second)]
+    return reasons[0] is not None and reasons[0] == reasons[1]

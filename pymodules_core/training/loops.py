@@ -20,6 +20,7 @@ from pymodules_core.training.metrics import MetricAverages
 from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.parallel.own_parts import NO_BATCH, in_step
+from pymodules_core.training.parallel.windows import OpenWindows
 from pymodules_core.training.reporting import REFRESH_S, PassStart, Reporter
 from pymodules_core.training.run import Run
 from pymodules_core.training.run_events import RunEvents
@@ -40,6 +41,7 @@ class Loops:
         train_batches: Training data.
         eval_batches: Evaluation data, or None.
         modules: How processes share the modules.
+        windows: Gradients that wait in the middle of an epoch.
         processes: Who trains together.
     """
 
@@ -52,6 +54,7 @@ class Loops:
     train_batches: Batches
     eval_batches: Batches | None
     modules: SharedModules
+    windows: OpenWindows
     processes: Processes
 
     def train(
@@ -98,13 +101,14 @@ class Loops:
                 with errors:
                     run.start_train_step()
                     if not is_alone:
-                        self._start_shared_step(is_last=is_end or length is None)
+                        self._start_shared_step()
                     with autocast:
                         run.take_train_result(step(batch))
                     if not is_alone:
                         self._end_shared_step()
                     if is_end:
                         run.flush()
+                    self.windows.step_ended()
                 count += 1
                 run.step += 1
                 self._step_finished()
@@ -115,6 +119,7 @@ class Loops:
         with errors:
             run.start_train_step()
             run.flush()
+            self.windows.step_ended()
             run.end_pass()
         if run.stepped:
             self._step_finished()
@@ -178,10 +183,10 @@ class Loops:
             for name, unit in self.units.items()
         }
 
-    def _start_shared_step(self, *, is_last: bool) -> None:
+    def _start_shared_step(self) -> None:
         self.modules.start_step()
         for unit in self.units.values():
-            unit.start_step(is_last=is_last)
+            unit.start_step()
 
     def _end_shared_step(self) -> None:
         for unit in self.units.values():

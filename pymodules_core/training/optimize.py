@@ -207,9 +207,10 @@ def check_owned(name: str, optimizer: Optimizer, pool: ModulePool) -> None:
         pool: Holds all that is saved.
 
     Raises:
-        TaskError: It owns a parameter that is frozen or in no module of the pool, or its learning
-            rate is not finite.
+        TaskError: It owns a parameter that is frozen, in no module of the pool, or there twice, or
+            its learning rate is not finite.
     """
+    seen: set[int] = set()
     owners = {
         id(parameter): (module_name, key)
         for module_name, module in pool.items()
@@ -246,6 +247,13 @@ def check_owned(name: str, optimizer: Optimizer, pool: ModulePool) -> None:
                     found=".".join(owner),
                     fix=f'leave it out of the optimizer, or set "frozen": False for {owner[0]!r}',
                 )
+            if id(parameter) in seen:  # torch only warns, and updates it twice a step
+                raise TaskError(
+                    f"optimizer {name!r} owns {owner[0]}.{owner[1]} twice",
+                    found=".".join(owner),
+                    fix="give it each parameter once; modules may share some",
+                )
+            seen.add(id(parameter))
 
 
 def is_scheduler(value: object) -> bool:

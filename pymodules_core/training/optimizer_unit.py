@@ -8,10 +8,11 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from pymodules_core.errors import NonFiniteLossError, TaskError
+from pymodules_core.errors import NonFiniteLossError
 from pymodules_core.processes.group import Processes
 from pymodules_core.processes.sharding import placed_like
 from pymodules_core.settings import OptimizerSettings
+from pymodules_core.training.loss_checks import check_loss, warn_if_unreached
 from pymodules_core.training.parallel.gradients import (
     ShardedGradScaler,
     clip_norm,
@@ -109,18 +110,18 @@ class OptimizerUnit:
         return self._window > 0
 
     @property
+    def window_length(self) -> int:
+        """How many steps an update takes."""
+        return self._settings.accumulate
+
+    @property
     def takes_one_backward(self) -> bool:
         """Whether the losses of a block have to be added up: DDP averages in one backward."""
         return bool(self._modules.replicas)
 
-    def start_step(self, *, is_last: bool) -> None:
-        """Begin a train step: what averages gradients over processes has to know beforehand when.
-
-        Args:
-            is_last: The window ends here, whatever its length.
-        """
-        ends = is_last or self._window + 1 >= self._settings.accumulate
-        self._modules.start_step(is_synced=ends)
+    def start_step(self) -> None:
+        """Begin a train step: what averages gradients of processes has to know beforehand."""
+        self._modules.start_step(is_synced=self._window + 1 >= self._settings.accumulate)
 
     def end_step(self) -> None:
         """End it."""
@@ -140,7 +141,7 @@ class OptimizerUnit:
             NonFiniteLossError: It is NaN or infinite, on the CPU. On CUDA ``check_finite`` tells
                 before each commit, so that no step waits for the device; skipping has to.
         """
-        _check_loss(loss, self.name)
+        check_loss(loss, self.name)
         if self._skip_nonfinite or loss.device.type == "cpu":
             value = loss.item()
             if self._skip_nonfinite:
@@ -193,10 +194,15 @@ class OptimizerUnit:
         self.optimizer.zero_grad(set_to_none=True)
         self._window = 0
 
+    def average_window(self) -> None:
+        """Make the gradients that wait in the open window the same in all processes."""
+        self._modules.average(self._parameters)
+
     def flush(self) -> bool:
         """Update from a window that the epoch's end cut short, at its own mean."""
         if not self._window:
             return False
+        self.average_window()
         scale = self._settings.accumulate / self._window
         if scale != 1:
             scale_gradients(self._parameters, scale)
@@ -205,6 +211,8 @@ class OptimizerUnit:
     def update(self) -> bool:
         """Unscale, clip, step, zero, and step the scheduler where it follows updates."""
         scaler = self._scaler
+        if not self._memory.updates and self._processes.is_first:
+            warn_if_unreached(self._parameters, self.name)
         self._modules.average_plain()
         if scaler is not None:
             scaler.unscale_(self.optimizer)
@@ -298,26 +306,4 @@ class OptimizerUnit:
             f"the loss of optimizer {self.name!r} is {value}",
             found=value,
             fix='lower the learning rate, set clip_norm, or [train] on_nonfinite = "skip"',
-        )
-
-
-def _check_loss(loss: Any, name: str) -> None:
-    if not isinstance(loss, torch.Tensor):
-        raise TaskError(
-            f"the loss of optimizer {name!r} is {type(loss).__name__}, expected a tensor",
-            found=loss,
-            fix="give the loss tensor itself, not loss.item()"
-            if isinstance(loss, int | float)
-            else "give the tensor alone; other numbers are metrics",
-        )
-    if loss.numel() != 1:
-        raise TaskError(
-            f"the loss of optimizer {name!r} has shape {list(loss.shape)}, expected one element",
-            found=list(loss.shape),
-            fix="average it: loss.mean()",
-        )
-    if not loss.requires_grad:
-        raise TaskError(
-            f"the loss of optimizer {name!r} has no graph, so nothing would learn",
-            fix="compute it from trained modules, without detach, item or torch.no_grad",
         )

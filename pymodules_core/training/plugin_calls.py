@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from pymodules_core.discovery import PluginRecord
+from pymodules_core.discovery.plugin_records import explain
+from pymodules_core.discovery.slow_calls import watch_call
 from pymodules_core.discovery.task_file import TASK_NAME
 from pymodules_core.errors import PluginError
 from pymodules_core.training.run import Run
@@ -16,6 +18,8 @@ T = TypeVar("T")
 
 # Before the first step: what is wrong with settings is known by then.
 _FIRST_HOOKS = {"weights_ready", "run_started"}
+# After the last step: everything is saved, and who waits in them keeps a machine for nothing.
+_LAST_HOOKS = {"run_finished", "run_failed"}
 
 
 class PluginCalls:
@@ -57,23 +61,24 @@ class PluginCalls:
         """
         if (record.name, name) in self._muted:
             return None
+        run = self._run
+        limit_s = run.experiment.settings.plugins.close_timeout_s if name in _LAST_HOOKS else None
+        culprit = f"{name} of plugin {record.origin}"
         try:
-            with surroundings:
+            with watch_call(culprit, ended_after_s=limit_s), surroundings:
                 return function()
-        except (Exception, SystemExit) as error:
-            run = self._run
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             if name in _FIRST_HOOKS and record.blames_settings(error):
                 raise
-            reason = (
-                f"{name} of plugin {record.origin} raises {type(error).__name__}: {error} "
-                f"(epoch {run.epoch}, step {run.step})"
-            )
+            what, fix = explain(error)
+            reason = f"{culprit} raises {what} (epoch {run.epoch}, step {run.step})"
             if record.name == TASK_NAME or record.origin in run.module_pool.origins.values():
-                raise PluginError(
-                    reason,
-                    found=record.name,
-                    fix=f"it keeps modules of this run; report it to {record.origin.provider}",
-                ) from error
+                fix = fix or f"it keeps modules of this run; report it to {record.origin.provider}"
+                raise PluginError(reason, found=record.name, fix=fix) from error
             self._muted.add((record.name, name))
-            logger.warning("%s; training goes on without it", reason)
+            rest = "the run ends" if name in _LAST_HOOKS else "training goes on"
+            told = f"{reason}; {rest} without it" + (f"\n  fix: {fix}" if fix else "")
+            logger.warning("%s", told, exc_info=error)
             return None

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from pymodules_core.checkpoints import LoadReport
+from pymodules_core.checkpoints.disk_errors import disk_errors
 from pymodules_core.checkpoints.files import write_file
 from pymodules_core.checkpoints.provenance import git_commit
 from pymodules_core.discovery import PluginState
@@ -56,6 +57,7 @@ class RunRecord:
         self._run_file = data_dir / RUN_FILE_NAME
         self._metrics_file = data_dir / METRICS_FILE_NAME
         self._facts = {"started": _timestamp(), "resumed": [], **facts}
+        self._least_bytes = 0
 
     @property
     def log_bytes(self) -> int:
@@ -70,7 +72,8 @@ class RunRecord:
     def begin(self) -> None:
         """Begin a run: its log is empty, whatever a killed one left before its first commit."""
         if self._is_kept:
-            self._metrics_file.write_bytes(b"")
+            with disk_errors(self._metrics_file):
+                self._metrics_file.write_bytes(b"")
 
     def go_on(self, log_bytes: int, *, epoch: int, step: int) -> None:
         """Go on with a run: what was logged after the commit is trained and logged again.
@@ -88,15 +91,12 @@ class RunRecord:
             *(found if isinstance(found := before.get("resumed"), list) else []),
             {"time": _timestamp(), "epoch": epoch, "step": step},
         ]
-        lost = log_bytes - self.log_bytes
-        if lost > 0:
-            logger.warning(
-                "%s has lost its last %d bytes, the metrics of some epochs before",
-                display_path(self._metrics_file),
-                lost,
-            )
-        elif lost < 0:
-            os.truncate(self._metrics_file, log_bytes)
+        self._least_bytes = log_bytes
+        if self.log_bytes > log_bytes:
+            with disk_errors(self._metrics_file):
+                os.truncate(self._metrics_file, log_bytes)
+        else:
+            self._tell_lost(self.log_bytes)
 
     def write(self, state: RunState, **progress: Any) -> None:
         """Replace ``run.json``.
@@ -123,8 +123,26 @@ class RunRecord:
         if not self._is_kept:
             return
         row = {"epoch": epoch, "step": step, "phase": phase, "metrics": dict(metrics), **more}
-        with self._metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(row)) + "\n")
+        line = json.dumps(_finite(row)) + "\n"
+        with (
+            disk_errors(self._metrics_file, needed_bytes=len(line)),
+            self._metrics_file.open("a", encoding="utf-8") as file,
+        ):
+            if self._tell_lost(found := file.tell()) and found:
+                file.write("\n")  # what is left may end within a row
+            file.write(line)
+            self._least_bytes = file.tell()
+
+    def _tell_lost(self, found_bytes: int) -> bool:
+        """Tell whether the log is shorter than it was, and warn."""
+        lost = self._least_bytes - found_bytes
+        if lost > 0:
+            logger.warning(
+                "%s has lost its last %d bytes, the metrics of some epochs before",
+                display_path(self._metrics_file),
+                lost,
+            )
+        return lost > 0
 
 
 def run_facts(session: Session) -> dict[str, Any]:

@@ -33,6 +33,9 @@ class RunEvents:
         self._run = run
         self._calls = PluginCalls(run)
         self._step_streams = IsolatedStreams(0)
+        # What failed the run is not called again while that is told: it would fail again.
+        self._failed: set[tuple[str, str]] = set()
+        self._told_changes: set[tuple[str, str]] = set()
         names = [name for name in vars(RunHooks) if not name.startswith("_")]
         # The task's first: what it changes in ``weights_ready`` packages see, and what it shows in
         # ``run_finished`` they still take.
@@ -64,10 +67,14 @@ class RunEvents:
         """
         first: PymodulesError | None = None
         for implementation in self._implementations[hook_name]:
+            record = implementation.record
+            if (record.name, hook_name) in self._failed:
+                continue
             call = partial(implementation, {"run": self._run, **arguments})
             try:
-                self._call(implementation.record, hook_name, call)
+                self._call(record, hook_name, call)
             except PymodulesError as error:
+                self._failed.add((record.name, hook_name))
                 if hook_name != _LAST_HOOK:
                     raise
                 first = first or error
@@ -107,6 +114,7 @@ class RunEvents:
         guard = guard_global_state(
             f"{hook_name} of plugin {record.origin}",
             depth="step" if hook_name == _STEP_HOOK else "call",
+            told=self._told_changes,
         )
         with self._streams(record.name, hook_name), guard:
             yield

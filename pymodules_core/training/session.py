@@ -32,6 +32,7 @@ from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.parallel.comparing import refuse_differences
 from pymodules_core.training.parallel.modules import make_mesh
+from pymodules_core.training.parallel.windows import OpenWindows
 from pymodules_core.training.reporting import Reporter
 from pymodules_core.training.run import Run
 from pymodules_core.training.run_events import RunEvents
@@ -188,6 +189,7 @@ class Session:
             train_batches=train_batches,
             eval_batches=eval_batches,
             modules=modules,
+            windows=OpenWindows(units.values(), processes),
             processes=processes,
         )
         return cls(

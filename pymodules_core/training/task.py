@@ -11,7 +11,11 @@ from torch.optim import Optimizer
 
 from pymodules_core.discovery.global_state import guard_global_state
 from pymodules_core.discovery.implementations import HookImplementation
-from pymodules_core.discovery.module_files.files import file_in_folder, line_in_folder
+from pymodules_core.discovery.module_files.files import (
+    file_in_folder,
+    fix_of_import,
+    line_in_folder,
+)
 from pymodules_core.discovery.plugin_manager import PluginManager
 from pymodules_core.discovery.task_file import (
     TASK_NAME,
@@ -29,6 +33,7 @@ from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool, seed_everything
 from pymodules_core.processes.environment import LaunchedAs
 from pymodules_core.training.config import make_config
+from pymodules_core.training.data.workers import lost_worker
 from pymodules_core.training.optimize import check_owned, is_scheduler
 from pymodules_core.training.run import Run
 
@@ -262,6 +267,9 @@ class TaskErrors:
     ) -> None:
         if not isinstance(error, Exception | SystemExit):
             return
+        if lost := lost_worker(error):  # raised by torch in whatever was at hand
+            lost.what += self._note()
+            raise lost from error
         task, folder = self._task, self._task.file.absolute().parent
         file = file_in_folder(error, folder) or task.file
         line = line_in_folder(error, folder) or task.first_line(self._where)
@@ -278,7 +286,10 @@ class TaskErrors:
             if frames:
                 file, line = Path(frames[-1]["file"]), int(frames[-1]["line"])
         raise self._kind(
-            f"{self._where} raises {reason}{self._note()}", file=file, line=line
+            f"{self._where} raises {reason}{self._note()}",
+            file=file,
+            line=line,
+            fix=fix_of_import(error, folder),
         ) from error
 
 

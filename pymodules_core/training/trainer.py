@@ -11,6 +11,7 @@ from pymodules_core.errors import (
     MonitorError,
     PymodulesError,
     RunInterruptedError,
+    SettingsError,
     TrainingError,
     display_path,
 )
@@ -28,6 +29,8 @@ from pymodules_core.training.changes import (
     refuse_other_freezing,
     with_overrides_of,
 )
+from pymodules_core.training.data.workers import lost_worker
+from pymodules_core.training.device import out_of_memory
 from pymodules_core.training.execution import Execution
 from pymodules_core.training.records import provenance_of, run_facts
 from pymodules_core.training.reporting import ConsoleReporter, Reporter, SilentReporter
@@ -85,6 +88,8 @@ class Trainer:
             RunInterruptedError: A signal ended the run; its ``exit_code`` is 128 and the signal.
             MonitorError: The monitored metric is not among those of the first evaluation; nothing
                 is left of the new run, and the old one is where it was.
+            SettingsError: Settings are wrong, also those that a plugin finds wrong before the first
+                step; as for the monitored metric, nothing is left.
             ProcessesError: Several processes are about to train different things.
             RankFailedError: Another process failed, which tells why.
             PymodulesError: With ``exit_code`` 2 the experiment is not valid and nothing was
@@ -101,7 +106,7 @@ class Trainer:
         try:
             return self._train(processes)
         except Exception as error:
-            told = processes.failure(error)
+            told = processes.failure(out_of_memory(error) or lost_worker(error) or error)
             if told is error:
                 raise
             raise told from error
@@ -141,7 +146,8 @@ class Trainer:
             raise
         except PymodulesError as error:
             is_new = record is None and session.run.step == 0
-            if isinstance(error, MonitorError) and is_new:
+            # Settings, though they showed to be wrong only once everything was there.
+            if isinstance(error, MonitorError | SettingsError) and is_new:
                 if processes.is_first:
                     self._undo(moved)
             elif not isinstance(error, RunInterruptedError):
@@ -176,7 +182,9 @@ class Trainer:
     ) -> list[str]:
         if record is None:
             return []
-        changes = check_changes(record, facts, self.experiment, is_accepted=self._accept_changes)
+        changes = check_changes(
+            record, facts, self.experiment, session.plugins, is_accepted=self._accept_changes
+        )
         refuse_other_freezing(record, session.pool)
         for change in changes:
             self._reporter.line(f"changed: {change}")

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from support import TINY_MODULE, write_experiment
 from torch._dynamo.utils import counters
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.errors import SettingsError
@@ -79,6 +82,55 @@ def test_classes_of_torch_are_compiled_too(tmp_path, net):
     pool.net(torch.ones(2, 4))
 
     assert counters["stats"]["unique_graphs"] == 1
+
+
+def test_as_many_modules_are_compiled_as_there_are(tmp_path):
+    source = 'from torch import nn\n\nmodule = nn.Linear(4, {})\nsettings = {{"compile": {}}}\n'
+    names = {f"net_{size}": size for size in range(1, 10)}
+    eager = '{"backend": "eager", "dynamic": False}'
+    modules = {name: source.format(size, eager) for name, size in names.items()}
+    pool = ModulePool.discover(write_experiment(tmp_path, modules=modules))
+    torch._dynamo.reset()
+    counters.clear()
+
+    compile_modules(pool)
+    for module in pool.values():
+        module(torch.ones(2, 4))
+
+    assert counters["stats"]["unique_graphs"] == len(names)
+
+
+@pytest.fixture
+def mesh():
+    """One process that is a group of its own."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    dist.destroy_process_group()
+
+
+# A warning of torch's compiler about a tensor between two graphs, which it hides itself elsewhere.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.parametrize("has_block", [False, True])
+def test_classes_of_torch_are_compiled_under_fsdp_too(tmp_path, mesh, has_block):
+    source = (
+        "from torch import nn\n\nmodule = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU()), "
+        'nn.Linear(4, 1))\nsettings = {"compile": {"backend": "eager"}}\n'
+    )
+    pool = ModulePool.discover(write_experiment(tmp_path, modules={"net": source}))
+    expected = pool.net(torch.ones(2, 4))
+    if has_block:  # at whose hooks the compiler stops
+        fully_shard(pool.net[0], mesh=mesh)
+    fully_shard(pool.net, mesh=mesh)
+    torch._dynamo.reset()
+    counters.clear()
+
+    compile_modules(pool)
+    found = pool.net(torch.ones(2, 4))
+
+    assert counters["stats"]["unique_graphs"] == (2 if has_block else 1)
+    assert not counters["graph_break"]
+    torch.testing.assert_close(found, expected)
+    assert list(pool.net.state_dict()) == ["0.0.weight", "0.0.bias", "1.weight", "1.bias"]
 
 
 @pytest.mark.parametrize(

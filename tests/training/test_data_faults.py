@@ -1,5 +1,6 @@
 """Data that fails while a run reads it: the user's line, and how far the run was."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -86,12 +87,54 @@ def test_an_item_that_exits_fails_the_run_at_its_line(home):
     assert str(error) == f"{TASK}:20: train_data raises SystemExit: 0 (epoch 1, step 2, batch 2)"
 
 
-def test_a_worker_that_exits_fails_the_run(home):
-    error = failure(home, with_data(DATASET.format(fault="raise SystemExit(0)")), num_workers=1)
+FEWER = "workers that take too much memory are killed: use fewer, or num_workers = 0"
+LOOK = "look for what ends it; with num_workers = 0 the main process reads the data"
 
-    # Which of torch's errors says so depends on what the worker had still sent.
+
+@pytest.mark.parametrize(
+    ("fault", "how", "fix"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "was killed by SIGKILL", FEWER),
+        ("raise SystemExit(0)", "ended with exit code 0", LOOK),
+        pytest.param(
+            *("import os; os.kill(os.getpid(), 11)", "was killed by SIGSEGV", LOOK),
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "import os; os._exit(3)", "ended with exit code 3", LOOK, marks=pytest.mark.long
+        ),
+        pytest.param(
+            "import os; os._exit(0)", "ended with exit code 0", LOOK, marks=pytest.mark.long
+        ),
+        pytest.param(
+            "raise KeyboardInterrupt", "ended with exit code 0", LOOK, marks=pytest.mark.long
+        ),
+    ],
+)
+def test_a_worker_that_ends_is_named_by_how_it_ended(home, fault, how, fix):
+    error = failure(home, with_data(DATASET.format(fault=fault)), num_workers=1)
+
     assert isinstance(error, StepError)
-    assert (error.exit_code, error.file.name) == (1, "task.py")
+    assert error.exit_code == 1
+    # torch's handler of SIGCHLD may raise first, wherever the run is, and knows less.
+    assert re.fullmatch(
+        rf"({TASK}:24: )?a DataLoader worker ({how}|was killed)( \(epoch 1, step \d, batch \d\))?"
+        rf"\n  fix: ({re.escape(fix)}|{re.escape(FEWER)})",
+        str(error),
+    )
+
+
+@pytest.mark.parametrize("where", ["train_step", "hook"])
+def test_a_worker_whose_end_torch_tells_in_a_step_is_not_blamed_on_the_step(home, where):
+    raising = "raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')"
+    task = TINY_TASK.replace("    inputs, targets = batch\n", f"    {raising}\n", 1)
+    if where == "hook":
+        task = f"{TINY_TASK}\n\ndef epoch_finished(run):\n    {raising}\n"
+
+    error = failure(home, task)
+
+    assert error.what.startswith("a DataLoader worker was killed")
+    assert error.fix == FEWER
 
 
 def test_an_interrupt_in_an_item_passes_through(home):

@@ -79,15 +79,41 @@ def test_a_resume_with_another_version_says_how_to_get_the_old_one(trained, site
     assert PIP in caught.value.fix
 
 
-def test_a_plugin_that_is_only_switched_off_is_not_to_be_installed(trained, site):
+@pytest.mark.parametrize(
+    ("source", "disable", "options", "why", "fix"),
+    [
+        (
+            PROVIDER,
+            "",
+            {"load_installed": False},
+            "is left out by --no-plugins",
+            "leave out --no-plugins",
+        ),
+        (
+            PROVIDER,
+            "acme-nets",
+            {},
+            "is disabled",
+            "take 'acme-nets:encoders' out of [plugins] disable and PYMODULES_DISABLE_PLUGINS",
+        ),
+        ("1 / 0", "", {}, "failed", "pip install -U acme-nets"),
+    ],
+    ids=["no plugins", "disabled", "failed"],
+)
+def test_a_plugin_that_is_installed_and_takes_no_part_is_not_gone(
+    trained, site, monkeypatch, source, disable, options, why, fix
+):
     path = trained()
-    site.install("acme-nets", PROVIDER, version="1.2.0", entry_point="encoders")
+    site.install("acme-nets", source, version="1.2.0", entry_point="encoders")
+    monkeypatch.setenv("PYMODULES_DISABLE_PLUGINS", disable)
 
     with pytest.raises(RunChangedError) as caught:
-        go_on(path, load_installed=False)
+        go_on(path, **options)
 
-    assert caught.value.found == ["plugin acme-nets:encoders 1.2.0 is gone"]
-    assert caught.value.fix == ("put it back, or go on with the changes: --resume --accept-changes")
+    assert caught.value.found == [f"plugin acme-nets:encoders 1.2.0 {why}"]
+    assert caught.value.fix == (
+        f"put it back ({fix}), or go on with the changes: --resume --accept-changes"
+    )
 
 
 def test_a_listing_with_settings_of_a_module_that_is_gone_says_so(trained, capsys):

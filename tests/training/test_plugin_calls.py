@@ -1,17 +1,26 @@
 """What failures of plugins do to a run, wherever they are called."""
 
 import json
+import signal
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
-from support import TINY_TASK, write_experiment
+from support import TINY_TASK, start_command, write_experiment
 
 from pymodules_core import Trainer
+from pymodules_core.checkpoints.reading import digest_of_file
+from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.verification import verify_store
 from pymodules_core.cli.main import run
 from pymodules_core.errors import PluginError, SettingsError, StepError, TaskError
-from pymodules_core.testing import train_steps
+from pymodules_core.experiment import Experiment
+from pymodules_core.run_files import checkpoints_dir
+from pymodules_core.testing import train_steps, write_distribution
 from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.session import Session
 
 FORGETFUL = """
 from pymodules_core import ModuleSpec, hookimpl
@@ -119,7 +128,8 @@ def test_settings_that_a_hook_finds_wrong_are_the_experiments_mistake(install_di
         "data/experiments/tiny/experiment.toml:2: plugins.settings.plugin.module: there is no "
         "module 'nett'\n  says plugin acme-choosy 1.0 (plugin)\n  fix: name another"
     )
-    assert not (path / "data" / "module_ckps" / "last").exists()
+    assert caught.value.exit_code == 2
+    assert not (path / "data").exists()
 
 
 def test_settings_that_a_provider_finds_wrong_end_a_listing(install_distribution, home, capsys):
@@ -274,10 +284,11 @@ def test_a_metric_that_is_logged_outside_of_a_step_is_refused(install_distributi
     [
         ("torch.set_grad_enabled(False)", "grad mode from True to False"),
         ("torch.set_default_dtype(torch.float64)", "default dtype from torch.float32 to torch.f"),
+        ("__import__('os').chdir('/')", "working directory from "),
     ],
-    ids=["grad mode", "dtype"],
+    ids=["grad mode", "dtype", "working directory"],
 )
-def test_what_a_step_hook_changes_is_put_back_before_the_next_step(
+def test_what_a_step_hook_changes_is_put_back_before_the_next_step_and_told_once(
     install_distribution, tmp_path, caplog, change, name
 ):
     install_distribution(
@@ -286,11 +297,15 @@ def test_what_a_step_hook_changes_is_put_back_before_the_next_step(
         f"@hookimpl\ndef train_step_finished():\n    {change}\n",
     )
 
+    before = Path.cwd()
+
     fit(write_experiment(tmp_path))
 
-    assert caplog.messages[0].startswith(
+    (told,) = caplog.messages
+    assert told.startswith(
         f"train_step_finished of plugin acme-step 1.0 (plugin) changed the {name}"
     )
+    assert Path.cwd() == before
 
 
 def test_a_mode_of_torch_that_a_hook_sets_is_put_back(install_distribution, tmp_path, caplog):
@@ -326,3 +341,163 @@ def test_every_plugin_hears_of_a_failure_although_the_tasks_own_hook_fails(
 
     assert (path / "data" / "closed").read_text() == "StepError"
     assert "run_failed raises OSError: no mail" in caplog.text
+
+
+HOOKS = {
+    "weights_ready": "epoch 0, step 0",
+    "checkpoint_committed": "epoch 0, step 0",
+    "run_started": "epoch 0, step 0",
+    "epoch_finished": "epoch 0, step 0",
+    "train_step_finished": "epoch 1, step 1",
+    "run_finished": "epoch 1, step 1",
+}
+PROVIDES_AVERAGE = """
+@hookimpl
+def provide_module():
+    return ModuleSpec(name="average", factory="torch.nn:Identity")
+"""
+RAISING = """
+from pymodules_core import ModuleSpec, hookimpl
+
+class Stop(BaseException):
+    pass
+"""
+
+
+def raising(statement, hooks):
+    return RAISING + "".join(f"@hookimpl\ndef {name}():\n    {statement}\n" for name in hooks)
+
+
+@pytest.mark.parametrize(
+    ("statement", "shown"),
+    [
+        ("raise OSError('no disk')", "OSError: no disk"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("raise Stop('now')", "Stop: now"),
+    ],
+    ids=["error", "exit", "no exception"],
+)
+def test_a_logger_that_fails_in_every_hook_is_told_once_for_each_and_the_run_ends_well(
+    install_distribution, tmp_path, caplog, statement, shown
+):
+    install_distribution("acme-logger", raising(statement, HOOKS))
+    path = write_experiment(tmp_path, toml="[train]\nepochs = 1\n")
+
+    result = fit(path)
+
+    assert result.epochs == 1
+    assert caplog.messages == [
+        f"{name} of plugin acme-logger 1.0 (plugin) raises {shown} ({where}); "
+        f"{'the run ends' if name == 'run_finished' else 'training goes on'} without it"
+        for name, where in HOOKS.items()
+    ]
+    assert json.loads((path / "data" / "run.json").read_text())["state"] == "finished"
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_provider_that_fails_in_a_hook_fails_the_run_and_its_checkpoints_are_whole(
+    install_distribution, tmp_path, caplog, name
+):
+    source = raising("raise OSError('no disk')", [name]) + PROVIDES_AVERAGE
+    install_distribution("acme-average", source)
+    path = write_experiment(tmp_path, toml="[train]\nepochs = 1\n")
+
+    with pytest.raises(PluginError) as caught:
+        fit(path)
+
+    assert caught.value.what == (
+        f"{name} of plugin acme-average 1.0 (plugin) raises OSError: no disk ({HOOKS[name]})"
+    )
+    assert caught.value.exit_code == 1
+    assert caplog.messages == []
+    if name != "weights_ready":
+        layout = Layout(checkpoints_dir(path))
+        assert verify_store(layout, digest_of_file).damages == []
+
+
+def test_a_hook_that_failed_the_run_is_not_called_while_that_is_told(
+    install_distribution, tmp_path
+):
+    source = raising("calls.append(1); raise OSError('no disk')", ["checkpoint_committed"])
+    install_distribution("acme-average", f"{source}calls = []\n{PROVIDES_AVERAGE}")
+    path = write_experiment(tmp_path)
+    session = Session.prepare(
+        Experiment.open(path), data_dir=path / "data", reporter=SilentReporter()
+    )
+
+    with pytest.raises(PluginError):
+        session.events.emit("checkpoint_committed", receipt=None)
+    session.events.emit("checkpoint_committed", receipt=None)
+
+    assert sys.modules["acme_average"].calls == [1]
+
+
+@pytest.mark.parametrize("name", ["run_finished", "run_failed"])
+def test_a_plugin_that_hangs_at_the_end_is_ended(install_distribution, tmp_path, caplog, name):
+    install_distribution("acme-logger", raising("import time; time.sleep(30)", [name]) + "\n")
+    task = TINY_TASK
+    if name == "run_failed":
+        task = task.replace("return mse_loss", "1 / 0\n    return mse_loss", 1)
+    toml = "[train]\nepochs = 1\n[plugins]\nclose_timeout_s = 0.1\n"
+    path = write_experiment(tmp_path, task=task, toml=toml)
+    start = time.monotonic()
+
+    if name == "run_finished":
+        fit(path)
+    else:
+        with pytest.raises(StepError, match="division by zero"):
+            fit(path)
+
+    assert time.monotonic() - start < 20
+    (told,) = caplog.messages
+    assert told.startswith(
+        f"{name} of plugin acme-logger 1.0 (plugin) raises CallTimeoutError: it was not done after "
+        "0.1 s "
+    )
+    state = json.loads((path / "data" / "run.json").read_text())["state"]
+    assert state == ("finished" if name == "run_finished" else "failed")
+
+
+def test_a_hook_that_takes_a_signal_of_the_run_gives_it_back(
+    install_distribution, tmp_path, caplog
+):
+    install_distribution(
+        "acme-signals",
+        "import signal\nfrom pymodules_core import hookimpl\nseen = []\n"
+        "@hookimpl\ndef run_started():\n"
+        "    seen.append(signal.signal(signal.SIGTERM, signal.SIG_IGN))\n"
+        "    signal.signal(signal.SIGUSR1, print)\n"
+        "@hookimpl\ndef run_finished():\n"
+        "    seen.extend(map(signal.getsignal, (signal.SIGTERM, signal.SIGUSR1)))\n",
+    )
+    before = signal.getsignal(signal.SIGUSR1)
+
+    try:
+        fit(write_experiment(tmp_path))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+    of_run, later, own = sys.modules["acme_signals"].seen
+    assert later == of_run
+    assert own is print
+    assert caplog.messages == [
+        "run_started of plugin acme-signals 1.0 (plugin) changed the handlers of signals that end "
+        "a run; it was put back"
+    ]
+
+
+@pytest.mark.long
+def test_a_hook_that_ends_the_process_is_no_success_and_the_run_goes_on_later(tmp_path):
+    source = f"import os\n{raising('os._exit(0)', ['epoch_finished'])}"
+    write_distribution(tmp_path / "site", "acme-bad", source)
+    path = write_experiment(tmp_path, toml="[train]\nepochs = 1\n")
+
+    ended = start_command("train", str(path), PYTHONPATH=str(tmp_path / "site"))
+    status = start_command("status", str(path))
+    later = start_command("train", str(path), "--resume", "--accept-changes")
+
+    assert ended.returncode == 1
+    assert "acme_bad.py:9: ends the command with os._exit(0) before it is done" in ended.stderr
+    assert "killed" in status.stdout
+    assert later.returncode == 0
+    assert json.loads((path / "data" / "run.json").read_text())["state"] == "finished"

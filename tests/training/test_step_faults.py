@@ -281,6 +281,26 @@ def test_a_loss_that_is_not_finite_leaves_every_pool_as_last_committed(home, val
         assert torch.load(noted / pool / "net.pt", weights_only=True)["weight"].isfinite().all()
 
 
+@pytest.mark.long
+def test_a_loss_that_is_not_finite_in_one_of_two_processes_ends_both_before_best_moves(home):
+    factor = "float('nan') if (run.rank, run.step) == (1, 4) else 1"
+    path = write_experiment(home, task=with_step(f"return loss * ({factor})"))
+
+    result = start_command("train", "tiny", "--nproc", "2")
+
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"error: process 1: {TASK}:26: the loss of optimizer 'main' is nan (epoch 2, step 5, batch "
+        '2)\n  fix: lower the learning rate, set clip_norm, or [train] on_nonfinite = "skip"\n'
+    )
+    best, epoch_1, last = (
+        torch.load(path / "data/module_ckps" / pool / "net.pt", weights_only=True)["weight"]
+        for pool in ("best", "epoch_1", "last")
+    )
+    assert torch.equal(best, epoch_1)
+    assert torch.equal(last, epoch_1)
+
+
 def test_an_interrupt_before_the_run_passes_through_and_writes_nothing(home):
     path = write_experiment(
         home, task=TINY_TASK.replace("return SGD", "raise KeyboardInterrupt\n    return SGD")
@@ -290,6 +310,18 @@ def test_an_interrupt_before_the_run_passes_through_and_writes_nothing(home):
         Trainer(path, reporter=SilentReporter()).fit()
 
     assert not (path / "data").exists()
+
+
+def test_a_loss_that_reaches_no_parameter_of_its_optimizer_is_told_once(home, caplog):
+    body = "return (module_pool.net(inputs).detach() * inputs.requires_grad_()).mean()"
+    path = write_experiment(home, task=with_step(body))
+
+    Trainer(path, reporter=SilentReporter()).fit()
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "the loss of optimizer 'main' reaches none of its parameters: nothing learns. Fix: compute "
+        "it from the modules whose parameters the optimizer has, without detach"
+    ]
 
 
 @pytest.mark.parametrize("body", ["return targets", "raise SystemExit(0)"])
@@ -309,7 +341,7 @@ def test_an_invalid_task_exits_with_2_and_one_message(home):
 
     result = start_command("train", "tiny")
 
-    assert (result.returncode, result.stdout) == (2, "")
+    assert result.returncode == 2
     assert result.stderr == (
         f"error: {TASK}:26: function 'train_stp' is no hook, and 'train_step' is missing\n"
         "  closest match: train_step\n"

@@ -242,6 +242,22 @@ def test_optimizers_that_cannot_train_the_pool_are_refused(home, body, message):
     assert str(refusal(home, with_optimizers(body))) == message
 
 
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate")
+def test_an_optimizer_that_owns_a_parameter_twice_is_refused(home):
+    both = "[*module_pool.net.parameters(), *module_pool.twin.parameters()]"
+
+    error = refusal(
+        home,
+        with_optimizers(f"return SGD({both}, lr=0.1)"),
+        modules={"net": TINY_MODULE, "twin": "from modules.net import module\nsettings = {}\n"},
+    )
+
+    assert str(error) == (
+        f"{TASK}:22: optimizer 'main' owns twin.weight twice\n"
+        "  fix: give it each parameter once; modules may share some"
+    )
+
+
 def test_an_optimizer_over_a_frozen_module_is_refused(home):
     error = refusal(
         home,

@@ -39,6 +39,7 @@ from pymodules_core.training.data.sampling import (
 )
 from pymodules_core.training.data.sharded import is_sharded
 from pymodules_core.training.data.shares import WHOLE, Share
+from pymodules_core.training.data.workers import read_from_workers
 from pymodules_core.training.state.encoding import decode, encode
 from pymodules_core.training.state.user_state import Stateful
 
@@ -146,7 +147,7 @@ class Batches:
             generator.manual_seed(derive_seed(seed, self._phase, epoch, *own))
         if self._order is not None:
             self._order.epoch, self._order.done = epoch, done
-        batches = self._seeded(epoch, done) if self._may_draw else iter(self._batches)
+        batches = self._seeded(epoch, done) if self._may_draw else self._iterate()
         if not done or self._order is not None or self._stateful is not None:
             return batches
         if not isinstance(self._batches, list | tuple):
@@ -175,10 +176,14 @@ class Batches:
         if self._stateful is not None and state is not None:
             self._stateful.load_state_dict(decode(state["data"]))
 
+    def _iterate(self) -> Iterator[Any]:
+        batches = iter(self._batches)
+        return batches if self._is_read_here else read_from_workers(batches)
+
     def _seeded(self, epoch: int, done: int) -> Iterator[Any]:
         """Read each batch under streams of its own, and leave those of its step."""
         with IsolatedStreams(derive_seed(self._seed, "start", epoch)):
-            batches = iter(self._batches)
+            batches = self._iterate()
         reading = reading_seed(self._seed, epoch, self._place)
         stepping = derive_seed(self._seed, "step", epoch, *self._place.purpose)
         for number in count(0 if self._order is None and self._stateful is None else done):

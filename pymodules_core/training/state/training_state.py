@@ -11,6 +11,7 @@ from pymodules_core.discovery import PluginManager
 from pymodules_core.errors import CheckpointError, TaskError, list_words
 from pymodules_core.module_pool import Migration, derive_seed, seed_everything
 from pymodules_core.processes.group import Processes
+from pymodules_core.processes.sharding import is_in_parts
 from pymodules_core.training.data import Batches
 from pymodules_core.training.metrics import merged_sums
 from pymodules_core.training.optimizer_unit import OptimizerUnit
@@ -26,6 +27,8 @@ logger = logging.getLogger("pymodules_core")
 _FORMAT = 1
 # What each of several processes has for itself.
 _OF_EACH = ("averages", "data", "random")
+# What of a module in parts is saved beside the state that an optimizer keeps of a parameter.
+_GRADIENT = "gradient of the open window"
 
 
 class Stage(StrEnum):
@@ -63,6 +66,25 @@ class Position:
     last_epoch_pool: int = 0
     log_bytes: int = 0
 
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Take over what ``attrs.asdict`` gave.
+
+        Raises:
+            TypeError: A value is of another kind.
+            ValueError: There is no such stage, or a number is negative.
+        """
+        for name, default in attrs.asdict(Position()).items():
+            value = saved.get(name, default)
+            if name == "stage":
+                value = Stage(value)
+            elif type(value) is not type(default):
+                raise TypeError(f"{name} is {type(value).__name__}")
+            elif type(value) is int:
+                _whole(value)
+            elif isinstance(value, dict):
+                value = {str(key): float(number) for key, number in value.items()}
+            setattr(self, name, value)
+
 
 @attrs.frozen
 class Captured:
@@ -75,6 +97,12 @@ class Captured:
 
     state: dict[str, Any]
     of_modules: dict[str, dict[str, Any]]
+
+
+def _whole(number: Any) -> int:
+    if type(number) is not int or number < 0:
+        raise ValueError(f"{number!r} counts nothing")
+    return number
 
 
 def is_training_state(state: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
@@ -154,6 +182,10 @@ class TrainingState:
         of_modules: dict[str, dict[str, Any]] = {}
         for name, unit_state in state["optimizers"].items():
             unit_state["optimizer"], found = split_off_parts(unit_state["optimizer"], self._names)
+            gradients = unit_state["gradients"]
+            for key in [key for key, one in gradients.items() if is_in_parts(one)]:
+                of_module = found.setdefault(key.partition(".")[0], {})
+                of_module[key] = {**of_module.get(key, {}), _GRADIENT: gradients.pop(key)}
             for module_name, states in found.items():
                 of_modules.setdefault(module_name, {})[name] = states
         return of_modules
@@ -190,11 +222,15 @@ class TrainingState:
         own = self._own_part(state)
         for of_module in (module_states or {}).values():
             for name, states in of_module.items():
-                state["optimizers"][name]["optimizer"]["state"].update(states)
+                unit_state = state["optimizers"][name]
+                for key, values in states.items():
+                    if _GRADIENT in values:
+                        unit_state["gradients"][key] = values.pop(_GRADIENT)
+                    if values:
+                        unit_state["optimizer"]["state"][key] = values
         state = follow_migrations(state, migrations, set(self._names.values()))
-        run.epoch, run.step = state["epoch"], state["step"]
-        for name, value in state["position"].items():
-            setattr(position, name, Stage(value) if name == "stage" else value)
+        run.epoch, run.step = _whole(state["epoch"]), _whole(state["step"])
+        position.restore(state["position"])
         self._restore_gradients(state["requires_grad"])
         self._restore_units(state["optimizers"])
         for phase, batches in self._data.items():

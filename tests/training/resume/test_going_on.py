@@ -172,8 +172,9 @@ def test_settings_that_decide_what_is_learned_may_not_change(tmp_path):
     ]
 
 
-def test_limits_retention_and_workers_may_change(tmp_path):
-    path = write_experiment(tmp_path)
+def test_limits_retention_and_workers_may_change_and_nan_is_no_change(tmp_path):
+    toml = "[train]\nepochs = 2\nbatch_size = 16\n[task]\nnothing = nan\nmany = [nan]\n"
+    path = write_experiment(tmp_path, toml=toml)
     fit(path)
 
     result = fit(
@@ -310,6 +311,36 @@ def test_a_log_that_lost_rows_is_told(tmp_path, caplog):
         fit(path, train__epochs=3)
 
     assert "has lost its last" in caplog.text
+
+
+@pytest.mark.parametrize("left_bytes", [None, 10], ids=["all", "most"])
+def test_a_log_that_loses_rows_under_a_run_is_told_and_goes_on_whole(tmp_path, caplog, left_bytes):
+    lose = "(run.data_dir / 'metrics.jsonl')." + (
+        "unlink()" if left_bytes is None else f"write_text('x' * {left_bytes})"
+    )
+    task = f"{TINY_TASK}\n\ndef epoch_finished(run):\n    run.epoch == 1 and {lose}\n"
+    path = write_experiment(tmp_path, task=task)
+
+    fit(path)
+
+    assert caplog.text.count("has lost its last") == 1
+    rows = (path / "data" / "metrics.jsonl").read_text().splitlines()[-2:]
+    assert [json.loads(row)["epoch"] for row in rows] == [2, 2]
+
+
+def test_a_clock_that_goes_back_and_times_that_are_equal_change_nothing(tmp_path, monkeypatch):
+    path, whole = (write_experiment(tmp_path, name) for name in ("path", "whole"))
+    fit(whole, train__epochs=4)
+    fit(path, train__epochs=2)
+    for file in path.rglob("*"):
+        os.utime(file, (0, 0))
+    hours = iter(range(10**6, 0, -1))
+    monkeypatch.setattr("time.time", lambda: next(hours) * 3600.0)
+
+    fit(path, train__epochs=4)
+
+    assert outcome_of(path) == outcome_of(whole)
+    assert not (path / "data/module_ckps/.store/quarantine").exists()
 
 
 def test_other_threads_are_told_to_be_not_bit_exact(tmp_path, caplog):

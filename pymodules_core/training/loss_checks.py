@@ -1,0 +1,60 @@
+"""Looks at a loss before its gradients are computed, and at what they reached."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.nn import Parameter
+
+from pymodules_core.errors import TaskError
+
+logger = logging.getLogger("pymodules_core")
+
+
+def check_loss(loss: Any, name: str) -> None:
+    """Refuse what nothing can be learned from.
+
+    Args:
+        loss: What a step gave.
+        name: Of the optimizer.
+
+    Raises:
+        TaskError: It is no tensor of one element with a graph.
+    """
+    if not isinstance(loss, torch.Tensor):
+        raise TaskError(
+            f"the loss of optimizer {name!r} is {type(loss).__name__}, expected a tensor",
+            found=loss,
+            fix="give the loss tensor itself, not loss.item()"
+            if isinstance(loss, int | float)
+            else "give the tensor alone; other numbers are metrics",
+        )
+    if loss.numel() != 1:
+        raise TaskError(
+            f"the loss of optimizer {name!r} has shape {list(loss.shape)}, expected one element",
+            found=list(loss.shape),
+            fix="average it: loss.mean()",
+        )
+    if not loss.requires_grad:
+        raise TaskError(
+            f"the loss of optimizer {name!r} has no graph, so nothing would learn",
+            fix="compute it from trained modules, without detach, item or torch.no_grad",
+        )
+
+
+def warn_if_unreached(parameters: Iterable[Parameter], name: str) -> None:
+    """Tell of a loss whose graph reaches no parameter of its optimizer.
+
+    For the first update only: that a later one trains nothing may be meant.
+
+    Args:
+        parameters: The optimizer's, with the gradients of its losses.
+        name: Of the optimizer.
+    """
+    if all(parameter.grad is None for parameter in parameters):
+        logger.warning(
+            "the loss of optimizer %r reaches none of its parameters: nothing learns. Fix: compute "
+            "it from the modules whose parameters the optimizer has, without detach",
+            name,
+        )
