@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXPERIMENT ?= digits_classifier
 
-.PHONY: train test test-long bench lint format venv clean help
+.PHONY: train test test-long soak bench lint format venv clean help
 
 help:
 	@echo "make train      install, train $(EXPERIMENT), say where everything is"
 	@echo "make test       install, lint, type-check, test"
 	@echo "make test-long  the tests that take minutes"
+	@echo "make soak       train 2,000 epochs under random kills: does anything grow?"
 	@echo "make bench      measure; the tables of docs/performance.md"
 	@echo "make format     let ruff format and fix"
 
@@ -21,6 +22,9 @@ test: lint
 
 test-long: $(VENV)/.installed
 	$(BIN)/pytest -m long
+
+soak: $(VENV)/.installed
+	$(BIN)/python tests/soak/soak.py
 
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/startup.py
