@@ -82,7 +82,10 @@ def test_the_own_loop_its_resume_and_the_trainer_run(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("section", ["With Accelerate", "With Lightning Fabric"])
+@pytest.mark.parametrize(
+    "section",
+    ["With Accelerate", pytest.param("With Lightning Fabric", marks=pytest.mark.long)],
+)
 def test_a_librarys_loop_saves_plain_files_and_goes_on_to_the_weights_of_one_long_run(
     tmp_path, section
 ):

@@ -51,7 +51,14 @@ def test_there_is_a_wheel_of_each_package(plugin_wheels):
     assert tuple(plugin_wheels) == PACKAGES
 
 
-@pytest.mark.parametrize("name", PACKAGES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # Its own tests import Lightning again and again, a minute in all.
+        pytest.param(name, marks=[pytest.mark.long] if name == "pymodules-lightning" else [])
+        for name in PACKAGES
+    ],
+)
 def test_the_packages_own_tests_pass_and_it_conforms(environment, plugin_wheels, tmp_path, name):
     install(environment, plugin_wheels, name)
     # Without its sources, so that the wheel is what is tested; with the example that it tests.
