@@ -98,6 +98,7 @@ def test_a_lease_that_nobody_renews_is_taken_over_and_that_is_told(shared, monke
 
 def test_a_lease_is_renewed_all_the_while(shared, monkeypatch):
     monkeypatch.setattr(lease, "BEAT_S", 0.01)
+    before = set(threading.enumerate())
     store = open_store(shared)
     grow_old(shared, 1000)
     deadline = time.monotonic() + 10
@@ -105,11 +106,11 @@ def test_a_lease_is_renewed_all_the_while(shared, monkeypatch):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
+    own = set(threading.enumerate()) - before
+    assert [thread.name for thread in own] == ["pymodules lease"]
     store.close()
-    names = {thread.name for thread in threading.enumerate()}
-    while "pymodules lease" in names:
+    while any(thread.is_alive() for thread in own):
         assert time.monotonic() < deadline
-        names = {thread.name for thread in threading.enumerate()}
 
 
 def test_the_lease_of_a_killed_process_of_this_machine_is_taken_over_at_once(shared, caplog):
@@ -123,6 +124,19 @@ def test_the_lease_of_a_killed_process_of_this_machine_is_taken_over_at_once(sha
     open_store(shared).close()
 
     assert "taken over" not in caplog.text
+
+
+def test_what_a_killed_writer_left_while_it_asked_is_taken_away(shared):
+    open_store(shared).close()
+    stray, fresh = (Layout(shared).store / f"lease.json.{name}" for name in ("old", "fresh"))
+    for file in (stray, fresh):
+        file.touch()
+    past = stray.stat().st_mtime - lease.STALE_S - 1
+    os.utime(stray, (past, past))
+
+    open_store(shared).close()
+
+    assert (stray.exists(), fresh.exists()) == (False, True)
 
 
 def test_a_damaged_lease_counts_until_it_is_old(shared):

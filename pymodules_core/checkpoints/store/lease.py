@@ -81,7 +81,7 @@ class Lease:
         own = self._file.with_name(f"{self._file.name}.{word['id']}")
         own.write_text(json.dumps(word) + "\n", encoding="utf-8")
         try:
-            self._remove_stale(now=own.stat().st_mtime, aside=own.with_suffix(".stale"))
+            self._remove_stale(now=own.stat().st_mtime, aside=own.with_name(f"{own.name}.stale"))
             # A link is made by one of several machines, where an exclusive open may not be.
             os.link(own, self._file)
         except FileExistsError:
@@ -89,6 +89,7 @@ class Lease:
         finally:
             own.unlink(missing_ok=True)
         self._own = str(word["id"])
+        self._sweep(now=self._file.stat().st_mtime)
         logger.warning(
             "%s is on %s, whose locks may not reach other machines: a lease that is renewed every "
             "%.0f s keeps other writers out",
@@ -124,7 +125,10 @@ class Lease:
             return
         if silent_s < STALE_S and not _is_dead_here(word):
             raise self._refusal(word)
-        self._file.rename(aside)
+        try:
+            self._file.rename(aside)
+        except FileNotFoundError:  # another one did
+            return
         moved = _read(aside)
         if moved != word:  # another one took over between the two looks
             with contextlib.suppress(FileExistsError):
@@ -139,6 +143,13 @@ class Lease:
                 _describe(word),
                 silent_s,
             )
+
+    def _sweep(self, *, now: float) -> None:
+        """Take away what those left that were killed while they asked."""
+        for stray in self._file.parent.glob(f"{self._file.name}.*"):
+            with contextlib.suppress(FileNotFoundError):
+                if now - stray.stat().st_mtime > STALE_S:
+                    stray.unlink()
 
     def _renew(self) -> None:
         while not self._ended.wait(BEAT_S):
