@@ -111,6 +111,12 @@ def _mend(store: Store, layout: Layout) -> list[str]:
         objects = {digest: known[digest] for digest in sorted(record.used_digests())}
         # The commit before names what is lost.
         store.commit(lambda _: attrs.evolve(record, objects=objects), keep_before=False)
+        return lost
+    for older_record in records[1:]:
+        # It is there to fall back to, and nobody could.
+        if not all(_is_whole(d, older_record, store) for d in older_record.used_digests()):
+            logger.warning("commit %d, an older one, is not whole: put aside", older_record.number)
+            store.objects.quarantine(layout.record(older_record.number))
     return lost
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints import read_state_dict
 from pymodules_core.checkpoints.store.layout import Layout
-from pymodules_core.checkpoints.store.records import readable_records
+from pymodules_core.checkpoints.store.records import read_record, readable_records
 from pymodules_core.cli.main import run
 
 CKPS = Path("data/experiments/tiny/data/module_ckps")
@@ -323,6 +323,20 @@ def test_verify_names_what_is_damaged_and_repair_mends_it(runs, capsys):
     assert error.splitlines()[-1] == "lost: epoch_1/net"
     assert call(capsys, "verify", "tiny")[0] == 0
     assert call(capsys, "repair", "tiny")[0] == 0
+
+
+def test_repair_puts_aside_an_older_commit_that_nobody_could_fall_back_to(runs, capsys):
+    older, newest = (read_record(path) for path in sorted((CKPS / ".store/commits").iterdir())[-2:])
+    assert older.state not in newest.used_digests()
+    (CKPS / f".store/objects/{older.state}.pt").unlink()
+    assert "it is part of the commit before" in call(capsys, "verify", "tiny")[2]
+
+    code, output, error = call(capsys, "repair", "tiny")
+
+    assert (code, output) == (0, "tiny: commit 6, 6 pools, is whole\n")
+    assert f"warning: commit {older.number}, an older one, is not whole: put aside\n" in error
+    assert (CKPS / f".store/quarantine/1-{older.number:08}.json").exists()
+    assert call(capsys, "verify", "tiny")[0] == 0
 
 
 def test_repair_makes_an_object_anew_from_a_view(runs, capsys):
