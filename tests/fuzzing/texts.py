@@ -90,7 +90,6 @@ settings.ema = { decay = 0.99, modules = ["encoder"] }
 
 [task]
 lr = 1e-3
-when = 2026-11-24T12:00:00Z
 """
 
 _MODULE_FILE = b'''# coding: utf-8

@@ -31,6 +31,9 @@ SETTINGS = {
 }
 
 
+SLOW_PACKAGES = {"pymodules-lightning", "pymodules-tensorboard"}
+
+
 def install(environment: Environment, wheels: dict[str, Path], *names: str) -> None:
     environment.pip(
         "install", "--no-index", "--no-deps", "--quiet", *[str(wheels[name]) for name in names]
@@ -54,8 +57,8 @@ def test_there_is_a_wheel_of_each_package(plugin_wheels):
 @pytest.mark.parametrize(
     "name",
     [
-        # Its own tests import Lightning again and again, a minute in all.
-        pytest.param(name, marks=[pytest.mark.long] if name == "pymodules-lightning" else [])
+        # What they stand on is imported again and again, which takes a minute each.
+        pytest.param(name, marks=[pytest.mark.long] if name in SLOW_PACKAGES else [])
         for name in PACKAGES
     ],
 )

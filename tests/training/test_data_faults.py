@@ -45,7 +45,7 @@ def failure(home: Path, task: str, *, num_workers: int = 0) -> PymodulesError:
         ("return {}[index]", "KeyError: 7"),
     ],
 )
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_an_item_that_raises_is_named_by_its_line_in_workers_too(home, fault, reason, workers):
     where = " (in a DataLoader worker)" if workers else ""
 

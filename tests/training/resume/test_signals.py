@@ -55,10 +55,10 @@ def wait_for_epoch(path: Path, epoch: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture
-def whole(tmp_path):
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
     """What the slow run comes to where nothing stops it."""
-    path = write_experiment(tmp_path, "whole", task=SLOW, toml=TOML)
+    path = write_experiment(tmp_path_factory.mktemp("whole"), task=SLOW, toml=TOML)
     process = start(path)
     process.communicate()
     assert process.returncode == 0
@@ -66,7 +66,12 @@ def whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long),
+    ],
 )
 def test_a_signal_ends_the_run_saved_and_the_rest_comes_to_the_same(tmp_path, whole, number, code):
     path = write_experiment(tmp_path, "stopped", task=SLOW, toml=TOML)
