@@ -242,8 +242,16 @@ class RankFailedError(TrainingError):
     """
 
 
+def printable(text: str) -> str:
+    """Spell out what a terminal would act on: names in a stranger's files may hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def _cut(line: str) -> str:
-    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
+    line = line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
+    return printable(line)
 
 
 def display_path(path: Path) -> str:

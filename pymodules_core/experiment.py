@@ -28,6 +28,7 @@ DATA_HOME_VARIABLE = "PYMODULES_DATA_HOME"
 CONFIG_FILE_NAME = "experiment.toml"
 
 _EXPERIMENTS = "experiments"
+_MOST_TABLES = 100
 
 ErrorT = TypeVar("ErrorT", bound=PymodulesError)
 
@@ -196,6 +197,10 @@ def lay_over(data: dict[str, Any], key: str, value: object) -> None:
         SettingsError: A part of the key is a value.
     """
     *tables, last = key.split(".")
+    if len(tables) > _MOST_TABLES:
+        raise SettingsError(
+            f"override of {len(tables)} tables in tables", key=key, fix="write fewer"
+        )
     for table in tables:
         data = data.setdefault(table, {})
         if not isinstance(data, dict):

@@ -24,6 +24,8 @@ RUN_FILE_NAME = "run.json"
 METRICS_FILE_NAME = "metrics.jsonl"
 CHECKPOINTS_DIR_NAME = "module_ckps"
 SOURCES_DIR_NAME = "sources"
+# Of run.json; of a thousand modules and files it has about one.
+_MOST_BYTES = 1 << 24
 _NAMES = (RUN_FILE_NAME, METRICS_FILE_NAME, CHECKPOINTS_DIR_NAME)
 
 
@@ -126,10 +128,14 @@ def read_run_facts(experiment_path: Path) -> dict[str, Any]:
     try:
         file = experiment_path / "data" / RUN_FILE_NAME
         # Whoever reads a pipe waits, and a device gives bytes without end.
-        content = json.loads(file.read_text("utf-8")) if file.is_file() else None
+        content = json.loads(file.read_text("utf-8")) if _is_read(file) else None
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _is_read(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size <= _MOST_BYTES
 
 
 def has_run(experiment: Experiment) -> bool:

@@ -74,3 +74,13 @@ def test_long_lists_are_cut_with_a_count():
 )
 def test_what_an_import_missed_is_installed_by_its_distributions_name(error, fix):
     assert missing_package_fix(error) == fix
+
+
+def test_what_a_terminal_would_act_on_is_spelt_out():
+    error = SettingsError("train.\x1b]0;x\x07: unknown key\nnaïve \u202e", fix="tab\there")
+
+    assert str(error) == ("train.\\x1b]0;x\\x07: unknown key\nnaïve \\u202e\n  fix: tab\\there")
+
+
+def test_a_line_that_a_file_made_long_is_cut():
+    assert str(SettingsError("x" * 5000)) == "x" * 1000 + "…"

@@ -1,5 +1,6 @@
 """Finding experiments."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,27 @@ def test_an_open_experiment_takes_no_more_overrides(tmp_path, late):
         "experiment 'tiny' is open already: data_home and overrides come too late\n"
         "  fix: give them to Experiment.open"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (".".join("a" * 5000) + " = 1", ":2: a key of more than 100 parts"),
+        ("x = {" + ".".join("a" * 5000) + " = 1}", ":2: a key of more than 100 parts"),
+        ("[" + ".".join("a" * 5000) + "]", ":2: a key of more than 100 parts"),
+        ("x = [" + "0," * 600_000 + "]", ": has more than 1,048,576 bytes"),
+    ],
+    ids=["dotted key", "inline table", "header", "large"],
+)
+def test_a_file_that_would_take_gigabytes_is_refused(home, text, message):
+    path = write_experiment(home, toml=f"[task]\n{text}\n")
+
+    with pytest.raises(SettingsError, match=re.escape(f"experiment.toml{message}")):
+        Experiment.open(path)
+
+
+def test_an_override_of_tables_without_end_is_refused(home):
+    write_experiment(home)
+
+    with pytest.raises(SettingsError, match="override of 2000 tables in tables"):
+        Experiment.open("tiny", data_home=home, overrides={"task." + ".".join("a" * 2000): 1})

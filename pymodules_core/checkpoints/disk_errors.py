@@ -11,6 +11,7 @@ from pymodules_core.errors import CheckpointError, PymodulesError, display_path
 _REMEDIES = {
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room, or ask for a larger quota",
+    errno.EFBIG: "raise the limit on the size of files: ulimit -f unlimited",
     errno.EIO: "the disk itself fails: see the system's log, and save elsewhere",
     errno.ENOMEM: "free memory, or train on a machine that has more",
     errno.ENOLCK: "save to a file system that has locks",

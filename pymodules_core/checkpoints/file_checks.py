@@ -24,6 +24,9 @@ SAVE_IN_SCRIPT = f"where you trust it, load it in a script of yours and there {S
 _GET_AGAIN = "download or copy it again, or take another file"
 _GET_WHOLE = "take an earlier pool, or copy the file again"
 _FOLDER_ATTRIBUTE = 0x10
+# Of the part of a file that says what it holds: some 200 bytes and 10 containers a tensor.
+_MOST_PICKLE_BYTES = 96 << 20
+_MOST_CONTAINERS = 2_000_000
 
 
 def check_is_file(path: Path, *, most_bytes: int | None = None) -> None:
@@ -91,6 +94,8 @@ def check_archive(path: Path) -> None:
             raise CheckpointFileError(
                 f"is damaged: {str(error) or 'an entry ends early'}", file=path, fix=_GET_WHOLE
             ) from error
+        if damaged is None:
+            _refuse_long_pickle(archive, path)
     if damaged is not None:
         raise CheckpointFileError(
             f"is damaged: the checksum of {show_key(damaged)} does not match",
@@ -106,7 +111,29 @@ def check_table_of_contents(path: Path) -> None:
     Raises:
         CheckpointFileError: It is no archive of ``torch.save``.
     """
-    _open_archive(path).close()
+    with _open_archive(path) as archive:
+        _refuse_long_pickle(archive, path)
+
+
+def _refuse_long_pickle(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse what takes a hundred times its size in memory before a look at it is possible."""
+    entry = next(one for one in archive.infolist() if one.filename.endswith("/data.pkl"))
+    found = entry.file_size
+    if found <= _MOST_PICKLE_BYTES:
+        try:
+            content = archive.read(entry)
+        except Exception as error:
+            raise CheckpointFileError(f"is damaged: {error}", file=path, fix=_GET_WHOLE) from error
+        # Too many rather than too few: these bytes are in texts and numbers as well.
+        found = sum(map(content.count, (b"}", b"]", b"(", b")")))
+        if found <= _MOST_CONTAINERS:
+            return
+    raise CheckpointFileError(
+        "describes far more lists, dicts and numbers than weights need",
+        file=path,
+        found=found,
+        fix=SAVE_AGAIN,
+    )
 
 
 def _open_archive(path: Path) -> zipfile.ZipFile:

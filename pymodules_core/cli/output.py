@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from pymodules_core.errors import printable
+
 # rich lays out a thousand rows in most of a second; plain columns take milliseconds.
 _MOST_RICH_ROWS = 100
 _WIDEST_NAME = 50
@@ -18,13 +20,6 @@ _WIDEST_NAME = 50
 def print_json(items: Sequence[Any]) -> None:
     """Print a JSON list, one item a line: indenting a thousand of them would take 60 ms."""
     click.echo("[" + ",\n ".join(map(json.dumps, items)) + "]")
-
-
-def printable(text: str) -> str:
-    """Spell out what a terminal would act on: names in a stranger's files may hold anything."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def command(exp: str | None, as_json: bool, data_home: Path | None) -> None:
     """Show state, epoch, best metric, age and size of every experiment's run, or of EXP's."""
     from pymodules_core.cli.output import format_size, print_json, print_table
-    from pymodules_core.errors import display_path
+    from pymodules_core.errors import display_path, printable
     from pymodules_core.experiment import Experiment, default_data_home, list_experiments
 
     if exp is not None:
@@ -51,7 +51,8 @@ def command(exp: str | None, as_json: bool, data_home: Path | None) -> None:
         )
         for row in rows:
             if row["error"]:
-                click.echo(f"{row['name']}: {row['error']}")
+                lines = str(row["error"]).splitlines()
+                click.echo("\n".join(map(printable, [f"{row['name']}: {lines[0]}", *lines[1:]])))
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from pymodules_core.settings.structure import KeyPath
 _ONCE = "write each key and each table once"
 _BACKSLASH = "write a text that holds a backslash in single quotes: 'C:\\data'"
 _BRACKET = "close the bracket"
+_SHALLOWER = "write fewer tables in tables"
+_MOST_BYTES = 1 << 20
+_MOST_PARTS = 100
 # By what Python's reader says; a cause of its own that most likely is behind it.
 _FIXES = {
     "Cannot": _ONCE,
@@ -44,7 +47,14 @@ def read_toml(file: Path) -> dict[str, Any]:
         if not stat.S_ISREG(file.stat().st_mode):
             raise SettingsError("is no regular file", file=file, fix="make it a readable file")
         # utf-8-sig: editors on Windows put a byte order mark first.
+        if file.stat().st_size > _MOST_BYTES:
+            raise SettingsError(
+                f"has more than {_MOST_BYTES:,} bytes",
+                file=file,
+                fix="keep data in other files",
+            )
         text = file.read_text(encoding="utf-8-sig")
+        _refuse_deep(text, file)
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
@@ -76,6 +86,17 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise SettingsError(
             "has a whole number of more than 4,300 digits", file=file, fix="write a smaller one"
         ) from error
+
+
+def _refuse_deep(text: str, file: Path) -> None:
+    """Refuse dotted keys of many parts, for which Python's reader takes memory by their square."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > _MOST_PARTS and any(
+            part.count(".") > _MOST_PARTS for part in re.split(r"[=,{}\[\]\"'#]", line)
+        ):
+            raise SettingsError(
+                f"a key of more than {_MOST_PARTS} parts", file=file, line=number, fix=_SHALLOWER
+            )
 
 
 def parse_value(text: str) -> Any:

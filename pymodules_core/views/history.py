@@ -17,6 +17,7 @@ import attrs
 from pymodules_core.errors import list_words
 from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME, RunBest, read_run_file
 
+_LONGEST_LINE = 1 << 20
 TRAIN = "train"
 EVAL = "eval"
 
@@ -225,7 +226,8 @@ def _read_rows(file: Path) -> tuple[list[MetricsRow], list[int], bool]:
 
 def _parse_row(line: bytes) -> MetricsRow | None:
     try:
-        found = json.loads(line)
+        # A number of every module takes some thousand; a line of megabytes is nobody's metrics.
+        found = json.loads(line) if len(line) < _LONGEST_LINE else None
     except (ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):

@@ -255,3 +255,21 @@ def test_a_file_that_may_not_be_read_is_told(request):
     assert str(caught.value) == (
         "net.pt: cannot be read: Permission denied\n  fix: make it a readable file"
     )
+
+
+@pytest.mark.parametrize("operation", [b"}", b"]", b")", b"("])
+def test_millions_of_containers_are_refused_before_they_are_made(tmp_path, operation):
+    path = tmp_path / "net.pt"
+    torch.save({}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    name = next(name for name in entries if name.endswith("/data.pkl"))
+    entries[name] = b"\x80\x02](" + operation * 2_000_001 + b"e."
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, content in entries.items():
+            archive.writestr(entry, content)
+
+    with pytest.raises(CheckpointFileError, match="far more lists, dicts and numbers") as caught:
+        read_state_dict(path)
+
+    assert caught.value.found >= 2_000_001

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from blake3 import blake3
+from store_cases import commit, images, open_store
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
@@ -23,9 +25,14 @@ from pymodules_core.checkpoints.pruning import prune
 from pymodules_core.checkpoints.reading import PoolReader, digest_of_file
 from pymodules_core.checkpoints.repair import repair
 from pymodules_core.checkpoints.store.layout import Layout
-from pymodules_core.checkpoints.store.records import readable_records
+from pymodules_core.checkpoints.store.records import (
+    MOST_NUMBER,
+    encode_record,
+    read_record,
+    readable_records,
+)
 from pymodules_core.checkpoints.store.verification import verify_store
-from pymodules_core.errors import CheckpointFileError
+from pymodules_core.errors import CheckpointError, CheckpointFileError
 
 KINDS = ["link", "circle", "link to nothing", "device", "pipe", "folder"]
 
@@ -358,3 +365,21 @@ def test_a_file_that_is_written_is_not_written_through_a_link(outside, tmp_path)
 
     assert (tmp_path / "run.json").read_bytes() == b"{}"
     assert (outside / "precious.txt").read_text() == "mine"
+
+
+def test_a_commit_after_which_no_other_has_a_name_is_told_and_nothing_vanishes(tmp_path):
+    store = open_store(tmp_path)
+    commit(store, 0, images(0))
+    commit(store, 1, images(1))
+    store.close()
+    layout = Layout(tmp_path)
+    newest = read_record(layout.record(2))
+    layout.record(MOST_NUMBER).write_bytes(encode_record(attrs.evolve(newest, number=MOST_NUMBER)))
+    before = sorted(path.name for path in layout.commits.iterdir())
+
+    store = open_store(tmp_path)
+    with pytest.raises(CheckpointError, match="is the last one that a name has room for"):
+        commit(store, 2, images(2))
+    store.close()
+
+    assert sorted(path.name for path in layout.commits.iterdir())[-1:] == before[-1:]

@@ -219,7 +219,7 @@ def main() -> None:
     """Run it and print what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=2000)
-    parser.add_argument("--kill-s", type=float, default=30, help="a process lives at most so long")
+    parser.add_argument("--kill-s", type=float, default=10, help="a process lives at most so long")
     asked = parser.parse_args()
     print_machine()
     with tempfile.TemporaryDirectory() as folder:

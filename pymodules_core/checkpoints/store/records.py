@@ -34,8 +34,10 @@ logger = logging.getLogger("pymodules_core")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]{8}|[1-9][0-9]{8,17}")  # as Layout.record writes it
 _INT_LIMIT = 1 << 63
-# One of ten thousand objects takes about 2 MB.
-_MOST_BYTES = 1 << 28
+# One of ten thousand objects takes about 2 MB; read, it takes some 30 times as much memory.
+_MOST_BYTES = 1 << 26
+# Of a commit; the names of files have room for as many digits.
+MOST_NUMBER = 10**18 - 1
 
 
 @attrs.frozen(kw_only=True)

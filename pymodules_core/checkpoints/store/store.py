@@ -15,6 +15,7 @@ from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.lock import StoreLock
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.records import (
+    MOST_NUMBER,
     CommitRecord,
     encode_record,
     readable_records,
@@ -22,6 +23,7 @@ from pymodules_core.checkpoints.store.records import (
 )
 from pymodules_core.checkpoints.store.recovery import recover, rescue_edits
 from pymodules_core.checkpoints.store.views import Views
+from pymodules_core.errors import CheckpointError
 from pymodules_core.names import LAST
 
 logger = logging.getLogger("pymodules_core")
@@ -124,6 +126,14 @@ class Store:
         self.settle()
         self._is_clean = False
         self._lock.check()
+        if self.record is not None and self.record.number >= MOST_NUMBER:
+            raise CheckpointError(
+                f"commit {self.record.number} is the last one that a name has room for",
+                file=self._layout.record(self.record.number),
+                found=self.record.number,
+                fix="nobody made so many: remove that record, and pymodules ckpt repair goes on "
+                "from the one before",
+            )
         try:
             record = self._commit(make_record, keep_before=keep_before)
         except OSError:

@@ -28,8 +28,8 @@ def command(exp: str, as_json: bool, data_home: Path | None) -> None:
     """Draw where the initial weights of each module of EXP came from, back through experiments."""
     from pymodules_core.checkpoints.lineage import ancestry, newest_record
     from pymodules_core.cli.ckpt.target import open_target
-    from pymodules_core.cli.output import print_json, printable
-    from pymodules_core.errors import CheckpointNotFoundError
+    from pymodules_core.cli.output import print_json
+    from pymodules_core.errors import CheckpointNotFoundError, printable
 
     target = open_target(exp, data_home)
     experiment = target.experiment
@@ -66,7 +66,7 @@ def _headline(name: str, record: "CommitRecord") -> str:
 
 def _draw(one: "Ancestor") -> None:
     """Draw what one module came from, a line a step back."""
-    from pymodules_core.cli.output import printable
+    from pymodules_core.errors import printable
 
     indent = ""
     while one.origin is not None:

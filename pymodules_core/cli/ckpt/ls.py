@@ -33,6 +33,7 @@ def command(exp: str, as_json: bool, data_home: Path | None, no_plugins: bool) -
     from pymodules_core.checkpoints.overview import overview
     from pymodules_core.cli.ckpt.target import open_target
     from pymodules_core.cli.output import format_size, print_json, print_table
+    from pymodules_core.errors import printable
 
     target = open_target(exp, data_home)
     found = overview(target.path)
@@ -60,7 +61,7 @@ def command(exp: str, as_json: bool, data_home: Path | None, no_plugins: bool) -
     if found.commit is not None:
         text = f"commit {found.commit}: {text} in {format_size(found.object_bytes)} on disk"
         if found.link:
-            text += f" ({found.link})"
+            text += f" ({printable(found.link)})"
         if found.state_bytes:
             text += f", training state {format_size(found.state_bytes)}"
     click.echo(text)

@@ -53,8 +53,8 @@ def command(
 
 def _print_module(name: str, stored: "StoredModule") -> None:
     from pymodules_core.checkpoints.statistics import tensor_statistics
-    from pymodules_core.cli.output import format_size, print_table, printable
-    from pymodules_core.errors import display_path
+    from pymodules_core.cli.output import format_size, print_table
+    from pymodules_core.errors import display_path, printable
 
     tensors = tensor_statistics(stored.state)
     mark = _mark_of(stored)
