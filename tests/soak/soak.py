@@ -204,15 +204,18 @@ def _size_bytes(folder: Path) -> int:
     return sum(found.values())
 
 
-def slope(samples: Sequence[Sample]) -> float:
-    """Give how memory grows within a life, in kilobytes an epoch: the median over lives."""
+def slope(samples: Sequence[Sample]) -> float | None:
+    """Give how memory grows within a life, in kilobytes an epoch: the median over lives.
+
+    None where no life was long enough to tell.
+    """
     slopes = []
     for life in sorted({sample.life for sample in samples}):
         own = [one for one in samples if one.life == life and one.age >= SETTLED_EPOCHS]
         if len({one.age for one in own}) > SETTLED_EPOCHS:
             fitted = statistics.linear_regression([x.age for x in own], [x.memory_mb for x in own])
             slopes.append(fitted.slope * 1e3)
-    return statistics.median(slopes) if slopes else float("nan")
+    return statistics.median(slopes) if slopes else None
 
 
 def main() -> None:
@@ -257,7 +260,8 @@ def _report(name: str, samples: Sequence[Sample]) -> list[str]:
     epochs = samples[-1].epoch
     print(f"\n{name}: {epochs} epochs, {samples[-1].life} kills, {len(samples)} samples")
     print_table(("most of", "first third", "last third"), rows)
-    print(f"Memory within the life of a process: {slope(samples):+.2f} kB an epoch")
+    if (growth := slope(samples)) is not None:
+        print(f"Memory within the life of a process: {growth:+.2f} kB an epoch")
     return faults
 
 
