@@ -5,10 +5,10 @@ import logging
 import math
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import attrs
 import cattrs
@@ -16,6 +16,7 @@ import cattrs.gen
 from blake3 import blake3
 
 from pymodules_core.checkpoints.store.layout import RECORD_SUFFIX, Layout
+from pymodules_core.checkpoints.store.strict_shapes import Provenance, be_strict
 from pymodules_core.errors import CheckpointFileError, InvalidNameError
 from pymodules_core.names import CHECKPOINT_SUFFIX, check_path_name, check_pool_name
 from pymodules_core.specs import DistributionOrigin, WeightsOrigin
@@ -33,7 +34,6 @@ logger = logging.getLogger("pymodules_core")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NUMBER = re.compile(r"[0-9]{8}|[1-9][0-9]{8,17}")  # as Layout.record writes it
-_INT_LIMIT = 1 << 63
 # One of ten thousand objects takes about 2 MB; read, it takes some 30 times as much memory.
 _MOST_BYTES = 1 << 26
 # Of a commit; the names of files have room for as many digits.
@@ -168,27 +168,6 @@ class CommitRecord:
         )
 
 
-class _Plugin(TypedDict):
-    name: str
-
-
-class _Settings(TypedDict):
-    optimizers: dict[str, Any]
-
-
-class _Provenance(TypedDict, total=False):
-    """What of a provenance is read back; it may hold anything else besides."""
-
-    modules: dict[str, Any]
-    overrides: dict[str, Any]
-    plugins: list[_Plugin]
-    distributions: dict[str, str]
-    settings: _Settings
-    sources: dict[str, str] | None
-    versions: dict[str, str]
-    git_commit: str | None
-
-
 def encode_record(record: CommitRecord) -> bytes:
     """Give the bytes of a record's file: JSON with a checksum over the rest of it."""
     has_parts = any(stored.parts for stored in record.objects.values())
@@ -229,7 +208,7 @@ def read_record(path: Path) -> CommitRecord:
         )
     try:
         record = _CONVERTER.structure(content, CommitRecord)
-        _CONVERTER.structure(record.provenance, _Provenance)
+        _CONVERTER.structure(record.provenance, Provenance)
         _check_names(record)
         if record.number != int(path.name.removesuffix(RECORD_SUFFIX)):
             raise ValueError("it is called by another number")
@@ -317,30 +296,9 @@ def _decode_best(found: dict[str, Any]) -> StoredBest:
     )
 
 
-def _only(kind: type) -> Callable[[Any, Any], Any]:
-    """Refuse what is of another type: cattrs would convert it, and a record holds what we wrote."""
-
-    def check(value: Any, _: Any) -> Any:
-        if type(value) is not kind:
-            raise TypeError(f"expected {kind.__name__}, found {type(value).__name__}")
-        if isinstance(value, int) and abs(value) >= _INT_LIMIT:
-            raise ValueError("the number is too large")
-        return value
-
-    return check
-
-
-def _number(value: Any, _: Any) -> float:
-    if type(value) not in {int, float}:
-        raise TypeError(f"expected a number, found {type(value).__name__}")
-    return float(value)
-
-
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
-    for kind in (str, int, bool):
-        converter.register_structure_hook(kind, _only(kind))
-    converter.register_structure_hook(float, _number)
+    be_strict(converter)
     converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
     converter.register_unstructure_hook(datetime, datetime.isoformat)
     # JSON has no infinity and no NaN.
