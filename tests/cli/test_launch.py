@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -245,6 +246,26 @@ def test_an_experiment_that_is_not_valid_is_told_once_with_exit_code_2_and_not_t
     assert "modules/net.py" in failed.stderr
     assert "restart" not in failed.stderr
     assert not (path / "data").exists()
+
+
+def test_what_takes_one_process_long_to_tell_is_told_to_the_end(home):
+    source = """
+        import os, time
+
+        class Slow(ValueError):
+            def __str__(self):
+                time.sleep(1.0 if os.environ["RANK"] == "0" else 0.0)
+                return "ouch"
+
+        raise Slow
+    """
+    write_experiment(home, modules={"net": textwrap.dedent(source)})
+
+    failed = start_command("train", "tiny", *TWO)
+
+    assert failed.returncode == 2
+    assert failed.stderr.count("error: ") == 1
+    assert failed.stderr.endswith("Slow: ouch  (--debug shows every frame)\n")
 
 
 def test_what_needs_no_torch_to_be_refused_is_refused_before_it_is_imported(home):
