@@ -29,6 +29,7 @@ from pymodules_core.processes.environment import (
     is_elastic,
     is_own,
 )
+from pymodules_core.processes.telling import say_told, wait_until_told
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -78,16 +79,12 @@ def tell_error(error: BaseException, place: LaunchedAs, *, is_debug: bool) -> in
                 error.show()
         return error.exit_code
     if isinstance(error, RankFailedError):
-        from pymodules_core.processes.failures import wait_until_told
-
         if is_debug:
             _say(f"process {place.rank} ends: {error}")
         wait_until_told()
         return error.exit_code
     exit_code = _tell_failure(error, place, is_debug=is_debug)
     if place.size > 1:
-        from pymodules_core.processes.failures import say_told
-
         say_told()
     return exit_code
 

@@ -5,19 +5,14 @@ launcher and outlives them; else in the first process, and where that is gone no
 """
 
 import json
-from contextlib import suppress
-from datetime import timedelta
 
 import attrs
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import Store
 
 from pymodules_core.errors import ProcessLostError, PymodulesError, RankFailedError
-from pymodules_core.processes.environment import LOST_EXIT_CODE, is_own, launched_as
+from pymodules_core.processes.environment import LOST_EXIT_CODE, is_own
+from pymodules_core.processes.telling import common_key, common_store
 
-_KEY = "pymodules/failure"
-# A store answers at once, unless its machine is gone: nobody waits for it.
-_STORE_TIMEOUT = timedelta(seconds=10)
 # torch has no class for what gloo and NCCL say where another process is gone.
 _LOST = (
     "gloo/transport/",  # the source file, in front of "Connection closed by peer" and its like
@@ -77,47 +72,15 @@ def first_failure(rank: int, error: BaseException) -> BaseException:
     return told if first.rank == rank else first.as_error()
 
 
-def say_told() -> None:
-    """Let the other processes know that this one has said what it failed with."""
-    with suppress(RuntimeError, ValueError):  # there is no store, or it is gone
-        _store().set(_key("told"), "")
-
-
-def wait_until_told() -> None:
-    """Return once the process that failed first has said why, or is gone.
-
-    A launcher ends all processes as soon as one of them ends: one that ends in silence must not
-    end before the one that tells.
-    """
-    with suppress(RuntimeError, ValueError):  # the store is gone with the one that tells
-        _store().wait([_key("told")], _STORE_TIMEOUT)
-
-
 def _first(own: Failure, *, is_lost: bool) -> Failure:
     """Give the first failure of all processes, which is ``own`` where no other one was told."""
     try:
-        told = _store().compare_set(_key("first"), "", json.dumps(attrs.asdict(own)))
-        return Failure(**json.loads(told))
+        first = common_store().compare_set(common_key("first"), "", json.dumps(attrs.asdict(own)))
+        return Failure(**json.loads(first))
     except (RuntimeError, ValueError, TypeError):  # the store is gone, and with it who had it
         if own.rank == 0 or not is_lost:
             return own
         return Failure(rank=0, text="it is gone", exit_code=_lost_exit_code())
-
-
-def _store() -> Store:
-    """Give the store of all processes.
-
-    Raises:
-        ValueError: They have found no store.
-    """
-    store = dist.distributed_c10d._get_default_store()
-    store.set_timeout(_STORE_TIMEOUT)
-    return store
-
-
-def _key(name: str) -> str:
-    # torchrun may keep the store of the processes that it started before these.
-    return f"{_KEY}/{name}/{launched_as().restarts}"
 
 
 def _lost_process(error: BaseException) -> ProcessLostError | None:
