@@ -18,6 +18,7 @@ from pymodules_core.discovery.module_files.files import (
     isolated_imports,
     line_in_folder,
 )
+from pymodules_core.discovery.slow_calls import watch_call
 from pymodules_core.discovery.spec_settings import check_spec_settings
 from pymodules_core.errors import (
     BuildError,
@@ -108,10 +109,11 @@ class PoolBuilder(Mapping[str, nn.Module]):
         return check_spec_settings(raw, spec, self._experiment)
 
     def _build(self, spec: ModuleSpec) -> nn.Module:
-        with self._guarded(spec):
+        watched = f"building module {spec.name!r} of {spec.origin}"
+        with self._guarded(spec), watch_call(watched):
             factory = _resolve(spec)
         arguments = self._arguments(spec, factory)
-        with self._guarded(spec):
+        with self._guarded(spec), watch_call(watched):
             module = factory(**arguments)
         if isinstance(module, nn.Module):
             return module

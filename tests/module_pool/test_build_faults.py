@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from support import TINY_MODULE, TINY_TASK, write_experiment
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool, ModuleSpec, Trainer
+from pymodules_core.discovery.slow_calls import watch_call
 from pymodules_core.errors import (
     BuildError,
     SettingsError,
@@ -18,6 +21,7 @@ from pymodules_core.errors import (
     UninitializedModuleError,
 )
 from pymodules_core.experiment import Experiment
+from pymodules_core.module_pool import build
 from pymodules_core.module_pool.build import PoolBuilder
 from pymodules_core.specs import DistributionOrigin
 from pymodules_core.training.reporting import SilentReporter
@@ -108,6 +112,22 @@ def test_global_state_that_a_build_function_changes_is_named_with_its_module(hom
         "torch.float16; it was put back"
     ]
     assert torch.get_default_dtype() is torch.float32
+
+
+def test_what_builds_a_module_and_takes_long_is_told_with_its_place(monkeypatch, caplog):
+    monkeypatch.setattr(build, "watch_call", partial(watch_call, told_after_s=0.05))
+
+    def slow():
+        time.sleep(0.2)
+        return nn.Linear(4, 1)
+
+    builder_of(slow)["net"]
+
+    (told,) = caplog.messages
+    assert told.startswith(
+        "building module 'net' of acme-nets 1.2 (plugin) takes more than 0.05 s; this is where"
+    )
+    assert told.endswith("time.sleep(0.2)")
 
 
 def test_a_thread_that_an_import_leaves_running_is_named(home, caplog):
