@@ -116,7 +116,7 @@ def _mend(store: Store, layout: Layout) -> list[str]:
         # It is there to fall back to, and nobody could.
         if not all(_is_whole(d, older_record, store) for d in older_record.used_digests()):
             logger.warning("commit %d, an older one, is not whole: put aside", older_record.number)
-            store.objects.quarantine(layout.record(older_record.number))
+            store.objects.quarantine(layout.record(older_record.number), why="has lost weights")
     return lost
 
 
@@ -172,7 +172,7 @@ def _adopt(store: Store, layout: Layout) -> list[str]:
             layout.view(pool_name).rmdir()
     for digest in sorted(store.objects.digests() - set(objects)):
         # What it was nothing tells: a training state, or weights of an older commit.
-        store.objects.quarantine(layout.object(digest))
+        store.objects.quarantine(layout.object(digest), why="was of a commit that is gone")
     if pools:
         record = CommitRecord(
             number=1,

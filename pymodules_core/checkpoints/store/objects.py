@@ -135,8 +135,8 @@ class Objects:
         except (OSError, ValueError):
             return False
 
-    def quarantine(self, path: Path) -> Path:
-        """Move a damaged or changed file out of the way, and say so."""
+    def quarantine(self, path: Path, *, why: str = "is damaged or was changed by hand") -> Path:
+        """Move a file out of the way, and say so."""
         if not self._layout.quarantine.exists():
             self._disk.make_folder(self._layout.quarantine)
         taken = {entry.name for entry in self._layout.quarantine.iterdir()}
@@ -144,8 +144,9 @@ class Objects:
         target = self._layout.quarantine / f"{number}-{path.name}"
         self._disk.rename(path, target)
         logger.warning(
-            "%s is damaged or was changed by hand; it is now %s",
+            "%s %s; it is now %s",
             display_path(path),
+            why,
             display_path(target),
         )
         return target

@@ -128,13 +128,15 @@ def _put_aside(
     named = record.used_digests() if record else objects.digests()
     for digest in sorted(named - {digest for one in kept for digest in one.used_digests()}):
         if os.path.lexists(layout.object(digest)):
-            objects.quarantine(layout.object(digest))
-    if record is not None:
+            objects.quarantine(layout.object(digest), why="was of a commit that is put aside")
+    if record is None:
+        objects.quarantine(path)
+    else:
         for pool_name in set(record.pools) - {name for one in kept for name in one.pools}:
             if layout.view(pool_name).exists():
                 logger.warning("pool %s was of commit %d alone", pool_name, record.number)
                 views.hide(pool_name)
-    objects.quarantine(path)
+        objects.quarantine(path, why="has lost what a run needs")
 
 
 def _make_whole(
