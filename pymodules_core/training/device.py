@@ -41,7 +41,7 @@ def choose_device(name: str, place: LaunchedAs | None = None) -> torch.device:
             f"train.device: {name!r} is no device; there are: auto, cpu, cuda, cuda:<index>",
             key="train.device",
             found=name,
-            closest=closest_match(name, _CHOICES),
+            closest="cuda" if name.lower() == "gpu" else closest_match(name, _CHOICES),
             fix='device = "auto" takes what there is',
         )
     device = torch.device(name)

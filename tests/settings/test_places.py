@@ -71,7 +71,7 @@ def train(home, overrides):
             "train.device",
             "gpu",
             "override train.device: 'gpu' is no device; there are: auto, cpu, cuda, cuda:<index>\n"
-            "  closest match: cpu\n"
+            "  closest match: cuda\n"
             '  fix: device = "auto" takes what there is',
         ),
     ],

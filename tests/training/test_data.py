@@ -179,7 +179,7 @@ def test_the_length_of_a_batch_is_that_of_its_first_array_or_else_list(batch, le
         (
             "gpu",
             "train.device: 'gpu' is no device; there are: auto, cpu, cuda, cuda:<index>\n"
-            "  closest match: cpu\n"
+            "  closest match: cuda\n"
             '  fix: device = "auto" takes what there is',
         ),
         (
