@@ -44,12 +44,14 @@ class WarningHandler(logging.Handler):
     def __init__(self, *, is_shown: bool) -> None:
         super().__init__()
         self._is_shown = is_shown
+        self._said = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record."""
-        if not self._is_shown:
-            return
+        """Print a record, unless it says what the one before has said."""
         text = f"{record.levelname.lower()}: {record.getMessage()}"
+        if not self._is_shown or text == self._said:
+            return
+        self._said = text
         if record.exc_info and logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
             text += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
         with suppress(OSError):  # nobody reads it, and a run goes on
