@@ -325,6 +325,29 @@ def test_verify_names_what_is_damaged_and_repair_mends_it(runs, capsys):
     assert call(capsys, "repair", "tiny")[0] == 0
 
 
+def test_of_a_damaged_record_nothing_whole_is_called_damaged(runs, capsys):
+    record = sorted((CKPS / ".store/commits").iterdir())[-1]
+    newest, older = readable_records(Layout(CKPS))[:2]
+    gone = sorted(newest.used_digests() - older.used_digests())
+    damage(record)
+    warning = f"warning: {record}: is a damaged commit record\n"
+
+    code, _, error = call(capsys, "verify", "tiny")
+    told = error.splitlines()
+    assert code == 1
+    assert f"damaged: {CKPS}/best/net.pt: is of a commit whose record is damaged" in told
+    assert not any("edited" in line or "its bytes" in line for line in told)
+    assert call(capsys, "ls", "tiny")[2].count(warning) == 1
+
+    error = call(capsys, "repair", "tiny")[2]
+    assert gone
+    for digest in gone:
+        path = CKPS / ".store/objects" / f"{digest}.pt"
+        assert f"warning: {path} was of a commit that is put aside; it is now " in error
+    assert error.count("is damaged or was changed by hand") == 1
+    assert call(capsys, "verify", "tiny")[0] == 0
+
+
 def test_repair_puts_aside_an_older_commit_that_nobody_could_fall_back_to(runs, capsys):
     older, newest = (read_record(path) for path in sorted((CKPS / ".store/commits").iterdir())[-2:])
     assert older.state not in newest.used_digests()

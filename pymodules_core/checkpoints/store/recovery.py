@@ -8,7 +8,7 @@ from pathlib import Path
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.records import CommitRecord, read_record, record_numbers
-from pymodules_core.checkpoints.store.seals import seal_of_file
+from pymodules_core.checkpoints.store.seals import seal_if_readable
 from pymodules_core.checkpoints.store.views import Views
 from pymodules_core.errors import CheckpointFileError, display_path
 from pymodules_core.names import FRZN, LAST, pool_names_in
@@ -201,17 +201,10 @@ def rescue_edits(
     inodes = {_inode(path) for path in layout.objects.iterdir()}
     seals = {stored.seal for record in records for stored in record.objects.values()}
     for path in sorted(path for path in view.rglob("*") if path.is_symlink() or not path.is_dir()):
-        if _inode(path) not in inodes and _seal(path) not in seals:
+        if _inode(path) not in inodes and seal_if_readable(path) not in seals:
             objects.quarantine(path)
 
 
 def _inode(path: Path) -> tuple[int, int]:
     status = path.lstat()
     return status.st_ino, status.st_dev
-
-
-def _seal(path: Path) -> str | None:
-    try:
-        return seal_of_file(path)
-    except (OSError, ValueError):
-        return None

@@ -103,6 +103,14 @@ def seal_of_file(path: Path) -> str:
             return seal_of(frame, dict(ChainMap(*parts)))
 
 
+def seal_if_readable(path: Path) -> str | None:
+    """Give the seal of a file, or None where it is no checkpoint file that can be read."""
+    try:
+        return seal_of_file(path)
+    except (OSError, ValueError):
+        return None
+
+
 def _fingerprints(descriptor: int, pieces: Sequence[tuple[int, int]]) -> dict[int, bytes]:
     buffer = memoryview(bytearray(max((stop - start for start, stop in pieces), default=0)))
     found = {}

@@ -3,7 +3,7 @@
 import stat
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 
 import attrs
@@ -17,7 +17,7 @@ from pymodules_core.checkpoints.store.records import (
     read_record,
     record_numbers,
 )
-from pymodules_core.checkpoints.store.seals import seal_of_file
+from pymodules_core.checkpoints.store.seals import seal_if_readable, seal_of_file
 from pymodules_core.errors import CheckpointFileError
 
 _MISSING = "is missing"
@@ -91,6 +91,12 @@ def _verify(layout: Layout, numbers: list[int], digest_of: Callable[[Path], str]
             damages.append(Damage(layout.record(number), error.what))
     objects = {d: stored for record in records for d, stored in record.objects.items()}
     used_by = _users(records[0]) if records else {}
+    # A view may show what was committed by a record that is damaged now.
+    seals = (
+        set(filter(None, map(seal_if_readable, layout.objects.glob("*"))))
+        if damages
+        else set[str]()
+    )
     for digest, stored in sorted(objects.items()):
         path = layout.object(digest)
         reason = _fault(path, stored)
@@ -99,7 +105,7 @@ def _verify(layout: Layout, numbers: list[int], digest_of: Callable[[Path], str]
         if reason is not None:
             users = used_by.get(digest, ("the commit before",))
             damages.append(Damage(path, reason, users))
-    views = list(_views(layout, records[0])) if records else []
+    views = list(_views(layout, records[0], seals)) if records else []
     damages += [damage for damage in views if damage is not None]
     return Verification(objects=len(objects), views=len(views), damages=damages)
 
@@ -115,13 +121,22 @@ def _users(record: CommitRecord) -> dict[str, tuple[str, ...]]:
     return {digest: tuple(names) for digest, names in users.items()}
 
 
-def _views(layout: Layout, record: CommitRecord) -> Iterator[Damage | None]:
-    """Give one item for each file of each view, None where it is whole."""
+def _views(layout: Layout, record: CommitRecord, seals: Set[str]) -> Iterator[Damage | None]:
+    """Give one item for each file of each view, None where it is whole.
+
+    Args:
+        layout: Paths.
+        record: The newest that can be read.
+        seals: Of all objects, where a newer record cannot be read; else of none.
+    """
     for pool_name, pool in record.pools.items():
         view = layout.view(pool_name)
         wanted = record.view_files(pool.modules)
         for file_name, digest in sorted(wanted.items()):
-            yield _view_fault(view / file_name, layout.object(digest), record.objects[digest])
+            damage = _view_fault(view / file_name, layout.object(digest), record.objects[digest])
+            if damage and seal_if_readable(damage.path) in seals:
+                damage = attrs.evolve(damage, reason="is of a commit whose record is damaged")
+            yield damage
         try:
             there = {
                 path.relative_to(view).as_posix()
