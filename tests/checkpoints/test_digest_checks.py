@@ -130,7 +130,7 @@ CHECKS = {
     "a read": (is_read, reading, "seal_of_file"),
     "the opening of a store": (is_opened, objects, "seal_of_file"),
     "an object made anew from a view": (is_made_anew, objects, "seal_of_file"),
-    "an edit put aside": (is_edit_lost, recovery, "seal_of_file"),
+    "an edit put aside": (is_edit_lost, recovery, "seal_if_readable"),
     "verify": (is_verified, verification, "seal_of_file"),
     "verify, of names": (is_called_rightly, reading, "digest_of_file"),
     "a commit record": (is_record_taken, records, "_checksum"),
@@ -144,6 +144,7 @@ def test_without_any_one_check_damage_passes(monkeypatch, tmp_path, name):
     one, other = make_damaged(tmp_path / "one"), make_damaged(tmp_path / "other")
     answers = {
         "seal_of_file": other.stored.seal,
+        "seal_if_readable": other.stored.seal,
         "digest_of_file": other.digest,
         "testzip": None,
         "_checksum": json.loads(other.layout.record(1).read_bytes())["checksum"],

@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import store_cases
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints.reading import PoolReader, digest_of_file
 from pymodules_core.checkpoints.store.disk import Disk
 from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.records import record_numbers
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.checkpoints.store.verification import verify_store
 from pymodules_core.errors import CheckpointError, StoreLockedError
@@ -76,12 +79,18 @@ def read_epoch(folder: Path) -> int:
     return int(value)
 
 
-def load_often(folder: Path, times: int) -> set[int]:
-    """Load ``last`` into live modules; give the epochs that were found, each a whole one."""
+def load_often(folder: Path, times: int, *, epochs_wanted: int) -> set[int]:
+    """Load ``last`` into live modules; give the epochs that were found, each a whole one.
+
+    Goes on until enough epochs were found: the disk may hold the writer up.
+    """
     pool = ModulePool.from_modules({name: nn.Linear(8, 8) for name in "abc"})
     reader = CheckpointManager(folder, pool)
-    epochs = set()
-    for _ in range(times):
+    epochs: set[int] = set()
+    until = time.monotonic() + 60
+    done = 0
+    while done < times or (len(epochs) < epochs_wanted and time.monotonic() < until):
+        done += 1
         reader.load("last")
         (value,) = {
             v for name in pool for p in pool[name].parameters() for v in p.unique().tolist()
@@ -91,7 +100,7 @@ def load_often(folder: Path, times: int) -> set[int]:
 
 
 def test_a_reader_never_sees_mixed_epochs(tmp_path, writer):
-    epochs = load_often(tmp_path / "ckps", 500)
+    epochs = load_often(tmp_path / "ckps", 500, epochs_wanted=11)
 
     assert writer.poll() is None
     assert len(epochs) > 10
@@ -99,7 +108,7 @@ def test_a_reader_never_sees_mixed_epochs(tmp_path, writer):
 
 @pytest.mark.long
 def test_a_reader_never_sees_mixed_epochs_ten_thousand_times(tmp_path, writer):
-    epochs = load_often(tmp_path / "ckps", 10_000)
+    epochs = load_often(tmp_path / "ckps", 10_000, epochs_wanted=101)
 
     assert writer.poll() is None
     assert len(epochs) > 100
@@ -112,7 +121,7 @@ def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path, writer):
         open_store(folder)
 
     before = read_epoch(folder)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while read_epoch(folder) <= before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert read_epoch(folder) > before
@@ -169,6 +178,29 @@ def test_a_slow_disk_holds_one_commit_at_a_time_and_the_receipts_tell(tmp_path, 
 
 def read_epoch_of(folder: Path) -> int:
     return PoolReader(folder).read("last")["a"].epoch
+
+
+class SlowDisk(store_cases.LinkingDisk):
+    """Takes half a second to put a folder in its place."""
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Wait, and move it."""
+        if source.is_dir():
+            time.sleep(0.5)
+        super().rename(source, target)
+
+
+def test_a_commit_that_takes_its_time_is_no_damage(tmp_path):
+    store = Store(Layout(tmp_path), disk=SlowDisk())
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(store_cases.commit, store, 0, store_cases.images(0))
+        while not record_numbers(Layout(tmp_path)):
+            time.sleep(0.01)
+
+        assert verify_store(Layout(tmp_path), digest_of_file).damages == []
+
+    done.result()
+    store.close()
 
 
 def test_a_store_is_whole_while_it_is_written(tmp_path, writer):

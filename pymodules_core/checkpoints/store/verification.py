@@ -21,8 +21,9 @@ from pymodules_core.checkpoints.store.seals import seal_if_readable, seal_of_fil
 from pymodules_core.errors import CheckpointFileError
 
 _MISSING = "is missing"
-# A commit takes a few of these, or a few times longer on a disk that is busy.
-_PAUSE_S = 0.05
+_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+# What a commit leaves behind for so long, on a disk that is busy, is damage.
+_SETTLES_S = 10.0
 
 
 @attrs.frozen
@@ -69,12 +70,15 @@ def verify_store(layout: Layout, digest_of: Callable[[Path], str]) -> Verificati
     for _ in range(ATTEMPTS):
         numbers = record_numbers(layout)
         result = _verify(layout, numbers, digest_of)
-        # Views follow their record, and objects go with theirs: only what stays is damage.
-        is_settled = found == (numbers, result.damages) or not may_be_written(layout)
-        if not result.damages or is_settled:
+        if not result.damages or not may_be_written(layout):
             break
-        found = numbers, result.damages
-        time.sleep(_PAUSE_S)
+        # Views follow their record, and objects go with theirs: only what stays is damage.
+        if found != (numbers, result.damages):
+            found, since, pause_s = (numbers, result.damages), time.monotonic(), _PAUSE_S
+        elif time.monotonic() - since >= _SETTLES_S:
+            break
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
     return result
 
 
