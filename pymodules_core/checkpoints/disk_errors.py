@@ -33,7 +33,7 @@ def disk_errors(path: Path, *, needed_bytes: int | None = None) -> Iterator[None
             if error.errno == errno.ENOSPC:  # what a quota leaves is not known here
                 reason += f" and {_free_bytes(path):,} are free"
         if error.errno == errno.ENOENT:  # what is written to was there when it was opened
-            reason += f": {display_path(Path(error.filename or path))}"
+            reason += f": {display_path(_what_is_gone(error) or path)}"
             fix = "something took it away meanwhile; pymodules ckpt verify says what is left"
         else:
             fix += "; checkpoints saved before are intact"
@@ -43,6 +43,13 @@ def disk_errors(path: Path, *, needed_bytes: int | None = None) -> Iterator[None
 def remedy(error: OSError) -> str:
     """Say what helps against what the system said."""
     return _REMEDIES.get(error.errno or 0, "make it writable")
+
+
+def _what_is_gone(error: OSError) -> Path | None:
+    """Give the path that an error is about; of a move that can be either's folder."""
+    paths = [Path(name) for name in (error.filename, error.filename2) if name]
+    folders = [path.parent for path in paths if len(paths) > 1 and not path.parent.exists()]
+    return next(iter(folders or paths), None)
 
 
 def _free_bytes(path: Path) -> int:

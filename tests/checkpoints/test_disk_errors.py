@@ -54,3 +54,16 @@ def test_each_reason_has_a_remedy_of_its_own(tmp_path, code, reason, fix):
 
     assert re.fullmatch(f"cannot be written: {reason}", caught.value.what)
     assert (caught.value.file, caught.value.fix) == (file, fix)
+
+
+@pytest.mark.parametrize("gone", ["from", "to"])
+def test_where_a_file_is_moved_the_folder_that_is_gone_is_named(tmp_path, gone):
+    source, target = tmp_path / "from" / "a.pt", tmp_path / "to" / "b.pt"
+    for path in (source, target):
+        if path.parent.name != gone:
+            path.parent.mkdir()
+
+    with pytest.raises(CheckpointError) as caught, disk_errors(tmp_path):
+        source.rename(target)
+
+    assert caught.value.what == (f"cannot be written: No such file or directory: {tmp_path / gone}")
