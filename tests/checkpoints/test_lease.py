@@ -101,7 +101,7 @@ def test_a_lease_is_renewed_all_the_while(shared, monkeypatch):
     before = set(threading.enumerate())
     store = open_store(shared)
     grow_old(shared, 1000)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.time() - Layout(shared).lease.stat().st_mtime > 100:
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -187,6 +187,41 @@ def test_of_many_that_find_a_stale_lease_one_takes_it(shared):
     assert len(taken) + len(refused) == 8
     valid[0].release()
     assert [path.name for path in Layout(shared).store.glob("lease*")] == []
+
+
+def test_a_stale_lease_that_another_one_sweeps_away_meanwhile_is_its(shared, monkeypatch):
+    open_store(shared).close()
+    Layout(shared).lease.write_text('{"id": "x", "host": "gone", "process": 1, "since": "then"}')
+    grow_old(shared, lease.STALE_S + 1)
+    read = lease._read
+
+    def read_late(file: Path) -> dict[str, object]:
+        if file.suffix == ".stale":
+            file.unlink()
+        return read(file)
+
+    monkeypatch.setattr(lease, "_read", read_late)
+    with pytest.raises(StoreLockedError, match="is being written by another process"):
+        lease.Lease(Layout(shared), "nfs4").acquire()
+
+    assert [path.name for path in Layout(shared).store.glob("lease*")] == []
+
+
+def test_a_lease_that_another_one_looks_at_meanwhile_is_taken(shared, monkeypatch):
+    open_store(shared).close()
+    one, link = lease.Lease(Layout(shared), "nfs4"), os.link
+    aside = Layout(shared).store / "aside"
+
+    def link_and_look(source: Path, target: Path) -> None:
+        link(source, target)
+        target.rename(aside)
+
+    monkeypatch.setattr("os.link", link_and_look)
+    one.acquire()
+    aside.rename(Layout(shared).lease)
+
+    one.check()
+    one.release()
 
 
 def is_refused(one: lease.Lease) -> bool:

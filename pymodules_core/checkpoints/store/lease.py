@@ -80,8 +80,9 @@ class Lease:
         }
         own = self._file.with_name(f"{self._file.name}.{word['id']}")
         own.write_text(json.dumps(word) + "\n", encoding="utf-8")
+        now = own.stat().st_mtime
         try:
-            self._remove_stale(now=own.stat().st_mtime, aside=own.with_name(f"{own.name}.stale"))
+            self._remove_stale(now=now, aside=own.with_name(f"{own.name}.stale"))
             # A link is made by one of several machines, where an exclusive open may not be.
             os.link(own, self._file)
         except FileExistsError:
@@ -89,7 +90,7 @@ class Lease:
         finally:
             own.unlink(missing_ok=True)
         self._own = str(word["id"])
-        self._sweep(now=self._file.stat().st_mtime)
+        self._sweep(now=now)  # its own file may be aside, at one that looks what it took away
         logger.warning(
             "%s is on %s, whose locks may not reach other machines: a lease that is renewed every "
             "%.0f s keeps other writers out",
@@ -131,11 +132,12 @@ class Lease:
             return
         moved = _read(aside)
         if moved != word:  # another one took over between the two looks
-            with contextlib.suppress(FileExistsError):
+            # Or it has swept already, which it does to one that is stale.
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
                 os.link(aside, self._file)
-            aside.unlink()
+            aside.unlink(missing_ok=True)
             raise self._refusal(moved)
-        aside.unlink()
+        aside.unlink(missing_ok=True)
         if not _is_dead_here(word):
             logger.warning(
                 "%s was last written by %s, silent for %.0f s: its lease is taken over",
