@@ -51,10 +51,12 @@ def watch_call(
     ):
         yield
         return
-    told = False
+    told = is_over = False
 
     def ring(_: int, frame: FrameType | None) -> None:
         nonlocal told
+        if is_over:  # it rang while it was put off
+            return
         if ended_after_s is not None and (told or ended_after_s <= told_after_s):
             raise CallTimeoutError(f"it was not done after {ended_after_s:g} s")
         told = True
@@ -70,10 +72,12 @@ def watch_call(
 
     first_s = told_after_s if ended_after_s is None else min(told_after_s, ended_after_s)
     signal.signal(_ALARM, ring)
-    signal.setitimer(signal.ITIMER_REAL, first_s, _AGAIN_AFTER_S if first_s == ended_after_s else 0)
     try:
+        again_s = _AGAIN_AFTER_S if first_s == ended_after_s else 0
+        signal.setitimer(signal.ITIMER_REAL, first_s, again_s)
         yield
     finally:
+        is_over = True
         # Unless the block has set an alarm of its own, which is its business.
         if signal.getsignal(_ALARM) is ring:
             signal.setitimer(signal.ITIMER_REAL, 0)

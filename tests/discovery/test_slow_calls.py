@@ -44,10 +44,8 @@ def test_a_call_that_has_to_end_is_ended(caplog, hang, told_after_s):
 
 
 def test_afterwards_nothing_rings(caplog):
-    with watch_call("the hook", told_after_s=0.05):
+    with watch_call("the hook", told_after_s=60.0):
         pass
-
-    time.sleep(0.1)
 
     assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
