@@ -20,6 +20,15 @@ SETTINGS = """
 every_n_steps = 1
 histograms = ["net"]
 """
+# So many epochs that a machine which is busy does not end them between two kills.
+LONG = """
+[train]
+epochs = 9
+batch_size = 4
+device = "cpu"
+[checkpoints]
+every_n_steps = 7
+"""
 
 
 def notes(log):
@@ -52,7 +61,8 @@ def start():
 
 
 def test_a_run_that_is_killed_again_and_again_has_the_same_points(write, read, points, start):
-    whole, path = write("whole", settings=SETTINGS), write("killed", settings=SETTINGS)
+    options = {"settings": SETTINGS, "toml": LONG}
+    whole, path = write("whole", **options), write("killed", **options)
     Trainer(whole).fit()
     draw = random.Random(5)
     folder = path / "data" / "tensorboard"

@@ -130,5 +130,5 @@ def _wait_for_newer_name(folder: Path) -> None:
     """
     if files := event_files(folder):
         second = int(files[-1].name.split(".")[3])
-        if second == int(time.time()):
-            time.sleep(second + 1 - time.time())
+        while second == int(now := time.time()):
+            time.sleep(second + 1 - now)
