@@ -3,6 +3,7 @@
 Nothing is imported before a fixture is used.
 """
 
+import importlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -116,7 +117,10 @@ def install_distribution(
     monkeypatch.syspath_prepend(str(site))
 
     def install(name: str, source: str, *, folder: Path = site, **more: Any) -> Path:
-        return write_distribution(folder, name, source, **more)
+        info = write_distribution(folder, name, source, **more)
+        # A folder that changes twice within one tick of the clock looks as it did.
+        importlib.invalidate_caches()
+        return info
 
     before = set(sys.modules)
     yield install
