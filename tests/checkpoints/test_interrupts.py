@@ -2,7 +2,10 @@
 
 import os
 import signal
+import sys
 import threading
+import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -17,8 +20,26 @@ from pymodules_core.checkpoints.writer import Writer
 from pymodules_core.errors import CheckpointError, StoreLockedError
 
 
-def interrupt_soon() -> None:
-    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+def interrupt_where_it_waits(then: Callable[[], None] = lambda: None) -> None:
+    """Press Ctrl-C once the main thread waits for the writer's, and do something later."""
+
+    def is_waiting() -> bool:
+        frame = sys._current_frames()[threading.main_thread().ident]
+        names = []
+        while frame is not None:
+            names.append(frame.f_code)
+            frame = frame.f_back
+        return names[0] is threading.Condition.wait.__code__ and Writer.wait.__code__ in names
+
+    def interrupt() -> None:
+        until = time.monotonic() + 60
+        while not is_waiting() and time.monotonic() < until:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        then()
+
+    threading.Thread(target=interrupt).start()
 
 
 @pytest.fixture
@@ -28,7 +49,7 @@ def gate(monkeypatch) -> threading.Event:
     gate.set()
 
     def sealed_behind_the_gate(image: FileImage, *more: object):
-        gate.wait(30)
+        gate.wait(90)
         return seal(image, *more)
 
     monkeypatch.setattr(FileImage, "seal", sealed_behind_the_gate)
@@ -37,8 +58,8 @@ def gate(monkeypatch) -> threading.Event:
 
 def test_a_job_that_was_waited_for_in_vain_is_still_waited_for():
     done, writer = threading.Event(), Writer(is_asynchronous=True)
-    writer.submit(lambda: done.wait(30))
-    interrupt_soon()
+    writer.submit(lambda: done.wait(90))
+    interrupt_where_it_waits()
 
     with pytest.raises(KeyboardInterrupt):
         writer.wait()
@@ -57,7 +78,7 @@ def test_an_interrupted_commit_leaves_the_one_before_whole(tmp_path, gate):
     net.weight.data.fill_(1)
     checkpoints.commit("last", "best", epoch=1, metrics={"loss": 1.0})
     net.weight.data.fill_(2)
-    interrupt_soon()
+    interrupt_where_it_waits()
 
     with pytest.raises(KeyboardInterrupt):
         checkpoints.commit("last", "best", epoch=2, metrics={"loss": 0.5})
@@ -83,8 +104,7 @@ def test_an_interrupted_close_keeps_others_out_until_all_is_written(tmp_path, ga
     gate.clear()
     net.weight.data.fill_(1)
     checkpoints.commit("last", epoch=1)
-    threading.Timer(0.3, gate.set).start()
-    interrupt_soon()
+    interrupt_where_it_waits(gate.set)
 
     with pytest.raises(KeyboardInterrupt):
         checkpoints.close()

@@ -20,7 +20,7 @@ main.main()
 """
 
 
-def start(folder, *, argument="--no-plugins", told_s=0.05, ended_s=0.1):
+def start(folder, *, argument="--no-plugins", told_s=0.3, ended_s=0.4):
     """Run the command with a plugin of ``folder``, and shorter times."""
     code = COMMAND.format(argument=argument, told_s=told_s, ended_s=ended_s)
     return subprocess.run(
@@ -46,8 +46,12 @@ def start(folder, *, argument="--no-plugins", told_s=0.05, ended_s=0.1):
             "in wait\n    time.sleep(600)",
         ),
         (
-            "import multiprocessing, time\n"
-            "multiprocessing.get_context('fork').Process(target=time.sleep, args=(0.8,)).start()\n",
+            # It ends after the process that started it, which it holds the output of.
+            "import multiprocessing, os, time\n"
+            "def wait(parent):\n"
+            "    while os.getppid() == parent:\n        time.sleep(0.05)\n"
+            "forks = multiprocessing.get_context('fork')\n"
+            "forks.Process(target=wait, args=(os.getpid(),)).start()\n",
             "in _exit_function",
         ),
     ],

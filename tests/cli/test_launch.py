@@ -92,10 +92,14 @@ def train_and_signal(*numbers: signal.Signals, options=(), after_s=0.0):
         while not Path("go").exists():
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
-        for number in numbers:
+        for place, number in enumerate(numbers):
+            time.sleep(after_s if place else 0.0)
             process.send_signal(number)
-            time.sleep(after_s)
-        output, errors = process.communicate(timeout=60)
+        try:
+            output, errors = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()  # else the end of the block waits for it
+            raise
     return process.returncode, output, errors
 
 
@@ -393,7 +397,7 @@ def test_a_signal_to_one_process_ends_all_saved(home):
 def test_a_second_signal_ends_a_run_whose_step_does_not_end(home):
     write_tiny(home, "run.step == 4", "pathlib.Path('go').touch(); time.sleep(1000)")
 
-    returned, _, errors = train_and_signal(signal.SIGINT, signal.SIGINT, after_s=2.5)
+    returned, _, errors = train_and_signal(signal.SIGINT, signal.SIGINT, after_s=4.0)
 
     assert returned == 130
     assert errors.split() == ["interrupted"]

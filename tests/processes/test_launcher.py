@@ -7,12 +7,14 @@ import pytest
 
 from pymodules_core.processes.launcher import Launcher
 
-# Counts signals in a file; the first process sends them to the launcher at given moments.
+# Counts signals in a file; the first process sends them to the launcher at given moments, a third
+# one when all have seen two, and all last for a while after they have seen one.
 COUNTING = """
 import os, pathlib, signal, sys, time
 
 folder, moments = pathlib.Path(sys.argv[1]), [float(text) for text in sys.argv[2:]]
 rank = os.environ["RANK"]
+until = time.monotonic() + 60
 
 
 def count(number, _):
@@ -22,13 +24,22 @@ def count(number, _):
 
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, count)
+def all_have_seen(count):
+    seen = [path.read_text().split() for path in folder.glob("seen_*")]
+    return len(seen) == 2 and all(len(numbers) >= count for numbers in seen)
+
+
 (folder / f"ready_{rank}").touch()
 while len(list(folder.glob("ready_*"))) < 2:
     time.sleep(0.01)
-for wait_s in moments:
+for number, wait_s in enumerate(moments):
     time.sleep(wait_s)
+    while number > 1 and not all_have_seen(number) and time.monotonic() < until:
+        time.sleep(0.01)
     if rank == "0":
         os.kill(os.getppid(), signal.SIGINT)
+while "IGNORED" not in os.environ and not all_have_seen(1) and time.monotonic() < until:
+    time.sleep(0.01)
 time.sleep(float(os.environ["LAST_S"]))
 """
 
@@ -95,7 +106,7 @@ def test_a_signal_reaches_each_process_once_and_they_end_when_they_are_done(tmp_
 def test_a_later_signal_is_the_second_and_after_a_third_nobody_is_left(tmp_path, monkeypatch):
     monkeypatch.setenv("LAST_S", "60")
 
-    launcher, codes = launch(COUNTING, str(tmp_path), "0", "2.4", "0.5")
+    launcher, codes = launch(COUNTING, str(tmp_path), "0", "3.0", "0.1")
 
     assert [seen[:2] for seen in seen_by(tmp_path)] == [["SIGINT", "SIGINT"]] * 2
     assert codes == {0: -signal.SIGKILL, 1: -signal.SIGKILL}
@@ -119,6 +130,7 @@ def test_processes_that_handle_no_signals_yet_are_ended_without_a_word(tmp_path,
 
 def test_a_signal_that_the_caller_ignores_stays_ignored(tmp_path, monkeypatch):
     monkeypatch.setenv("LAST_S", "0.5")
+    monkeypatch.setenv("IGNORED", "yes")
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         launcher, codes = launch(COUNTING, str(tmp_path), "0")

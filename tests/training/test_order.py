@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -142,16 +143,21 @@ def test_epoch_pools_come_at_the_first_evaluation_that_is_due(tmp_path, every, e
     assert [p for p in result.pools if p.startswith("epoch_")] == [f"epoch_{n}" for n in epochs]
 
 
-def test_minutes_that_run_out_in_an_evaluation_begin_no_epoch(tmp_path):
+def test_minutes_that_run_out_in_an_evaluation_begin_no_epoch(tmp_path, monkeypatch):
     task = TINY_TASK.replace(
-        'return {"loss"', 'import time\n    time.sleep(0.5)\n    return {"loss"'
+        'return {"loss"',
+        "import time\n"
+        "    clock = time.monotonic\n"
+        "    time.monotonic = lambda: clock() + 3600\n"
+        '    return {"loss"',
     )
+    monkeypatch.setattr("time.monotonic", time.monotonic)  # so that it is put back
     path = write_experiment(tmp_path, task=task)
 
-    result = fit(path, train__epochs=5, train__max_minutes=0.02, train__eval_at_start=False)
+    result = fit(path, train__epochs=5, train__max_minutes=60.0, train__eval_at_start=False)
 
     assert (result.epochs, result.steps) == (1, 3)
-    assert result.stop_reason == "max_minutes = 0.02 reached"
+    assert result.stop_reason == "max_minutes = 60 reached"
     assert [(row["epoch"], row["phase"]) for row in metrics_log(path)] == [
         (1, "train"),
         (1, "eval"),

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,16 @@ def _toml(value: object) -> str:
 def ranks_of(launcher: int) -> list[int]:
     """Give the processes that a launcher started and that train."""
     found: list[int] = []
+    ranks = []
+    # What is looked at may end meanwhile.
     for file in Path(f"/proc/{launcher}/task").glob("*/children"):
-        found += map(int, file.read_text().split())
-    return [pid for pid in found if b"pymodules_core" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        with suppress(OSError):
+            found += map(int, file.read_text().split())
+    for pid in found:
+        with suppress(OSError):
+            if b"pymodules_core" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                ranks.append(pid)
+    return ranks
 
 
 @pytest.mark.long
@@ -65,8 +73,9 @@ def test_a_run_whose_processes_are_killed_ends_as_if_they_were_not(tmp_path, kin
     while launcher.poll() is None and kills < KILLS:
         time.sleep(chance.uniform(LEAST_S, MOST_S))
         if ranks := ranks_of(launcher.pid):
-            os.kill(chance.choice(ranks), signal.SIGKILL)
-            kills += 1
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(ranks), signal.SIGKILL)
+                kills += 1
     code = launcher.wait(TIMEOUT_S)
 
     assert code == 0, (tmp_path / "killed.log").read_text()[-3000:]

@@ -1,5 +1,6 @@
 """Processes that wait for ever are told where each of them is."""
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -57,22 +58,39 @@ def stand_still(processes, moment, until, where):
 
 
 def here(until):
-    until.wait(5)
+    until.wait(60)
 
 
 def there(until):
-    until.wait(5)
+    until.wait(60)
+
+
+def code_waiting(thread):
+    """Give the function that waits for an event in a thread; None where none does."""
+    frame = sys._current_frames().get(thread.ident)
+    if frame is None or frame.f_code is not threading.Condition.wait.__code__:
+        return None
+    return frame.f_back.f_back.f_code
 
 
 def run_both(two, moments, places, is_over):
-    until = threading.Event()
+    until, are_there = threading.Event(), threading.Event()
+
+    def when_there(moment):
+        # Steps end until both are where they stand still.
+        return lambda: moment() if are_there.is_set() else (time.monotonic_ns(), "some step")
+
     threads = [
-        threading.Thread(target=stand_still, args=(*each, until, place))
-        for *each, place in zip(two, moments, places, strict=True)
+        threading.Thread(target=stand_still, args=(process, when_there(moment), until, place))
+        for process, moment, place in zip(two, moments, places, strict=True)
     ]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + 2
+    codes = [place.__code__ for place in places]
+    end = time.monotonic() + 60
+    while [code_waiting(thread) for thread in threads] != codes and time.monotonic() < end:
+        time.sleep(0.01)
+    are_there.set()
     while not is_over() and time.monotonic() < end:
         time.sleep(0.01)
     until.set()

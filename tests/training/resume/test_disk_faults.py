@@ -18,18 +18,25 @@ from support import TINY_TASK, write_experiment
 from pymodules_core.cli.main import run
 
 TOML = "[train]\nepochs = 3\nbatch_size = 16\n"
-# After epoch 2 a hook does what the environment says.
+# After epoch 2 a hook does what the environment says, once the commits so far are on disk: what a
+# fault comes to that meets one on its way hangs on how far that is.
 TASK = (
     TINY_TASK
     + """
 
 def epoch_finished(run):
-    import os, shutil, subprocess
+    import gc, os, shutil, subprocess
+    from concurrent.futures import wait
     from pathlib import Path
+
+    from pymodules_core.checkpoints.writer import Writer
 
     if run.epoch == 2 and "FAULT" in os.environ:
         data = run.data_dir
         store = data / "module_ckps" / ".store"
+        for one in gc.get_objects():
+            if type(one) is Writer:
+                wait(one._pending)
         exec(os.environ.pop("FAULT"))
 """
 )

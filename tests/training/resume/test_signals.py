@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,15 @@ SLOW = TINY_TASK.replace(
     "def train_step(module_pool, batch):",
     "def train_step(module_pool, batch):\n    import time\n    time.sleep(0.02)",
 )
+# Evaluates until the signal is there.
 SLOW_EVAL = TINY_TASK.replace(
     "def eval_step(module_pool, batch):",
-    "def eval_step(module_pool, batch, run):\n    import time\n    time.sleep(0.3 * run.epoch)",
+    "def eval_step(module_pool, batch, run):\n"
+    "    import time\n"
+    "    for _ in range(10_000 if run.epoch else 0):\n"
+    "        if (run.data_dir / 'signalled').exists():\n"
+    "            break\n"
+    "        time.sleep(0.01)",
 )
 WORKERS = SLOW.replace(
     "return dataset(1)",
@@ -46,13 +53,18 @@ def start(path: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
+def wait_for(is_there: Callable[[], bool]) -> None:
+    """Wait until something is there."""
+    until = time.monotonic() + 60
+    while not is_there():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
 def wait_for_epoch(path: Path, epoch: int) -> None:
     """Wait until an epoch is logged."""
     log = path / "data" / "metrics.jsonl"
-    until = time.monotonic() + 60
-    while not (log.exists() and f'"epoch": {epoch},' in log.read_text()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    wait_for(lambda: log.exists() and f'"epoch": {epoch},' in log.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +92,7 @@ def test_a_signal_ends_the_run_saved_and_the_rest_comes_to_the_same(tmp_path, wh
 
     process.send_signal(number)
 
-    output, errors = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == code, output + errors
     assert re.search(
         rf"{number.name}: stopped and saved; epoch \d+, step \d+\n"
@@ -102,7 +114,7 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_at_work(tmp_path):
 
     os.killpg(process.pid, signal.SIGTERM)
 
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
     assert "SIGTERM: stopped and saved" in errors
 
@@ -112,21 +124,22 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path):
         "def train_step(module_pool, batch):",
         "def train_step(module_pool, batch, run):\n"
         "    import time\n"
-        "    for _ in range(3000 if run.step == 4 else 0):\n"
+        "    if run.step == 4:\n"
+        "        (run.data_dir / 'stuck').touch()\n"
+        "    for _ in range(30_000 if run.step == 4 else 0):\n"
         "        time.sleep(0.01)",
     )
     path = write_experiment(tmp_path, "stuck", task=task, toml=TOML)
     process = start(path)
-    wait_for_epoch(path, 1)
-    time.sleep(0.5)
+    wait_for((path / "data" / "stuck").exists)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
+    told = "SIGINT: finishing this step and saving; once more ends at once"
+    assert any(told in line for line in process.stdout)
 
     process.send_signal(signal.SIGINT)
 
-    output, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "SIGINT: finishing this step and saving; once more ends at once" in output
     assert "interrupted" in errors
 
 
@@ -136,8 +149,9 @@ def test_a_signal_in_an_evaluation_is_answered_there_and_commits_nothing(tmp_pat
     wait_for_epoch(path, 1)
 
     process.send_signal(signal.SIGTERM)
+    (path / "data" / "signalled").touch()
 
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "SIGTERM: stopped and saved; epoch 1, step 3" in errors
     rows = (path / "data" / "metrics.jsonl").read_text().splitlines()
@@ -182,7 +196,7 @@ def test_a_terminal_that_is_closed_costs_nothing(tmp_path):
     os.close(terminal)
     process.send_signal(signal.SIGHUP)
 
-    assert process.wait(timeout=30) == 129
+    assert process.wait(timeout=60) == 129
     record = json.loads((path / "data" / "run.json").read_text())
     assert (record["state"], record["error"][:23]) == ("interrupted", "SIGHUP: stopped and sav")
 
@@ -200,13 +214,19 @@ def test_a_reader_that_is_gone_does_not_end_the_run(tmp_path):
 
 def test_a_child_that_is_forked_by_the_task_ends_as_it_is_told(tmp_path):
     task = TINY_TASK + (
+        "\n\ndef wait(begun):\n"
+        "    import time\n"
+        "    begun.set()\n"
+        "    time.sleep(300)\n"
         "\n\ndef epoch_finished(run):\n"
-        "    import multiprocessing, time\n"
-        "    child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(30,))\n"
+        "    import multiprocessing\n"
+        "    forks = multiprocessing.get_context('fork')\n"
+        "    begun = forks.Event()\n"
+        "    child = forks.Process(target=wait, args=(begun,))\n"
         "    child.start()\n"
-        "    time.sleep(0.2)\n"
+        "    assert begun.wait(60)\n"
         "    child.terminate()\n"
-        "    child.join(5)\n"
+        "    child.join(60)\n"
         "    run.state['code'] = child.exitcode\n"
         "    assert child.exitcode == -15, child.exitcode\n"
     )
