@@ -35,14 +35,18 @@ class DirectoryScanner:
 
     @hookimpl
     def provide_module(self, context: DiscoveryContext) -> Iterator[ModuleSpec]:
-        """Give a spec for each module file, sorted by name; files that start with ``_`` are not."""
+        """Give a spec for each module file, sorted by name.
+
+        Files that start with ``_`` are helpers, those that start with ``.`` an editor's or the
+        system's: ``.#net.py`` is a lock that Emacs holds, ``._net.py`` what macOS adds to a copy.
+        """
         if context.experiment_dir is None:
             return
         folder = context.experiment_dir / "pymodules" / "modules"
         if not folder.is_dir():
             return
         for file in sorted(folder.iterdir(), key=attrgetter("name")):
-            if file.name.startswith("_") or not file.name.endswith(".py"):
+            if file.name.startswith(("_", ".")) or not file.name.endswith(".py"):
                 continue
             name = check_module_name(file.name.removesuffix(".py"), file=file)
             module_file = ModuleFile(name, file, self._files)

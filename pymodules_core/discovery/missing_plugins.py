@@ -128,7 +128,7 @@ def no_modules(experiment: Experiment, former: FormerPlugins) -> SettingsError:
         fix=f"add {display_path(experiment.modules_dir)}/<module_name>.py, or install a package "
         "that provides modules",
     )
-    chosen, files = experiment.settings.modules, experiment.modules_dir.glob("[!_]*.py")
+    chosen, files = experiment.settings.modules, experiment.modules_dir.glob("[!_.]*.py")
     left_out = sorted(file.stem for file in files)
     if left_out and (chosen.exclude or chosen.include != ("*",)):
         error.key = f"modules.{'exclude' if chosen.exclude else 'include'}"

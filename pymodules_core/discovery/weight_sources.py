@@ -22,7 +22,7 @@ def find_source_experiments(folder: Path) -> list[str]:
     overlays = _read_overlays(folder)
     written = {
         file.stem: read_module_file(file).settings or {}
-        for file in sorted((folder / "pymodules" / "modules").glob("*.py"))
+        for file in sorted((folder / "pymodules" / "modules").glob("[!.]*.py"))
     }
     names = []
     for module_name in sorted({*written, *overlays}):

@@ -56,4 +56,6 @@ def copy_sources(experiment: Experiment, data_dir: Path) -> None:
 
 
 def _python_files(experiment: Experiment) -> list[Path]:
-    return sorted((experiment.path / "pymodules").rglob("*.py"))
+    # A pipe would be waited for, and what an editor keeps there is not always a file.
+    files = (experiment.path / "pymodules").rglob("[!.]*.py")
+    return sorted(file for file in files if file.is_file())

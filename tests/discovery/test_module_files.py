@@ -20,6 +20,8 @@ from pymodules_core.errors import (
     ModuleFileError,
     SettingsError,
 )
+from pymodules_core.experiment import Experiment
+from pymodules_core.training.sources import source_digests
 
 FOLDER = "data/experiments/tiny/pymodules/modules"
 ITEM = "settings = {}\n"
@@ -243,6 +245,37 @@ def test_an_import_of_a_file_that_is_not_there_names_the_closest(tmp_path, monke
         "  closest match: encoder\n"
         "  fix: write 'encoder'"
     )
+
+
+def test_a_link_to_nothing_is_no_file_to_import(tmp_path, monkeypatch):
+    source = "from modules._blocks import Block\n" + ITEM
+    path = write_experiment(tmp_path / "data", modules={"head": source})
+    (path / "pymodules" / "modules" / "_blocks.py").symlink_to("nowhere.py")
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ModuleFileError) as caught:
+        ModulePool.discover(path)
+
+    assert str(caught.value) == (
+        f"{FOLDER}/head.py:1: imports '_blocks', and there is no such file in modules/; "
+        "there are: head"
+    )
+
+
+def test_what_an_editor_or_the_system_keeps_beside_files_is_left_alone(tmp_path, monkeypatch):
+    path = write_experiment(tmp_path)
+    folder = path / "pymodules" / "modules"
+    (folder / ".#net.py").symlink_to("someone@host.4711:1")  # Emacs, while net.py is edited
+    (folder / "._net.py").write_bytes(b"\x00\x05\x16\x07")  # macOS, in a copy
+    (folder / "_old.py").mkdir()
+    os.mkfifo(folder / "_pipe.py")
+    monkeypatch.chdir(tmp_path)
+
+    assert list(ModulePool.discover(path)) == ["net"]
+    assert list(source_digests(Experiment.open(path))) == [
+        "pymodules/modules/net.py",
+        "pymodules/task.py",
+    ]
 
 
 def test_a_library_that_is_not_installed_is_told_as_such(tmp_path, monkeypatch):

@@ -165,7 +165,7 @@ def _missing_file(package: str, target: str, globals_: Mapping[str, Any] | None)
         *target.removeprefix(f"{package}.").split(".")[:-1]
     )
     wanted = target.rpartition(".")[2]
-    there = sorted(path.stem for path in folder.glob("*.py"))
+    there = sorted(path.stem for path in folder.glob("[!.]*.py") if path.is_file())
     return ModuleFileError(
         f"imports {wanted!r}, and there is no such file in {folder.name}/; "
         f"there are: {list_words(there)}",
