@@ -128,6 +128,18 @@ def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path, writer):
     assert writer.poll() is None
 
 
+def test_folders_that_another_process_makes_at_the_same_moment_are_no_obstacle(tmp_path):
+    class SharedDisk(Disk):
+        def make_folder(self, path: Path) -> None:
+            path.mkdir()
+            super().make_folder(path)
+
+    store = Store(Layout(tmp_path), disk=SharedDisk())
+
+    assert store.record is None
+    store.close()
+
+
 def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path, writer):
     folder = tmp_path / "ckps"
     os.kill(writer.pid, signal.SIGKILL)

@@ -63,8 +63,13 @@ class Store:
         layout.check()
         is_new = not layout.store.exists()
         for folder in (layout.store, layout.objects, layout.commits, layout.stage):
-            if not folder.exists():
+            if folder.exists():
+                continue
+            try:
                 self._disk.make_folder(folder)
+            except FileExistsError:  # by another process meanwhile; the lock says who may write
+                if not folder.is_dir():
+                    raise
         if is_new:
             for folder in (layout.store, layout.path, layout.path.parent):
                 self._disk.sync_path(folder)
