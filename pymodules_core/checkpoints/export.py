@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import torch
 from pymodules_core.checkpoints.files import MARKS_OF_SAFETENSORS, SAFETENSORS_SUFFIX, write_file
 from pymodules_core.checkpoints.reading import StoredModule
 from pymodules_core.checkpoints.version_marks import marks_in, with_marks
-from pymodules_core.errors import CheckpointError, list_words
+from pymodules_core.errors import CheckpointError, display_path, list_words
 from pymodules_core.names import CHECKPOINT_SUFFIX
 
 logger = logging.getLogger("pymodules_core")
@@ -46,6 +47,13 @@ def export_modules(
         CheckpointError: A file is there already, or cannot be written.
     """
     if is_merged:
+        if target.is_dir():
+            file = target / f"modules{_SUFFIXES[format_]}"
+            raise CheckpointError(
+                "is a folder, and what is merged is one file",
+                file=target,
+                fix=f"name a file in it: --to {shlex.quote(display_path(file))}",
+            )
         contents: dict[Path, Mapping[str, Any]] = {target: _merge(modules)}
     else:
         suffix = _SUFFIXES[format_]

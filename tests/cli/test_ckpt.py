@@ -283,6 +283,12 @@ def test_export_writes_safetensors_and_merged_files(runs, capsys):
         "",
         "error: all.pt: is there already\n  fix: name another place, or add --replace\n",
     )
+    assert call(capsys, "export", "tiny", "best", "--to", "out", "--merged", "--replace") == (
+        2,
+        "",
+        "error: out: is a folder, and what is merged is one file\n"
+        "  fix: name a file in it: --to out/modules.safetensors\n",
+    )
     assert call(capsys, "export", "tiny", "init", "--to", "all.pt", "--merged", "--replace")[0] == 0
     torch.testing.assert_close(
         torch.load("all.pt", weights_only=True)["net.bias"], weights("init")["bias"]
