@@ -32,6 +32,8 @@ from pymodules_core.processes.environment import (
 from pymodules_core.processes.telling import say_told, wait_until_told
 
 INTERRUPTED_EXIT_CODE = 130
+_PACKAGE = str(Path(__file__).parents[1])
+_NAME = __name__.partition(".")[0]
 
 
 class WarningHandler(logging.Handler):
@@ -100,6 +102,11 @@ def _tell_failure(error: BaseException, place: LaunchedAs, *, is_debug: bool) ->
             _echo_error(str(error), place)
             _echo_user_frames(error, is_debug=is_debug)
         return error.exit_code
+    if broken := _broken_import(error):
+        _echo_error(broken, place)
+        if is_debug:
+            traceback.print_exception(error)
+        return 1
     if isinstance(error, OSError):
         # Not writable, a file where a folder belongs: the machine's state, no bug of ours.
         _echo_error(_text_of(error), place)
@@ -110,6 +117,24 @@ def _tell_failure(error: BaseException, place: LaunchedAs, *, is_debug: bool) ->
     traceback.print_exception(error)
     _echo_error("this is a bug in pymodules; please report it with the lines above", place)
     return 1
+
+
+def _broken_import(error: BaseException) -> str | None:
+    """Say what this package needs and cannot import; None for any other error.
+
+    An installation of torch that does not fit the machine raises anything where it is imported.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame.line or "" for frame in frames if frame.filename.startswith(_PACKAGE)]
+    words = own[-1].split() if own else []
+    if len(words) < 2 or words[0] not in {"from", "import"} or words[1].startswith(_NAME):
+        return None
+    name = words[1].partition(".")[0]
+    fix = "take from PYTHONPATH what is called like it, or like what it needs"
+    if name not in sys.stdlib_module_names:
+        fix = f"install {name} anew, or {fix}"
+    reason = f"{name} cannot be imported: {type(error).__name__}: {error}"
+    return f"{reason}\n  fix: {fix}  (--debug shows every frame)"
 
 
 def _echo_error(text: str, place: LaunchedAs) -> None:
@@ -132,6 +157,8 @@ def _text_of(error: OSError) -> str:
     # Files have names: this is standard output, or the working directory, which was removed.
     if error.errno == errno.ENOENT:
         reason, fix = "the working directory is gone", "go to another folder"
+    elif error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}:
+        reason = f"standard output: {reason}"
     return f"{reason}\n  fix: {fix}"
 
 
@@ -157,8 +184,7 @@ def _echo_user_frames(error: PymodulesError, *, is_debug: bool) -> None:
         return
     if cause is None or isinstance(cause, PymodulesError):
         return
-    package = str(Path(__file__).parents[1])
-    libraries = (package, sys.prefix, sys.base_prefix, "<frozen")
+    libraries = (_PACKAGE, sys.prefix, sys.base_prefix, "<frozen")
     frames = [
         frame
         for frame in traceback.extract_tb(cause.__traceback__)

@@ -214,6 +214,21 @@ def test_new_gives_commands_that_a_shell_takes(home, capsys):
     )
 
 
+def test_a_torch_that_cannot_be_imported_is_told_and_no_bug_is_reported(home, tmp_path):
+    write_experiment(home)
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise OSError('libx.so: cannot open it')")
+
+    result = start("pymodules check tiny", PYTHONPATH=str(tmp_path))
+
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr == (
+        b"error: torch cannot be imported: OSError: libx.so: cannot open it\n"
+        b"  fix: install torch anew, or take from PYTHONPATH what is called like it, or like what "
+        b"it needs  (--debug shows every frame)\n"
+    )
+
+
 @pytest.mark.long
 def test_closed_and_full_outputs_change_no_exit_code_of_an_error(home):
     write_experiment(home)
@@ -224,7 +239,7 @@ def test_closed_and_full_outputs_change_no_exit_code_of_an_error(home):
     assert (closed.stderr, closed.returncode) == (b"0\n", 2)
     assert full.stdout == b"2\n"
     assert full.returncode == 1
-    assert full.stderr == b"error: No space left on device\n  fix: make room\n"
+    assert full.stderr == (b"error: standard output: No space left on device\n  fix: make room\n")
 
 
 @pytest.mark.long
