@@ -115,6 +115,16 @@ def test_any_other_iterable_gives_batches_as_they_are():
             "  fix: look at the path or the filter that its samples come through",
         ),
         (
+            DataLoader(NUMBERS, batch_size=80, drop_last=True),
+            "train_data returns DataLoader, which drops its only batch: it has 10 of 80 samples\n"
+            "  fix: a batch_size of 10 at most, or drop_last=False",
+        ),
+        (
+            DataLoader(TensorDataset(torch.zeros(0, 2)), batch_size=80, drop_last=True),
+            "train_data returns DataLoader without a sample\n"
+            "  fix: look at the path or the filter that its samples come through",
+        ),
+        (
             iter([1, 2]),
             "train_data returns an iterator, which is exhausted after one epoch of 10\n"
             "  fix: return list(...), or an object whose __iter__ starts anew; a Dataset, a "

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from pymodules_core.errors import TaskError
 from pymodules_core.settings import TrainSettings
@@ -36,11 +36,7 @@ def check_data(data: Any, name: str, settings: TrainSettings) -> None:
             fix="give it __len__, or derive it from torch.utils.data.IterableDataset",
         )
     if not isinstance(data, IterableDataset) and _is_empty(data):
-        raise TaskError(
-            f"{name} returns {type(data).__name__} without a sample",
-            key=name,
-            fix="look at the path or the filter that its samples come through",
-        )
+        raise _without_a_batch(data, name)
     # The evaluation at the start is one more pass over the evaluation data.
     passes = settings.epochs + (name == "eval_data" and settings.eval_at_start)
     if isinstance(data, Iterator) and passes > 1:
@@ -57,3 +53,21 @@ def _is_empty(data: Any) -> bool:
         return isinstance(data, Sized) and len(data) == 0
     except TypeError:  # a DataLoader has a length only where its dataset has one
         return False
+
+
+def _without_a_batch(data: Any, name: str) -> TaskError:
+    found = f"{name} returns {type(data).__name__}"
+    if isinstance(data, DataLoader) and data.drop_last:
+        there = data.dataset if isinstance(data.dataset, IterableDataset) else data.sampler
+        if samples := len(there):  # type: ignore[arg-type]  # what is empty has a length
+            return TaskError(
+                f"{found}, which drops its only batch: it has {samples} of {data.batch_size} "
+                "samples",
+                key=name,
+                fix=f"a batch_size of {samples} at most, or drop_last=False",
+            )
+    return TaskError(
+        f"{found} without a sample",
+        key=name,
+        fix="look at the path or the filter that its samples come through",
+    )
