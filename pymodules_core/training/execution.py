@@ -104,9 +104,12 @@ class Execution:
         return self._agreement.steps, f"epoch {run.epoch}, after step {run.step}"
 
     def _execute(self) -> RunResult:
+        is_back = True
         try:
             if self._checkpoints.has_commit:
+                is_back = False
                 self._averages = self._beginning.restore()
+                is_back = True
                 if self._is_finished() and self._is_over():
                     return self._result()
                 self._beginning.go_on()
@@ -128,7 +131,8 @@ class Execution:
             is_fault = isinstance(error, Exception)
             # Of several processes the others see a broken connection: why, the first to fail says.
             told = self._session.processes.failure(error) if is_fault else error
-            self._journal.failed(told)
+            # Until a run is back, run.json says more of it than this process knows.
+            self._journal.failed(told, is_written=is_back)
             raise
         self._journal.write(RunState.FINISHED)
         return self._result()

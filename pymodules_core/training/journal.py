@@ -132,10 +132,14 @@ class Journal:
             error=error,
         )
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException, *, is_written: bool) -> None:
         """Record why the run ends early and call ``run_failed``.
 
         What they raise themselves must not hide it.
+
+        Args:
+            error: Why.
+            is_written: Whether ``run.json`` says so; else it stays as it is.
         """
         is_interrupt = isinstance(error, KeyboardInterrupt | RunInterruptedError)
         state = RunState.INTERRUPTED if is_interrupt else RunState.FAILED
@@ -145,7 +149,7 @@ class Journal:
         tells: tuple[Callable[[], object], ...] = (
             self._checkpoints.wait,
             self.tell_commits,
-            partial(self.write, state, error=reason),
+            *([partial(self.write, state, error=reason)] if is_written else []),
             partial(self._session.events.emit, "run_failed", error=error),
         )
         for tell in tells:

@@ -21,6 +21,7 @@ from pymodules_core.errors import (
     StoreLockedError,
     TaskError,
     TrainingError,
+    WeightMismatchError,
 )
 from pymodules_core.training.reporting import SilentReporter
 
@@ -227,6 +228,19 @@ def test_what_is_frozen_stays_so(tmp_path):
         "  fix: a run keeps what is frozen: begin another experiment, whose modules take their "
         "weights from this one by load_weights_from_exp"
     )
+
+
+def test_a_run_that_cannot_be_brought_back_keeps_its_record(tmp_path):
+    path = write_experiment(tmp_path)
+    fit(path)
+    record = (path / "data" / "run.json").read_bytes()
+    file = path / "pymodules" / "modules" / "net.py"
+    file.write_text(TINY_MODULE + "module.register_buffer('more', module.weight.detach())\n")
+
+    with pytest.raises(WeightMismatchError):
+        fit(path, accept_changes=True, train__epochs=9)
+
+    assert (path / "data" / "run.json").read_bytes() == record
 
 
 def test_optimizer_state_follows_names_not_places(tmp_path):
