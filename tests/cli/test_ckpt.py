@@ -289,6 +289,11 @@ def test_export_writes_safetensors_and_merged_files(runs, capsys):
         "error: out: is a folder, and what is merged is one file\n"
         "  fix: name a file in it: --to out/modules.safetensors\n",
     )
+    assert call(capsys, "export", "tiny", "init", "--to", f"{CKPS}/last", "--replace") == (
+        2,
+        "",
+        f"error: {CKPS}/last: is where a run keeps its checkpoints\n  fix: --to another folder\n",
+    )
     assert call(capsys, "export", "tiny", "init", "--to", "all.pt", "--merged", "--replace")[0] == 0
     torch.testing.assert_close(
         torch.load("all.pt", weights_only=True)["net.bias"], weights("init")["bias"]

@@ -54,9 +54,15 @@ def command(
 
     from pymodules_core.checkpoints.export import export_modules
     from pymodules_core.checkpoints.reading import PoolReader
+    from pymodules_core.checkpoints.store.layout import Layout
     from pymodules_core.cli.output import format_size
-    from pymodules_core.errors import display_path
+    from pymodules_core.errors import CheckpointError, display_path
 
+    # What a run keeps, its record knows; a file that comes from elsewhere would be damage.
+    if any(Layout(folder).commits.is_dir() for folder in (target, *target.absolute().parents)):
+        raise CheckpointError(
+            "is where a run keeps its checkpoints", file=target, fix="--to another folder"
+        )
     files = export_modules(
         PoolReader(source.path).read(pool, modules or None),
         target,
