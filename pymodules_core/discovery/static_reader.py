@@ -73,7 +73,9 @@ def read_module_file(file: Path, *, whole: bool = True) -> StaticModuleFile:
         return StaticModuleFile(fault=f"line {line}: {error.msg}" if line else error.msg)
     except _TOO_DEEP:
         return StaticModuleFile(fault="nests too deeply to be parsed")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return StaticModuleFile(fault=f"cannot be read: {error.strerror}")
+    except ValueError as error:
         return StaticModuleFile(fault=str(error))
     description = (ast.get_docstring(tree, clean=False) or "").strip().partition("\n")[0].rstrip()
     binding = find_binding(tree, "settings")

@@ -54,6 +54,11 @@ def read_toml(file: Path) -> dict[str, Any]:
                 fix="keep data in other files",
             )
         text = file.read_text(encoding="utf-8-sig")
+        if "\0" in text:  # as in UTF-16, which may be read as UTF-8
+            line = text[: text.index("\0")].count("\n") + 1
+            raise SettingsError(
+                "not UTF-8 text: a NUL byte", file=file, line=line, fix="save it as UTF-8"
+            )
         _refuse_deep(text, file)
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,5 +1,6 @@
 """Module files: what goes wrong when one is executed, and how they import each other."""
 
+import errno
 import json
 import logging
 import multiprocessing
@@ -13,7 +14,11 @@ from support import GOOD_PLUGIN, TINY_MODULE, start_command, write_experiment
 
 from pymodules_core import ModulePool
 from pymodules_core.discovery.module_files import ExperimentFiles
-from pymodules_core.discovery.module_files.importer import decode_package, encode_package
+from pymodules_core.discovery.module_files.importer import (
+    ExperimentFileLoader,
+    decode_package,
+    encode_package,
+)
 from pymodules_core.errors import (
     CircularImportError,
     DuplicateModuleError,
@@ -244,6 +249,22 @@ def test_an_import_of_a_file_that_is_not_there_names_the_closest(tmp_path, monke
         "there are: encoder, head\n"
         "  closest match: encoder\n"
         "  fix: write 'encoder'"
+    )
+
+
+def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    def refuse(*_):  # whoever is root may read everything
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    path = write_experiment(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ExperimentFileLoader, "get_data", refuse)
+
+    with pytest.raises(ModuleFileError) as caught:
+        ModulePool.discover(path)
+
+    assert str(caught.value) == (
+        f"{FOLDER}/net.py: net.py cannot be read: Permission denied\n  fix: make it readable"
     )
 
 

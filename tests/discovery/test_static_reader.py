@@ -119,7 +119,9 @@ def test_a_pipe_does_not_keep_a_listing_waiting(tmp_path):
 
 
 def test_a_file_that_is_gone_is_described():
-    assert "No such file" in str(read_module_file(Path("nowhere.py")).fault)
+    fault = read_module_file(Path("nowhere.py")).fault
+
+    assert fault == "cannot be read: No such file or directory"
 
 
 @pytest.mark.parametrize(

@@ -238,14 +238,22 @@ def test_a_wrong_experiment_file_gets_one_message_and_nothing_is_written(home, t
     assert not (path / "data").exists()
 
 
-def test_a_file_that_is_no_text_is_told(home):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[train]\nseed = 1 # \xff\n", f"{FILE}: not UTF-8 text: byte 19"),
+        ("[train]\nseed = 1\n".encode("utf-16-le"), f"{FILE}:1: not UTF-8 text: a NUL byte"),
+        (b"[train]\nseed = 1\0\n", f"{FILE}:2: not UTF-8 text: a NUL byte"),
+    ],
+)
+def test_a_file_that_is_no_text_is_told(home, content, message):
     path = write_experiment(home)
-    (path / "experiment.toml").write_bytes(b"[train]\nseed = 1 # \xff\n")
+    (path / "experiment.toml").write_bytes(content)
 
     with pytest.raises(SettingsError) as caught:
         Experiment.open(path)
 
-    assert str(caught.value) == f"{FILE}: not UTF-8 text: byte 19\n  fix: save it as UTF-8"
+    assert str(caught.value) == f"{message}\n  fix: save it as UTF-8"
 
 
 def test_a_byte_order_mark_is_no_error(home):

@@ -78,11 +78,22 @@ class ExperimentFileLoader(importlib.machinery.SourceFileLoader):
     sha256 = ""
 
     def get_code(self, fullname: str) -> CodeType:
-        """Compile the file as it is now."""
+        """Compile the file as it is now.
+
+        Raises:
+            ModuleFileError: It cannot be read.
+        """
         import hashlib  # noqa: PLC0415  loads OpenSSL, which no listing needs
 
         del fullname
-        source = self.get_data(self.path)
+        try:
+            source = self.get_data(self.path)
+        except OSError as error:
+            file = Path(self.path)
+            # Where another file imports it, the line is that one's.
+            raise ModuleFileError(
+                f"{file.name} cannot be read: {error.strerror}", file=file, fix="make it readable"
+            ) from error
         self.sha256 = hashlib.sha256(source).hexdigest()
         try:
             return self.source_to_code(source, self.path)
