@@ -51,6 +51,7 @@ def register_task(plugins: PluginManager, experiment: Experiment) -> tuple[Modul
             raise TaskError(
                 "there is no task",
                 file=file,
+                closest=closest_match(file.name, [one.name for one in file.parent.glob("*.py")]),
                 fix="write it, with at least train_data, optimizers and train_step; or name one of "
                 "a package: [experiment] task",
             )

@@ -36,6 +36,16 @@ def refusal(home, task: str, *, toml: str = "", **files) -> PymodulesError:
     return caught.value
 
 
+def test_a_task_that_is_called_otherwise_is_the_closest_match(home):
+    path = write_experiment(home)
+    (path / "pymodules" / "task.py").rename(path / "pymodules" / "taks.py")
+
+    with pytest.raises(TaskError) as caught:
+        Trainer(path, reporter=SilentReporter()).fit()
+
+    assert (caught.value.what, caught.value.closest) == ("there is no task", "taks.py")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
