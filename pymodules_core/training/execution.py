@@ -109,10 +109,10 @@ class Execution:
             if self._checkpoints.has_commit:
                 is_back = False
                 self._averages = self._beginning.restore()
-                is_back = True
                 if self._is_finished() and self._is_over():
                     return self._result()
                 self._beginning.go_on()
+                is_back = True
             else:
                 self._beginning.start()
             self._session.events.emit("run_started")
