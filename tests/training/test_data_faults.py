@@ -1,6 +1,9 @@
 """Data that fails while a run reads it: the user's line, and how far the run was."""
 
+import multiprocessing
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.errors import PymodulesError, StepError, TaskError
+from pymodules_core.training.data.workers import lost_worker
 from pymodules_core.training.reporting import SilentReporter
 
 TASK = "data/experiments/tiny/pymodules/task.py"
@@ -85,6 +89,22 @@ def test_an_item_that_exits_fails_the_run_at_its_line(home):
     error = failure(home, with_data(DATASET.format(fault="raise SystemExit(0)")))
 
     assert str(error) == f"{TASK}:20: train_data raises SystemExit: 0 (epoch 1, step 2, batch 2)"
+
+
+def end_late():
+    os.closerange(3, 1024)  # as at the end of a process, and what tells of it among them
+    time.sleep(0.3)
+    os._exit(3)
+
+
+def test_how_a_worker_ended_is_waited_for():
+    worker = multiprocessing.get_context("fork").Process(target=end_late)
+    worker.start()
+
+    lost = lost_worker(FileNotFoundError(2, "No such file or directory"), [worker])
+
+    assert lost is not None
+    assert lost.what == "a DataLoader worker ended with exit code 3"
 
 
 FEWER = "workers that take too much memory are killed: use fewer, or num_workers = 0"

@@ -16,8 +16,8 @@ from pymodules_core.errors import StepError
 _LOST = re.compile(r"DataLoader worker \(pid.*\) (is killed by signal|exited unexpectedly)")
 # What an item raises in a worker that goes on; torch raises it again, of the same class.
 _OF_AN_ITEM = re.compile(r"Caught \w+ in ")
-# A worker is not gone yet when its connection is.
-_PATIENCE_S = 1.0
+# A worker is not gone yet when its connection is; on a machine that is busy not for seconds.
+_PATIENCE_S = 10.0
 
 
 def read_from_workers(batches: Iterator[Any]) -> Iterator[Any]:
@@ -46,7 +46,10 @@ def lost_worker(error: BaseException, workers: Sequence[BaseProcess] = ()) -> St
     is_broken = isinstance(error, OSError | EOFError) and not _OF_AN_ITEM.match(str(error))
     if not found and not (is_broken and workers):
         return None
-    wait([worker.sentinel for worker in workers], timeout=_PATIENCE_S)
+    gone = wait([worker.sentinel for worker in workers], timeout=_PATIENCE_S)
+    for worker in workers:
+        if worker.sentinel in gone:
+            worker.join(_PATIENCE_S)  # how it ended is known a moment later
     codes = [worker.exitcode for worker in workers if worker.exitcode is not None]
     if not found and not codes:
         return None
