@@ -16,6 +16,7 @@ from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints.reading import PoolReader, digest_of_file
+from pymodules_core.checkpoints.store import verification
 from pymodules_core.checkpoints.store.disk import Disk
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import record_numbers
@@ -215,8 +216,25 @@ def test_a_commit_that_takes_its_time_is_no_damage(tmp_path):
     store.close()
 
 
+def test_damage_is_told_while_a_run_writes(tmp_path, writer, monkeypatch):
+    monkeypatch.setattr(verification, "_SETTLES_S", 1.0)
+    file = tmp_path / "ckps" / "init" / "a.pt"
+    content = file.read_bytes()
+    file.chmod(0o644)
+    file.write_bytes(content[:-40] + bytes(40))
+
+    (damage,) = verify_store(Layout(tmp_path / "ckps"), digest_of_file).damages
+
+    # The object, where the view is a hard link to it.
+    assert damage.path == file or damage.used_by == ("init/a",)
+    assert writer.poll() is None
+
+
 def test_a_store_is_whole_while_it_is_written(tmp_path, writer):
-    for _ in range(100):
+    until = time.monotonic() + 20
+    for number in range(100):
+        if number and time.monotonic() > until:
+            break
         assert verify_store(Layout(tmp_path / "ckps"), digest_of_file).damages == []
 
     assert writer.poll() is None

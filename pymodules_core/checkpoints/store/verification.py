@@ -11,7 +11,6 @@ import attrs
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.lock import may_be_written
 from pymodules_core.checkpoints.store.records import (
-    ATTEMPTS,
     CommitRecord,
     StoredObject,
     read_record,
@@ -34,11 +33,13 @@ class Damage:
         path: The file.
         reason: What is wrong with it.
         used_by: What it is a part of: ``last/encoder``, ``training state``.
+        digest: Of what a file of a view should hold.
     """
 
     path: Path
     reason: str
     used_by: tuple[str, ...] = ()
+    digest: str | None = None
 
 
 @attrs.frozen
@@ -66,25 +67,23 @@ def verify_store(layout: Layout, digest_of: Callable[[Path], str]) -> Verificati
     Raises:
         CheckpointFileError: A record is of a newer format.
     """
-    found: tuple[list[int], list[Damage]] | None = None
-    for _ in range(ATTEMPTS):
-        numbers = record_numbers(layout)
-        result = _verify(layout, numbers, digest_of)
-        if not result.damages or not may_be_written(layout):
-            break
-        # Views follow their record, and objects go with theirs: only what stays is damage.
-        if found != (numbers, result.damages):
-            found, since, pause_s = (numbers, result.damages), time.monotonic(), _PAUSE_S
-        elif time.monotonic() - since >= _SETTLES_S:
-            break
+    is_written = may_be_written(layout)
+    found = _verify(layout, digest_of)
+    is_written |= may_be_written(layout)
+    damages, since, pause_s = found.damages, time.monotonic(), _PAUSE_S
+    # Views follow their record, and objects go with theirs: only what stays is damage.
+    while damages and is_written and time.monotonic() - since < _SETTLES_S:
+        is_written = may_be_written(layout)
         time.sleep(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-    return result
+        later = _verify(layout, digest_of).damages
+        damages = [damage for damage in damages if damage in later]
+    return attrs.evolve(found, damages=damages)
 
 
-def _verify(layout: Layout, numbers: list[int], digest_of: Callable[[Path], str]) -> Verification:
+def _verify(layout: Layout, digest_of: Callable[[Path], str]) -> Verification:
     damages, records = [], []
-    for number in numbers:
+    for number in record_numbers(layout):
         try:
             records.append(read_record(layout.record(number)))
         except FileNotFoundError:
@@ -140,7 +139,7 @@ def _views(layout: Layout, record: CommitRecord, seals: Set[str]) -> Iterator[Da
             damage = _view_fault(view / file_name, layout.object(digest), record.objects[digest])
             if damage and seal_if_readable(damage.path) in seals:
                 damage = attrs.evolve(damage, reason="is of a commit whose record is damaged")
-            yield damage
+            yield damage and attrs.evolve(damage, digest=digest)
         try:
             there = {
                 path.relative_to(view).as_posix()
