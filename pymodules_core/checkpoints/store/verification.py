@@ -38,7 +38,8 @@ class Damage:
 
     path: Path
     reason: str
-    used_by: tuple[str, ...] = ()
+    # Not compared: other commits name the same file for other pools.
+    used_by: tuple[str, ...] = attrs.field(default=(), eq=False)
     digest: str | None = None
 
 
