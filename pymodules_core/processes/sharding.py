@@ -22,6 +22,23 @@ def is_sharded(module: torch.nn.Module) -> bool:
     return package is not None and isinstance(module, package.FSDPModule)
 
 
+def unsharded_leaves(module: torch.nn.Module) -> dict[torch.nn.Parameter, torch.nn.Parameter]:
+    """Return for each parameter of a sharded module the tensor that its forward computes with.
+
+    They stay the same objects for the module's life; their memory is there while it is gathered.
+    Every process has to call it: each part is gathered once.
+    """
+    leaf_of: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
+    parts: list[Any] = [part for part in module.modules() if is_sharded(part)]
+    for part in parts:
+        sharded = list(part.parameters())
+        part.unshard()
+        pairs = zip(sharded, part.parameters(), strict=True)
+        leaf_of |= {parameter: leaf for parameter, leaf in pairs if leaf is not parameter}
+        part.reshard()
+    return leaf_of
+
+
 def local_part(tensor: torch.Tensor) -> torch.Tensor:
     """Give the part of a tensor that this process holds: all of it, unless it is in parts."""
     if not is_in_parts(tensor):

@@ -8,6 +8,7 @@ import torch
 from torch.nn import Parameter
 
 from pymodules_core.errors import TaskError
+from pymodules_core.processes.sharding import local_part
 
 logger = logging.getLogger("pymodules_core")
 
@@ -58,3 +59,51 @@ def warn_if_unreached(parameters: Iterable[Parameter], name: str) -> None:
             "it from the modules whose parameters the optimizer has, without detach",
             name,
         )
+
+
+def gradient_version(gradient: torch.Tensor | None) -> int:
+    """Return a count that a backward raises where it adds to a gradient in place."""
+    return 0 if gradient is None else local_part(gradient)._version
+
+
+def unreached_error(name: str) -> TaskError:
+    """Return the error of a loss that reaches no parameter of its optimizer.
+
+    Args:
+        name: Of the optimizer.
+    """
+    return TaskError(
+        f"the loss of optimizer {name!r} reaches none of its parameters, so nothing would learn",
+        fix="compute it from the modules whose parameters the optimizer has, without detach or "
+        "torch.no_grad",
+    )
+
+
+def refuse_reentrant_checkpoints(loss: torch.Tensor, name: str) -> None:
+    """Refuse a graph with a re-entrant activation checkpoint.
+
+    Where gradients are computed for some parameters only, torch passes over such a checkpoint: the
+    parameters in it get no gradient, in silence.
+
+    Args:
+        loss: Its graph is walked.
+        name: Of the optimizer.
+
+    Raises:
+        TaskError: There is one.
+    """
+    seen: set[Any] = set()
+    waiting = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.name() == "CheckpointFunctionBackward":
+            raise TaskError(
+                f"the loss of optimizer {name!r} goes through a re-entrant checkpoint "
+                "(torch.utils.checkpoint), which several optimizers cannot train through",
+                fix="checkpoint(..., use_reentrant=False); for a transformers model "
+                'gradient_checkpointing_enable({"use_reentrant": False})',
+            )
+        waiting += [parent for parent, _ in node.next_functions]

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class OptimizeBlock:
     """``with run.optimize(name) as step:`` - what it computes updates one optimizer.
 
-    Parameters of the others get no gradient inside: their ``requires_grad`` is off until the end.
-    Without it, accumulation would add one loss's gradients to the other network's.
+    Its losses give gradients to the parameters of that optimizer only. What is computed inside
+    keeps its whole graph, so that a later block can train through it.
 
     Args:
         unit: The optimizer.
@@ -44,7 +44,6 @@ class OptimizeBlock:
     """
 
     __slots__ = (
-        "_closed",
         "_held",
         "_stepped",
         "_unit",
@@ -66,7 +65,6 @@ class OptimizeBlock:
         self._unit = unit
         self._stepped = stepped
         self.is_skipped = False
-        self._closed: list[Parameter] = []
 
     def backward(self, loss: "Tensor") -> None:
         """Add the gradients of one of several losses.
@@ -88,9 +86,6 @@ class OptimizeBlock:
 
     def __enter__(self) -> "Self":
         self.is_open = True
-        self._closed = [p for p in self._unit.others if p.requires_grad]
-        for parameter in self._closed:
-            parameter.requires_grad = False
         return self
 
     def __exit__(
@@ -104,8 +99,6 @@ class OptimizeBlock:
                 self._finish()
         finally:
             self.is_open, self.is_over = False, True
-            for parameter in self._closed:
-                parameter.requires_grad = True
 
     def _finish(self) -> None:
         if self.loss is not None:
@@ -151,19 +144,20 @@ def make_units(
     Raises:
         TaskError: A parameter belongs to two optimizers.
     """
-    taken: dict[int, str] = {}
+    taken: dict[Parameter, str] = {}
     units = {}
-    shares = modules.hand_out(
-        {
-            name: [p for group in optimizer.param_groups for p in group["params"]]
-            for name, optimizer in optimizers.items()
-        }
-    )
+    parameters = {
+        name: [p for group in optimizer.param_groups for p in group["params"]]
+        for name, optimizer in optimizers.items()
+    }
+    shares = modules.hand_out(parameters)
+    owned = {p for own in parameters.values() for p in own}
+    unowned = [p for p in owners if p not in owned]
     for name, optimizer in optimizers.items():
-        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        own = set(parameters[name])
         for parameter, owner in owners.items():
-            if id(parameter) in own:
-                first = taken.setdefault(id(parameter), name)
+            if parameter in own:
+                first = taken.setdefault(parameter, name)
                 if first != name:
                     raise TaskError(
                         f"optimizers {first!r} and {name!r} both own {owner}",
@@ -174,7 +168,8 @@ def make_units(
         units[name] = OptimizerUnit(
             name,
             optimizer,
-            others=[p for p in owners if id(p) not in own],
+            is_single=len(optimizers) == 1,
+            unowned=unowned,
             settings=settings.get(name, OptimizerSettings()),
             scheduler=schedulers.get(name),
             precision=precision,

@@ -12,7 +12,13 @@ from pymodules_core.errors import NonFiniteLossError
 from pymodules_core.processes.group import Processes
 from pymodules_core.processes.sharding import placed_like
 from pymodules_core.settings import OptimizerSettings
-from pymodules_core.training.loss_checks import check_loss, warn_if_unreached
+from pymodules_core.training.loss_checks import (
+    check_loss,
+    gradient_version,
+    refuse_reentrant_checkpoints,
+    unreached_error,
+    warn_if_unreached,
+)
 from pymodules_core.training.parallel.gradients import (
     ShardedGradScaler,
     clip_norm,
@@ -53,7 +59,8 @@ class OptimizerUnit:
     Args:
         name: The name the task gave it.
         optimizer: The optimizer.
-        others: Trained parameters of the pool that it does not own.
+        is_single: The task has no other, from whose parameters its losses have to be kept.
+        unowned: Trained parameters of the pool that no optimizer owns.
         settings: Accumulation, clipping, schedule.
         scheduler: Its scheduler.
         precision: Autocast of the steps.
@@ -71,7 +78,8 @@ class OptimizerUnit:
         name: str,
         optimizer: Optimizer,
         *,
-        others: "Iterable[Parameter]",
+        is_single: bool,
+        unowned: "Iterable[Parameter]",
         settings: OptimizerSettings,
         scheduler: Any,
         precision: Precision,
@@ -82,8 +90,9 @@ class OptimizerUnit:
         self.name = name
         self.optimizer = optimizer
         self.scheduler = scheduler
-        self.others = list(others)
         self.skipped_steps = 0
+        self._is_single = is_single
+        self._unowned = list(unowned)
         self._settings = settings
         self._precision = precision
         self._skip_nonfinite = skip_nonfinite
@@ -92,6 +101,8 @@ class OptimizerUnit:
         self.loss_weight = 1.0
         self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self._window = 0
+        self._is_synced = True
+        self._is_graph_known = False
         self._memory = OptimizerMemory(name, optimizer, scheduler, schedule=settings.schedule)
         self._unchecked: Tensor | float = 0.0
         self._scaler: torch.amp.GradScaler | None = None
@@ -121,7 +132,8 @@ class OptimizerUnit:
 
     def start_step(self) -> None:
         """Begin a train step: what averages gradients of processes has to know beforehand."""
-        self._modules.start_step(is_synced=self._window + 1 >= self._settings.accumulate)
+        self._is_synced = self._window + 1 >= self._settings.accumulate
+        self._modules.start_step(is_synced=self._is_synced)
 
     def end_step(self) -> None:
         """End it."""
@@ -161,13 +173,31 @@ class OptimizerUnit:
         if self._scaler is not None:
             loss = self._scaler.scale(loss)
         if self._precision.dtype is None:
-            loss.backward()  # type: ignore[no-untyped-call]
+            self._backward(loss)
         else:
             # The step's autocast is still on here, and backward must run without it.
             with torch.autocast(self._precision.device_type, enabled=False):
-                loss.backward()  # type: ignore[no-untyped-call]
+                self._backward(loss)
         self._modules.check_backward()
         return True
+
+    def _backward(self, loss: "Tensor") -> None:
+        """Compute gradients for the parameters of this optimizer and of no other."""
+        if self._is_single:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return
+        if not self._is_graph_known:
+            refuse_reentrant_checkpoints(loss, self.name)
+        own = [one for one in self._parameters if one.requires_grad]
+        before = [(one.grad, gradient_version(one.grad)) for one in own]
+        if own:
+            torch.autograd.backward(loss, inputs=self._modules.leaves(own))
+        # torch says nothing of inputs that a graph does not reach.
+        if all(
+            one.grad is gradient and gradient_version(gradient) == version
+            for one, (gradient, version) in zip(own, before, strict=True)
+        ):
+            raise unreached_error(self.name)
 
     def check_finite(self) -> None:
         """Look at the losses since the last check that were left on their device.
@@ -184,6 +214,9 @@ class OptimizerUnit:
         self._window += 1
         if self._window < self._settings.accumulate:
             return False
+        self._is_graph_known = True
+        if not self._is_synced:  # a step of two blocks ends a window that it did not expect to end
+            self.average_window()
         return self.update()
 
     def drop_window(self) -> None:
@@ -230,6 +263,9 @@ class OptimizerUnit:
             # A lower scale means infinite gradients, and an update that the scaler left out.
             stepped = scaler.get_scale() >= scale
         self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self._unowned:  # else all of the run's would wait there for a later group
+            parameter.grad = None
+        self._modules.release()
         self._window = 0
         if self._precision.dtype is not None:
             # Autocast keeps low-precision copies of weights, which are stale from here on.

@@ -54,6 +54,12 @@ def train_step(module_pool, batch, run):
     with run.optimize("g") as step:
         step.loss = softplus(-module_pool.discriminator(fake)).mean()
 """
+ABOVE = """    fake = module_pool.generator(noise)
+    with run.optimize("d") as step:
+"""
+INSIDE = """    with run.optimize("d") as step:
+        fake = module_pool.generator(noise)
+"""
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -102,7 +108,8 @@ def train_by_hand(generator: nn.Module, discriminator: nn.Module, precision: str
 
 
 @pytest.mark.parametrize("precision", DTYPES)
-def test_both_networks_equal_those_of_a_loop_written_by_hand(tmp_path, precision):
+@pytest.mark.parametrize("drawn", [ABOVE, INSIDE], ids=["above", "inside"])
+def test_both_networks_equal_those_of_a_loop_written_by_hand(tmp_path, precision, drawn):
     toml = f"""
         [train]
         epochs = 1
@@ -114,7 +121,8 @@ def test_both_networks_equal_those_of_a_loop_written_by_hand(tmp_path, precision
         accumulate = {ACCUMULATE}
         clip_norm = {CLIP_NORM}
     """
-    path = write_experiment(tmp_path, modules=MODULES, task=TASK, toml=toml)
+    task = TASK.replace(ABOVE, drawn)
+    path = write_experiment(tmp_path, modules=MODULES, task=task, toml=toml)
     pool = ModulePool.discover(path)
     initial = pool.generator[0].weight.clone()
 

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pymodules_core.errors import ProcessesError, TaskError, list_words
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
+from pymodules_core.processes.sharding import unsharded_leaves
 from pymodules_core.training.parallel.batch_norm import synchronise_batch_norm
 from pymodules_core.training.parallel.ddp import DataParallel
 from pymodules_core.training.parallel.owned import OwnedModules
@@ -75,8 +76,8 @@ class SharedModules:
     def hand_out(self, owners: Mapping[str, Iterable[Parameter]]) -> dict[str, OwnedModules]:
         """Give each optimizer what of the modules it has to do with.
 
-        Modules whose parameters several optimizers own leave DDP: in the block of one of them the
-        others' parameters have no gradient, and DDP would wait for it for ever.
+        Modules whose parameters several optimizers own leave DDP: the backward of one of them
+        gives the others' parameters no gradient, and DDP would wait for it for ever.
 
         Args:
             owners: Optimizer name to its parameters.
@@ -94,11 +95,16 @@ class SharedModules:
             )
             self._replicas.remove(group)
             self._plain += [self._pool[name] for name in group.names]
-        parts = {name: set(self._pool[name].parameters()) for name in self._shards}
+        parameters = {name: set(self._pool[name].parameters()) for name in self._shards}
+        leaf_of: dict[Parameter, Parameter] = {}
+        if len(owned) > 1:
+            for name in self._shards:
+                leaf_of |= unsharded_leaves(self._pool[name])
         return {
             name: OwnedModules(
                 replicas=[one for one in self._replicas if own & set(one.parameters)],
-                has_parts=any(own & one for one in parts.values()),
+                shards=[self._shards[name] for name, one in parameters.items() if own & one],
+                leaf_of=leaf_of,
                 plain=[p for module in self._plain for p in module.parameters() if p in own],
                 size=self._processes.size,
             )

@@ -1,6 +1,7 @@
 """``OwnedModules``: what one optimizer has to do with modules that processes share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from torch.nn import Parameter
 
@@ -8,13 +9,17 @@ from pymodules_core.processes.sharding import is_in_parts
 from pymodules_core.training.parallel.ddp import DataParallel
 from pymodules_core.training.parallel.gradients import average_gradients
 
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+
 
 class OwnedModules:
     """The wrapped modules whose parameters one optimizer owns.
 
     Args:
         replicas: Behind DDP.
-        has_parts: Some of its parameters are in parts.
+        shards: Behind FSDP2.
+        leaf_of: Of parameters of ``shards``, what a forward computes with.
         plain: Parameters of modules without a wrapper.
         size: How many processes there are.
     """
@@ -23,14 +28,34 @@ class OwnedModules:
         self,
         *,
         replicas: list[DataParallel],
-        has_parts: bool,
+        shards: "list[FSDPModule]",
+        leaf_of: Mapping[Parameter, Parameter],
         plain: list[Parameter],
         size: int,
     ) -> None:
-        self.has_parts = has_parts
+        self._shards = shards
+        self._leaf_of = leaf_of
         self.replicas = replicas
         self.plain = plain
         self.size = size
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether some of its parameters are in parts."""
+        return bool(self._shards)
+
+    def leaves(self, parameters: Iterable[Parameter]) -> list[Parameter]:
+        """Return where the graphs of losses end for parameters.
+
+        Under FSDP2 these are other tensors: asked for gradients of a parameter in parts, a backward
+        computes none, in silence.
+        """
+        return [self._leaf_of.get(one, one) for one in parameters]
+
+    def release(self) -> None:
+        """Let go of what FSDP2 holds gathered, which an update has made old."""
+        for module in self._shards:
+            module.reshard()
 
     def start_step(self, *, is_synced: bool) -> None:
         """Say whether the backward of this step averages gradients.
