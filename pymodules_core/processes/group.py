@@ -14,6 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 from pymodules_core.errors import ProcessesError, RankFailedError, RunInterruptedError
 from pymodules_core.processes.environment import LaunchedAs, launched_as
 from pymodules_core.processes.failures import Failure, first_failure
+from pymodules_core.processes.rows import gather_rows
 
 if TYPE_CHECKING:
     from typing import Self
@@ -243,19 +244,32 @@ class Processes:
         return values.tolist()
 
     def join_rows(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Give the rows of the tensors of all processes, in the order of their ranks.
+        """Return the rows of the tensors of all processes, in the order of their ranks.
 
         Args:
-            tensor: ``(rows, ...)``; the number of rows may differ.
+            tensor: ``(rows, ...)``; the number of rows may differ. Gradients come back to it, see
+                ``gather_rows``.
+
+        Raises:
+            ProcessesError: The tensors differ in more than their number of rows.
         """
         if self._control is None:
             return tensor
-        rows = self.gather(len(tensor))
-        padded = tensor.new_zeros((max(rows), *tensor.shape[1:]))
-        padded[: len(tensor)] = tensor
-        parts = [torch.empty_like(padded) for _ in rows]
-        dist.all_gather(parts, padded)
-        return torch.cat([part[:count] for part, count in zip(parts, rows, strict=True)])
+        needs_gradient = tensor.requires_grad and torch.is_grad_enabled()
+        form = (tuple(tensor.shape[1:]), str(tensor.dtype), needs_gradient)
+        counts, forms = zip(*self.gather((len(tensor), form)), strict=True)
+        if len(set(forms)) > 1:
+            shown = "; ".join(
+                f"process {rank}: shape (rows{''.join(f', {size}' for size in shape)}), {dtype}, "
+                f"{'with' if has_graph else 'without'} a gradient"
+                for rank, (shape, dtype, has_graph) in enumerate(forms)
+            )
+            raise ProcessesError(
+                f"processes gather rows of tensors that differ: {shown}",
+                found=forms,
+                fix="compute the same in every process; only the number of rows may differ",
+            )
+        return gather_rows(tensor, counts, self.rank)
 
     def post(self, name: str, text: str) -> None:
         """Let all processes read a text of this one, without that they wait for it.

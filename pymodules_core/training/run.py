@@ -133,20 +133,34 @@ class Run:
             self._on_image(name=name, image=image.detach())
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Give the samples of a batch together that several processes have parts of.
+        """Return the samples of a whole batch, of which several processes have parts.
 
-        For metrics of a whole batch, which are no mean over samples. Every process has to call it.
+        For what is no mean over samples: a metric of a whole batch, or a loss over all of its
+        pairs. In ``train_step`` gradients come back through it: the loss trains what it would in
+        one process. Every process has to call it.
 
         Args:
             tensor: ``(samples, ...)``, of one dtype and of one shape but for the samples.
 
         Returns:
-            ``(all samples, ...)`` in their order, the same in all processes and without a graph; in
-            one process the tensor itself.
+            ``(all samples, ...)`` in their order, the same in all processes; in one process the
+            tensor itself.
+
+        Raises:
+            TaskError: ``tensor`` has no dimension for samples.
+            ProcessesError: The tensors of the processes differ in more than their samples.
         """
+        if not tensor.dim():
+            raise TaskError(
+                "run.gather takes a tensor of shape (samples, ...), and got one of shape ()",
+                found=tensor,
+                fix="give it one row a sample; what is averaged over samples needs no gather",
+            )
         if self._processes.is_alone:
             return tensor
-        return self._processes.join_rows(tensor.detach()[: None if self._is_counted else 0])
+        # Of a batch that all processes have whole, the first one's rows count.
+        is_repeated = self._is_in_step and not self._is_counted
+        return self._processes.join_rows(tensor[:0] if is_repeated else tensor)
 
     def optimize(self, name: str = "main") -> OptimizeBlock:
         """Open a block whose loss updates one optimizer.

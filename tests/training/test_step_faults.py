@@ -155,6 +155,13 @@ def test_what_a_step_returns_and_none_can_use_is_named_at_its_def(home, result, 
             "  fix: return nothing or a dict of metrics; a further loss needs a block",
         ),
         (
+            "run.gather(loss)\nreturn loss",
+            29,
+            "run.gather takes a tensor of shape (samples, ...), and got one of shape () "
+            f"{HERE}\n"
+            "  fix: give it one row a sample; what is averaged over samples needs no gather",
+        ),
+        (
             "run.log('accuracy', targets)\nreturn loss",
             29,
             f"metric 'accuracy' has shape [16, 1], expected one number {HERE}\n"

@@ -529,6 +529,32 @@ def rows_of_all(processes):
     return processes.join_rows(torch.full((processes.rank + 1, 2), processes.rank)).tolist()
 
 
+def rows_with_second_gradients(processes):
+    """Three rows, one of the first process and two of the second; losses that differ by process."""
+    rows = torch.arange(1.0, 4.0, dtype=torch.float64).reshape(3, 1).repeat(1, 2)
+    own = rows[processes.rank : 2 * processes.rank + 1].clone().requires_grad_()
+    loss = (processes.rank + 1) * processes.join_rows(own).pow(3).sum()
+    (first,) = torch.autograd.grad(loss, own, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), own)
+    # Of both losses, 1 and 2 times the sum of cubes.
+    expected = own.detach()
+    return torch.equal(first, 9 * expected**2) and torch.equal(second, 18 * expected)
+
+
+def rows_that_need_no_graph(processes):
+    rows = torch.ones(1, 2, requires_grad=True)
+    with torch.no_grad():
+        return not processes.join_rows(rows).requires_grad
+
+
+def rows_of_other_shapes(processes):
+    processes.join_rows(torch.zeros(1, 2 + processes.rank))
+
+
+def rows_of_which_one_has_no_graph(processes):
+    processes.join_rows(torch.zeros(1, 2, requires_grad=processes.is_first))
+
+
 def what_the_first_makes(processes):
     return processes.share(lambda: processes.rank + 7)
 

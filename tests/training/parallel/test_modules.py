@@ -28,6 +28,8 @@ TRUE_IN_BOTH = (
     "a_loss_that_is_not_finite_in_one",
     "a_frozen_module_is_sharded_on_request",
     "batch_norm",
+    "rows_with_second_gradients",
+    "rows_that_need_no_graph",
 )
 SAME_IN_BOTH = {
     "copies_are_plain": [True] * 5,
@@ -42,6 +44,18 @@ SAME_IN_BOTH = {
     "metrics_of_all": {"loss": 1.4, "extra": 5.0},
     "a_metric_object": {"seen": 11.0},
     "rows_of_all": [[0, 0], [1, 1], [1, 1]],
+    "rows_of_other_shapes": (
+        "ProcessesError: processes gather rows of tensors that differ: process 0: shape (rows, 2), "
+        "torch.float32, without a gradient; process 1: shape (rows, 3), torch.float32, without a "
+        "gradient\n"
+        "  fix: compute the same in every process; only the number of rows may differ"
+    ),
+    "rows_of_which_one_has_no_graph": (
+        "ProcessesError: processes gather rows of tensors that differ: process 0: shape (rows, 2), "
+        "torch.float32, with a gradient; process 1: shape (rows, 2), torch.float32, without a "
+        "gradient\n"
+        "  fix: compute the same in every process; only the number of rows may differ"
+    ),
     "what_the_first_makes": 7,
     "a_method_that_is_not_named": (
         "TaskError: module 'coder' was trained by other ways than its forward, which several "
