@@ -41,6 +41,7 @@ class Beginning:
         state: What a run goes on from.
         position: Where it is in its order.
         has_changes: The run goes on with other sources than it began with.
+        accepts_changes: The run goes on without what cannot be restored.
     """
 
     session: Session
@@ -49,6 +50,7 @@ class Beginning:
     state: TrainingState
     position: Position
     has_changes: bool
+    accepts_changes: bool
 
     def start(self) -> None:
         """Begin a new run: commit ``frzn``, ``init`` and ``last``."""
@@ -80,7 +82,12 @@ class Beginning:
             if report.migration is not None
         }
         try:
-            return self.state.restore(resumed.state, migrations, resumed.module_states)
+            return self.state.restore(
+                resumed.state,
+                migrations,
+                resumed.module_states,
+                accepts_losses=self.accepts_changes,
+            )
         except PymodulesError:
             raise
         # It may come from a stranger, or of a state that was made by hand.

@@ -40,6 +40,7 @@ class Execution:
         facts: What ``run.json`` tells besides.
         signals: Ends the run where one was received.
         has_changes: The run goes on with other sources than it began with.
+        accepts_changes: The run goes on without what cannot be restored.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Execution:
         *,
         signals: StopRequest | None = None,
         has_changes: bool = False,
+        accepts_changes: bool = False,
     ) -> None:
         self._session = session
         self._agreement = Agreement(
@@ -87,6 +89,7 @@ class Execution:
             state=self._state,
             position=self._position,
             has_changes=has_changes,
+            accepts_changes=accepts_changes,
         )
 
     def execute(self) -> RunResult:

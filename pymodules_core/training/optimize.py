@@ -1,8 +1,7 @@
 """``run.optimize``: which losses update which optimizer, and a task's optimizers as units."""
 
-import inspect
-import math
 from collections.abc import Mapping
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +11,16 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from pymodules_core.errors import TaskError
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
-from pymodules_core.processes.sharding import is_in_parts
 from pymodules_core.settings import OptimizerSettings
 from pymodules_core.training.optimizer_unit import OptimizerUnit, Precision
+from pymodules_core.training.ownership import check_ownership
 from pymodules_core.training.parallel import SharedModules
+from pymodules_core.training.state.optimizer_state import parameter_names
 
 if TYPE_CHECKING:
     from typing import Self
 
     from torch import Tensor
-    from torch.nn import Parameter
 
 
 class OptimizeBlock:
@@ -123,7 +122,7 @@ def make_units(
     *,
     schedulers: Mapping[str, Any],
     settings: Mapping[str, OptimizerSettings],
-    owners: "Mapping[Parameter, str]",
+    pool: ModulePool,
     precision: Precision,
     skip_nonfinite: bool,
     processes: Processes,
@@ -135,41 +134,24 @@ def make_units(
         optimizers: By name.
         schedulers: By optimizer name, for those that have one.
         settings: ``[optimizers]``.
-        owners: Each trained parameter of the pool with its ``module.parameter`` name.
+        pool: Holds all that is saved.
         precision: Autocast of the steps.
         skip_nonfinite: See ``OptimizerUnit``.
         processes: Who trains together.
         modules: How they share the modules.
 
     Raises:
-        TaskError: A parameter belongs to two optimizers.
+        TaskError: A parameter belongs to two optimizers, or ``check_owned`` refuses one.
     """
-    taken: dict[Parameter, str] = {}
-    units = {}
-    parameters = {
-        name: [p for group in optimizer.param_groups for p in group["params"]]
-        for name, optimizer in optimizers.items()
-    }
-    shares = modules.hand_out(parameters)
-    owned = {p for own in parameters.values() for p in own}
-    unowned = [p for p in owners if p not in owned]
-    for name, optimizer in optimizers.items():
-        own = set(parameters[name])
-        for parameter, owner in owners.items():
-            if parameter in own:
-                first = taken.setdefault(parameter, name)
-                if first != name:
-                    raise TaskError(
-                        f"optimizers {first!r} and {name!r} both own {owner}",
-                        key=owner,
-                        fix="give each parameter to one optimizer",
-                    )
-        _refuse_mixed(name, optimizer)
-        units[name] = OptimizerUnit(
+    check = partial(check_ownership, optimizers, pool, parameter_names(pool))
+    check()
+    shares = modules.hand_out(optimizers)
+    return {
+        name: OptimizerUnit(
             name,
             optimizer,
             is_single=len(optimizers) == 1,
-            unowned=unowned,
+            check_ownership=check,
             settings=settings.get(name, OptimizerSettings()),
             scheduler=schedulers.get(name),
             precision=precision,
@@ -177,78 +159,8 @@ def make_units(
             processes=processes,
             modules=shares[name],
         )
-    return units
-
-
-def _refuse_mixed(name: str, optimizer: Optimizer) -> None:
-    """Refuse an optimizer that takes all parameters in one call where some are in parts."""
-    for group in optimizer.param_groups:
-        option = next((one for one in ("foreach", "fused") if group.get(one)), None)
-        if option is not None and len({is_in_parts(p) for p in group["params"]}) > 1:
-            raise TaskError(
-                f"optimizer {name!r} has {option}=True, and of its parameters some are in parts "
-                'under FSDP2 (parallel = "fsdp") and some are whole, which torch cannot mix',
-                found=option,
-                fix=f"leave {option} out, or give them a parameter group each",
-            )
-
-
-def check_owned(name: str, optimizer: Optimizer, pool: ModulePool) -> None:
-    """Refuse an optimizer that a run could not use.
-
-    Args:
-        name: Its name.
-        optimizer: The optimizer.
-        pool: Holds all that is saved.
-
-    Raises:
-        TaskError: It owns a parameter that is frozen, in no module of the pool, or there twice, or
-            its learning rate is not finite.
-    """
-    seen: set[int] = set()
-    owners = {
-        id(parameter): (module_name, key)
-        for module_name, module in pool.items()
-        for key, parameter in module.named_parameters()
+        for name, optimizer in optimizers.items()
     }
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise TaskError(
-            f"optimizer {name!r} is {type(optimizer).__name__}, which computes the loss itself, "
-            "several times a step",
-            found=optimizer,
-            fix="take one that uses the gradients it is given: AdamW, SGD",
-        )
-    for group in optimizer.param_groups:
-        # Adam refuses NaN itself, SGD takes it.
-        if not math.isfinite(rate := float(group.get("lr", 0.0))):
-            raise TaskError(
-                f"optimizer {name!r} has the learning rate {rate}",
-                found=rate,
-                fix="give it a finite one",
-            )
-        for parameter in group["params"]:
-            owner = owners.get(id(parameter))
-            if owner is None:
-                raise TaskError(
-                    f"optimizer {name!r} owns a parameter of shape {list(parameter.shape)} "
-                    "that is in no module of the pool, so it would never be saved",
-                    fix="put it into a module of the pool",
-                )
-            if pool.is_frozen(owner[0]):
-                raise TaskError(
-                    f"optimizer {name!r} owns {owner[0]}.{owner[1]}, and module {owner[0]!r} is "
-                    "frozen",
-                    found=".".join(owner),
-                    fix=f'leave it out of the optimizer, or set "frozen": False for {owner[0]!r}',
-                )
-            if id(parameter) in seen:  # torch only warns, and updates it twice a step
-                raise TaskError(
-                    f"optimizer {name!r} owns {owner[0]}.{owner[1]} twice",
-                    found=".".join(owner),
-                    fix="give it each parameter once; modules may share some",
-                )
-            seen.add(id(parameter))
 
 
 def is_scheduler(value: object) -> bool:

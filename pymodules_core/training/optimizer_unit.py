@@ -1,6 +1,7 @@
 """One optimizer with all that belongs to it: accumulation, clipping, scaling, its schedule."""
 
 import math
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -8,7 +9,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from pymodules_core.errors import NonFiniteLossError
+from pymodules_core.errors import NonFiniteLossError, TaskError
 from pymodules_core.processes.group import Processes
 from pymodules_core.processes.sharding import placed_like
 from pymodules_core.settings import OptimizerSettings
@@ -27,9 +28,10 @@ from pymodules_core.training.parallel.gradients import (
 )
 from pymodules_core.training.parallel.owned import OwnedModules
 from pymodules_core.training.state.optimizer_memory import OptimizerMemory
+from pymodules_core.training.state.optimizer_state import parameters_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
     from torch.nn import Parameter
@@ -60,7 +62,7 @@ class OptimizerUnit:
         name: The name the task gave it.
         optimizer: The optimizer.
         is_single: The task has no other, from whose parameters its losses have to be kept.
-        unowned: Trained parameters of the pool that no optimizer owns.
+        check_ownership: Refuses parameter groups, of any optimizer, that a run could not use.
         settings: Accumulation, clipping, schedule.
         scheduler: Its scheduler.
         precision: Autocast of the steps.
@@ -79,7 +81,7 @@ class OptimizerUnit:
         optimizer: Optimizer,
         *,
         is_single: bool,
-        unowned: "Iterable[Parameter]",
+        check_ownership: "Callable[[], None]",
         settings: OptimizerSettings,
         scheduler: Any,
         precision: Precision,
@@ -92,16 +94,16 @@ class OptimizerUnit:
         self.scheduler = scheduler
         self.skipped_steps = 0
         self._is_single = is_single
-        self._unowned = list(unowned)
         self._settings = settings
         self._precision = precision
         self._skip_nonfinite = skip_nonfinite
         self._processes = processes
         self._modules = modules
         self.loss_weight = 1.0
-        self._parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.check_ownership = check_ownership
+        self._known = parameters_of(optimizer)
+        self._scheduled_groups = len(optimizer.param_groups)
         self._window = 0
-        self._is_synced = True
         self._is_graph_known = False
         self._memory = OptimizerMemory(name, optimizer, scheduler, schedule=settings.schedule)
         self._unchecked: Tensor | float = 0.0
@@ -109,6 +111,12 @@ class OptimizerUnit:
         if precision.needs_scaler:
             kind = ShardedGradScaler if modules.has_parts else torch.amp.GradScaler
             self._scaler = kind(precision.device_type)
+
+    @property
+    def _parameters(self) -> "list[Parameter]":
+        """What it trains now."""
+        self.check_groups()
+        return self._known
 
     @property
     def learning_rate(self) -> float:
@@ -130,10 +138,26 @@ class OptimizerUnit:
         """Whether the losses of a block have to be added up: DDP averages in one backward."""
         return bool(self._modules.replicas)
 
+    def check_groups(self) -> None:
+        """Look at its parameter groups, which a task may have changed.
+
+        A parameter that was added has the gradients of the next backward, and no others: those that
+        it may have from before are of losses that trained nothing, and no checkpoint has them.
+
+        Raises:
+            TaskError: A run could not use them.
+        """
+        parameters, known = parameters_of(self.optimizer), self._known
+        if len(parameters) == len(known) and all(map(is_, parameters, known)):
+            return
+        self.check_ownership()
+        for one in set(parameters).difference(known):
+            one.grad = None
+        self._known = parameters
+
     def start_step(self) -> None:
         """Begin a train step: what averages gradients of processes has to know beforehand."""
-        self._is_synced = self._window + 1 >= self._settings.accumulate
-        self._modules.start_step(is_synced=self._is_synced)
+        self._modules.start_step(is_synced=self._window + 1 >= self._settings.accumulate)
 
     def end_step(self) -> None:
         """End it."""
@@ -154,6 +178,7 @@ class OptimizerUnit:
                 before each commit, so that no step waits for the device; skipping has to.
         """
         check_loss(loss, self.name)
+        self.check_groups()
         if self._skip_nonfinite or loss.device.type == "cpu":
             value = loss.item()
             if self._skip_nonfinite:
@@ -215,8 +240,7 @@ class OptimizerUnit:
         if self._window < self._settings.accumulate:
             return False
         self._is_graph_known = True
-        if not self._is_synced:  # a step of two blocks ends a window that it did not expect to end
-            self.average_window()
+        self._modules.average_unaveraged(self._parameters)
         return self.update()
 
     def drop_window(self) -> None:
@@ -243,16 +267,15 @@ class OptimizerUnit:
 
     def update(self) -> bool:
         """Unscale, clip, step, zero, and step the scheduler where it follows updates."""
-        scaler = self._scaler
+        scaler, parameters = self._scaler, self._parameters
         if not self._memory.updates and self._processes.is_first:
-            warn_if_unreached(self._parameters, self.name)
-        self._modules.average_plain()
+            warn_if_unreached(parameters, self.name)
         if scaler is not None:
             scaler.unscale_(self.optimizer)
         if self._settings.clip_norm is not None:
-            clip_norm(self._parameters, self._settings.clip_norm)
+            clip_norm(parameters, self._settings.clip_norm)
         if self._settings.clip_value is not None:
-            clip_value(self._parameters, self._settings.clip_value)
+            clip_value(parameters, self._settings.clip_value)
         stepped = True
         if scaler is None:
             self.optimizer.step()
@@ -263,8 +286,6 @@ class OptimizerUnit:
             # A lower scale means infinite gradients, and an update that the scaler left out.
             stepped = scaler.get_scale() >= scale
         self.optimizer.zero_grad(set_to_none=True)
-        for parameter in self._unowned:  # else all of the run's would wait there for a later group
-            parameter.grad = None
         self._modules.release()
         self._window = 0
         if self._precision.dtype is not None:
@@ -273,7 +294,7 @@ class OptimizerUnit:
         if stepped:
             self._memory.updates += 1
             if self.scheduler is not None and self._settings.schedule == "step":
-                self.scheduler.step()
+                self._step_scheduler()
         return stepped
 
     def end_epoch(self, monitored: float | None) -> None:
@@ -283,15 +304,32 @@ class OptimizerUnit:
             return
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if monitored is not None:
-                self.scheduler.step(monitored)
+                self._step_scheduler(monitored)
             return
         if self._memory.updates:
             # torch would warn of the wrong order in a process that goes on after the last step.
             self.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's own
-        self.scheduler.step()
+        self._step_scheduler()
+
+    def _step_scheduler(self, *metrics: float) -> None:
+        try:
+            self.scheduler.step(*metrics)
+        except Exception as error:
+            groups = len(self.optimizer.param_groups)
+            if groups == self._scheduled_groups:
+                raise
+            raise TaskError(
+                f"{type(self.scheduler).__name__} of optimizer {self.name!r} follows the parameter "
+                f"groups that there were when it was made ({self._scheduled_groups}), and there "
+                f"are {groups} now: {type(error).__name__}: {error}",
+                key=self.name,
+                found=groups,
+                fix="return all groups from optimizers(), and turn requires_grad on when one is to "
+                "learn; or take a scheduler that follows each group, such as StepLR",
+            ) from error
 
     def state_dict(self, names: "Mapping[Parameter, str]") -> dict[str, Any]:
-        """Give all that the next update depends on, the open window's gradients included.
+        """Return all that the next update depends on, the open window's gradients included.
 
         Args:
             names: The name of each parameter of the pool.
@@ -299,36 +337,44 @@ class OptimizerUnit:
         Raises:
             TaskError: The optimizer or scheduler keeps what a checkpoint cannot hold.
         """
+        parameters = self._parameters
         return {
             **self._memory.state_dict(names),
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "window": self._window,
             "gradients": {
-                names[p]: p.grad for p in self._parameters if self._window and p.grad is not None
+                names[p]: p.grad for p in parameters if self._window and p.grad is not None
             },
             "skipped_steps": self.skipped_steps,
         }
 
-    def load_state_dict(self, state: "Mapping[str, Any]", names: "Mapping[Parameter, str]") -> None:
-        """Take back what ``state_dict`` gave.
+    def load_state_dict(
+        self, state: "Mapping[str, Any]", names: "Mapping[Parameter, str]"
+    ) -> list[str]:
+        """Load what ``state_dict`` returned.
 
-        What the task makes otherwise than when the run began is today's; it is told.
+        What the task makes otherwise than when the run began is today's; it is reported.
 
         Args:
             state: The state.
             names: The name of each parameter of the pool.
 
+        Returns:
+            What could not be restored, a line each.
+
         Raises:
             TaskError: The optimizer or scheduler does not take it.
         """
-        self._memory.load_state_dict(state, names)
+        lost = self._memory.load_state_dict(state, names)
+        self._known = parameters_of(self.optimizer)
         if self._scaler is not None and state["scaler"] is not None:
             self._scaler.load_state_dict(dict(state["scaler"]))
         self._window = state["window"]
         self.skipped_steps = state["skipped_steps"]
-        for parameter in self._parameters:
+        for parameter in self._known:
             gradient = state["gradients"].get(names[parameter])
             parameter.grad = None if gradient is None else placed_like(gradient, parameter)
+        return lost
 
     def _agreed(self, value: float) -> float:
         """Give NaN where the loss of any process is not finite: all leave the update out."""

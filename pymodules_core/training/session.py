@@ -149,7 +149,6 @@ class Session:
         )
         optimizers = task.optimizers(pool)
         precision = Precision(device_type=device.type, dtype=_DTYPES[train.precision])
-        owners = trained_parameters(pool)
         schedulers = task.schedulers(
             optimizers, epochs=train.epochs, steps_per_epoch=train_batches.length
         )
@@ -159,13 +158,13 @@ class Session:
                 optimizers,
                 schedulers=schedulers,
                 settings=settings.optimizers,
-                owners=owners,
+                pool=pool,
                 precision=precision,
                 skip_nonfinite=train.on_nonfinite == "skip",
                 processes=processes,
                 modules=modules,
             )
-        _report_untrained(owners, units)
+        _report_untrained(trained_parameters(pool), units)
         if processes.rank:
             # Data and optimizers were made alike in all; steps draw in each for itself.
             seed_everything(derive_seed(train.seed, "run", *processes.place.purpose))

@@ -34,8 +34,10 @@ from pymodules_core.module_pool import ModulePool, seed_everything
 from pymodules_core.processes.environment import LaunchedAs
 from pymodules_core.training.config import make_config
 from pymodules_core.training.data.workers import lost_worker
-from pymodules_core.training.optimize import check_owned, is_scheduler
+from pymodules_core.training.optimize import is_scheduler
+from pymodules_core.training.ownership import check_owned
 from pymodules_core.training.run import Run
+from pymodules_core.training.state.optimizer_state import parameter_names
 
 _REQUIRED = ("train_data", "optimizers", "train_step")
 _FUNCTIONS = ("train_data", "eval_data", "optimizers", "schedulers", "train_step", "eval_step")
@@ -45,6 +47,8 @@ _WORKER_ERROR = re.compile(
     r"^Caught (?P<type>\w+) in DataLoader worker process "
     r"[\s\S]*\n(?:[\w.]+\.)?(?P<reason>(?P=type)(?:: [\s\S]*)?)$"
 )
+# torch's, of add_param_group.
+_TWICE = "some parameters appear in more than one parameter group"
 _FRAME = re.compile(r'File "(?P<file>[^"\n]+)", line (?P<line>\d+)')
 
 
@@ -129,7 +133,7 @@ class Task:
                         found=optimizer,
                         fix="give an instance, such as torch.optim.Adam(parameters)",
                     )
-                check_owned(name, optimizer, module_pool)
+                check_owned(name, optimizer, module_pool, parameter_names(module_pool))
             if not named:
                 raise TaskError("optimizers returns an empty dict", fix="return an optimizer")
         return named
@@ -289,8 +293,18 @@ class TaskErrors:
             f"{self._where} raises {reason}{self._note()}",
             file=file,
             line=line,
-            fix=fix_of_import(error, folder),
+            fix=fix_of_import(error, folder) or _fix_of_group(error, self._where),
         ) from error
+
+
+def _fix_of_group(error: BaseException, where: str) -> str | None:
+    """Return what to do about parameters that an optimizer has already; None for other errors."""
+    if _TWICE not in str(error) or where == "optimizers":
+        return None
+    return (
+        "add a group once: a resumed run has those that were added before it stopped. The hook "
+        "weights_ready is called once a run, run_started in each process"
+    )
 
 
 def _check_complete(

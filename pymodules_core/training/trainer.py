@@ -10,6 +10,7 @@ from pymodules_core.errors import (
     ExistingRunError,
     MonitorError,
     PymodulesError,
+    RunChangedError,
     RunInterruptedError,
     SettingsError,
     TrainingError,
@@ -141,6 +142,7 @@ class Trainer:
                     facts,
                     signals=signals,
                     has_changes=bool(changes),
+                    accepts_changes=self._accept_changes,
                 ).execute()
         except ExistingRunError:
             raise
@@ -150,7 +152,7 @@ class Trainer:
             if isinstance(error, MonitorError | SettingsError) and is_new:
                 if processes.is_first:
                     self._undo(moved)
-            elif not isinstance(error, RunInterruptedError):
+            elif not isinstance(error, RunInterruptedError | RunChangedError):
                 # Whatever its class, this is no experiment that was refused: the run had begun.
                 error.exit_code = TrainingError.exit_code
             raise

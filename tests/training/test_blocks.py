@@ -219,20 +219,3 @@ def test_a_reentrant_checkpoint_trains_where_there_is_one_optimizer(tmp_path):
 
     saved = torch.load(path / "data" / "module_ckps" / "last" / "g.pt", weights_only=True)
     assert not torch.equal(saved["0.weight"], initial)
-
-
-def test_parameters_that_the_only_optimizer_does_not_own_keep_no_gradient_after_an_update(tmp_path):
-    task = HEAD.replace(
-        'return {name: SGD(module_pool[name].parameters(), 0.1) for name in ("d", "g")}',
-        "return SGD(module_pool.d.parameters(), 0.1)",
-    )
-    task += (
-        "    return d(g(batch)).mean()\n\n\n"
-        "def train_step_finished(run):\n"
-        "    assert all(p.grad is None for p in run.module_pool.g.parameters())\n"
-    )
-    path = write_experiment(tmp_path, modules={"d": WIDE, "g": WIDE}, task=task)
-
-    result = Trainer(path, reporter=SilentReporter()).fit()
-
-    assert result.epochs == 2

@@ -20,10 +20,11 @@ from pymodules_core.training.reporting import SilentReporter
 FULL = Precision(device_type="cpu")
 
 
-def make_units_alone(optimizers, **more):
+def make_units_alone(optimizers, modules, **more):
     alone = Processes.alone()
-    modules = SharedModules(ModulePool.from_modules({}), alone)
-    return make_units(optimizers, processes=alone, modules=modules, **more)
+    pool = ModulePool.from_modules(modules)
+    shared = SharedModules(pool, alone)
+    return make_units(optimizers, pool=pool, processes=alone, modules=shared, **more)
 
 
 def units_of(
@@ -35,12 +36,11 @@ def units_of(
     skip_nonfinite: bool = False,
 ):
     optimizers = {name: SGD(module.parameters(), lr) for name, module in modules.items()}
-    owners = {p: f"{name}.{key}" for name, m in modules.items() for key, p in m.named_parameters()}
     return make_units_alone(
         optimizers,
+        modules,
         schedulers={n: schedulers(o) for n, o in optimizers.items()} if schedulers else {},
         settings=dict.fromkeys(modules, settings or OptimizerSettings()),
-        owners=owners,
         precision=FULL,
         skip_nonfinite=skip_nonfinite,
     )
@@ -271,12 +271,11 @@ def test_a_second_block_of_a_step_sees_the_weights_that_the_first_made():
     module = nn.Linear(2, 1)
     bf16 = Precision(device_type="cpu", dtype=torch.bfloat16)
     optimizer = SGD(module.parameters(), 1.0)
-    owners = {p: key for key, p in module.named_parameters()}
     unit = make_units_alone(
         {"m": optimizer},
+        {"m": module},
         schedulers={},
         settings={},
-        owners=owners,
         precision=bf16,
         skip_nonfinite=False,
     )["m"]

@@ -263,7 +263,7 @@ def test_an_optimizer_that_owns_a_parameter_twice_is_refused(home):
     )
 
     assert str(error) == (
-        f"{TASK}:22: optimizer 'main' owns twin.weight twice\n"
+        f"{TASK}:22: optimizer 'main' owns net.weight twice\n"
         "  fix: give it each parameter once; modules may share some"
     )
 

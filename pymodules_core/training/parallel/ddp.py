@@ -38,6 +38,7 @@ class DataParallel:
         names: The modules.
         is_training: A train step is at work: calls take the way through DDP.
         is_called: One did so since the step began.
+        parameters: Those of all members, shared ones once.
         shared_steps: How many steps did so whose backward averages gradients: as many in each
             process, or what belongs to one module is added to another.
     """
@@ -54,28 +55,30 @@ class DataParallel:
         self.is_called = False
         self.shared_steps = 0
         self._members = dict(members)
+        self.parameters = list({p: None for one in members.values() for p in one.parameters()})
         self._kinds = {name: type(module) for name, module in members.items()}
         self._find_unused = find_unused_parameters
         self._ddp: DistributedDataParallel | None = None
-        self._mask: list[bool] = []
+        self._learning: set[Parameter] = set()
         self._is_inside = False
         for name, module in members.items():
             _route(module, name, forward_methods[name], self)
 
     @property
-    def parameters(self) -> list[Parameter]:
-        """Give the parameters of all members, shared ones once."""
-        found = {p: None for module in self._members.values() for p in module.parameters()}
-        return list(found)
+    def averaged(self) -> set[Parameter]:
+        """The parameters whose gradients the backward of the step at hand averages."""
+        if self._ddp is None or not (self.is_called and self._ddp.require_backward_grad_sync):
+            return set()
+        return self._learning
 
     def refresh(self) -> None:
-        """Make DDP, anew where other parameters train than before: it looks at them only once."""
-        mask = [parameter.requires_grad for parameter in self.parameters]
-        if mask == self._mask and self._ddp is not None:
+        """Make DDP, again where other parameters train than before: it looks at them only once."""
+        learning = {parameter for parameter in self.parameters if parameter.requires_grad}
+        if learning == self._learning:
             return
-        self._mask = mask
+        self._learning = learning
         self._ddp = None
-        if any(mask):
+        if learning:
             self._ddp = DistributedDataParallel(
                 _Dispatch(self._members, self._kinds),
                 find_unused_parameters=self._find_unused,
@@ -84,6 +87,7 @@ class DataParallel:
 
     def start_step(self, *, is_synced: bool) -> None:
         """Begin a step; DDP decides at forward whether its backward averages gradients."""
+        self.refresh()
         self.is_training, self.is_called = True, False
         if self._ddp is not None:
             self._ddp.require_backward_grad_sync = is_synced

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import Parameter
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
 
 from pymodules_core.errors import ProcessesError, TaskError, list_words
 from pymodules_core.module_pool import ModulePool
@@ -21,6 +22,7 @@ from pymodules_core.training.parallel.planning import (
     group_modules,
     settings_of,
 )
+from pymodules_core.training.state.optimizer_state import parameters_of
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -57,8 +59,9 @@ class SharedModules:
             check_forward_methods(pool, name)
         self._replicas: list[DataParallel] = []
         self._shards: dict[str, FSDPModule] = {}
-        # Modules whose gradients are averaged when their optimizer steps.
-        self._plain: list[nn.Module] = []
+        self._optimizers: Mapping[str, Optimizer] = {}
+        self._owned: dict[str, OwnedModules] = {}
+        self._found: dict[str, set[Parameter]] = {}
         if not processes.is_alone:
             self._wrap(mesh)
         self._moving = list(_moving_buffers(self._trained()))
@@ -73,16 +76,36 @@ class SharedModules:
         """Whether calls of a module talk to the other processes, in evaluation too."""
         return bool(self._shards)
 
-    def hand_out(self, owners: Mapping[str, Iterable[Parameter]]) -> dict[str, OwnedModules]:
-        """Give each optimizer what of the modules it has to do with.
+    def hand_out(self, optimizers: Mapping[str, Optimizer]) -> dict[str, OwnedModules]:
+        """Return what each optimizer has to do with the modules, now and in later steps.
+
+        Args:
+            optimizers: By name; their groups may change between steps.
+        """
+        self._optimizers = optimizers
+        leaf_of: dict[Parameter, Parameter] = {}
+        if len(optimizers) > 1:
+            for name in self._shards:
+                leaf_of |= unsharded_leaves(self._pool[name])
+        self._owned = {
+            name: OwnedModules(
+                shards=list(self._shards.values()), leaf_of=leaf_of, size=self._processes.size
+            )
+            for name in optimizers
+        }
+        self._find_owners()
+        return self._owned
+
+    def _find_owners(self) -> None:
+        """Look at which optimizer owns which module, where it was not looked at yet.
 
         Modules whose parameters several optimizers own leave DDP: the backward of one of them
         gives the others' parameters no gradient, and DDP would wait for it for ever.
-
-        Args:
-            owners: Optimizer name to its parameters.
         """
-        owned = {name: set(parameters) for name, parameters in owners.items()}
+        owned = {name: set(parameters_of(one)) for name, one in self._optimizers.items()}
+        if owned == self._found:
+            return
+        self._found = owned
 
         def is_of_several(parameters: Iterable[Parameter]) -> bool:
             own = set(parameters)
@@ -94,22 +117,8 @@ class SharedModules:
                 list_words(group.names),
             )
             self._replicas.remove(group)
-            self._plain += [self._pool[name] for name in group.names]
-        parameters = {name: set(self._pool[name].parameters()) for name in self._shards}
-        leaf_of: dict[Parameter, Parameter] = {}
-        if len(owned) > 1:
-            for name in self._shards:
-                leaf_of |= unsharded_leaves(self._pool[name])
-        return {
-            name: OwnedModules(
-                replicas=[one for one in self._replicas if own & set(one.parameters)],
-                shards=[self._shards[name] for name, one in parameters.items() if own & one],
-                leaf_of=leaf_of,
-                plain=[p for module in self._plain for p in module.parameters() if p in own],
-                size=self._processes.size,
-            )
-            for name, own in owned.items()
-        }
+        for name, own in owned.items():
+            self._owned[name].replicas = [one for one in self._replicas if own & {*one.parameters}]
 
     def call_bounds(self) -> list[float]:
         """Give what ``check_calls`` takes the largest of all processes of."""
@@ -151,9 +160,6 @@ class SharedModules:
             return
         if is_evaluation:
             self.copy_buffers()
-        else:
-            for group in self._replicas:
-                group.refresh()
 
     def release(self) -> None:
         """Let go of what FSDP2 holds gathered until a backward, of which there may be none."""
@@ -162,6 +168,7 @@ class SharedModules:
 
     def start_step(self) -> None:
         """Begin a train step: buffers that no batch norm moves are those of the first process."""
+        self._find_owners()
         if self._moving:
             self._processes.copy_from_first(self._moving)
 
@@ -207,8 +214,6 @@ class SharedModules:
                         find_unused_parameters=settings.find_unused_parameters,
                     )
                 )
-            elif trains:
-                self._plain += members.values()
 
 
 def make_mesh(pool: ModulePool, processes: Processes, device: torch.device) -> "DeviceMesh | None":

@@ -6,42 +6,37 @@ from typing import TYPE_CHECKING
 from torch.nn import Parameter
 
 from pymodules_core.processes.sharding import is_in_parts
-from pymodules_core.training.parallel.ddp import DataParallel
 from pymodules_core.training.parallel.gradients import average_gradients
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
+
+    from pymodules_core.training.parallel.ddp import DataParallel
 
 
 class OwnedModules:
     """The wrapped modules whose parameters one optimizer owns.
 
     Args:
-        replicas: Behind DDP.
-        shards: Behind FSDP2.
+        shards: All modules behind FSDP2: their parameters may come to the optimizer later.
         leaf_of: Of parameters of ``shards``, what a forward computes with.
-        plain: Parameters of modules without a wrapper.
         size: How many processes there are.
+
+    Attributes:
+        replicas: Behind DDP, as long as the optimizer has a parameter of them.
     """
 
     def __init__(
-        self,
-        *,
-        replicas: list[DataParallel],
-        shards: "list[FSDPModule]",
-        leaf_of: Mapping[Parameter, Parameter],
-        plain: list[Parameter],
-        size: int,
+        self, *, shards: "list[FSDPModule]", leaf_of: Mapping[Parameter, Parameter], size: int
     ) -> None:
         self._shards = shards
         self._leaf_of = leaf_of
-        self.replicas = replicas
-        self.plain = plain
+        self.replicas: list[DataParallel] = []
         self.size = size
 
     @property
     def has_parts(self) -> bool:
-        """Whether some of its parameters are in parts."""
+        """Whether its parameters may be in parts."""
         return bool(self._shards)
 
     def leaves(self, parameters: Iterable[Parameter]) -> list[Parameter]:
@@ -87,7 +82,11 @@ class OwnedModules:
         if self.size > 1:
             average_gradients([one for one in parameters if not is_in_parts(one)], self.size)
 
-    def average_plain(self) -> None:
-        """Average the gradients of modules without a wrapper."""
-        if self.plain:
-            average_gradients(self.plain, self.size)
+    def average_unaveraged(self, parameters: Iterable[Parameter]) -> None:
+        """Average gradients that no backward of the step at hand averaged.
+
+        They are those of modules without a wrapper, and of parameters that began to learn after DDP
+        looked at its module.
+        """
+        averaged = [group.averaged for group in self.replicas]
+        self.average(p for p in parameters if not any(p in one for one in averaged))

@@ -37,10 +37,15 @@ def follow_migrations(
         ]
         return {**group, "params": followed}
 
+    def follow_start(unit: Mapping[str, Any]) -> dict[str, Any]:
+        groups = unit.get("start_groups")  # an older version wrote none
+        return {} if groups is None else {"start_groups": [follow_group(one) for one in groups]}
+
     def follow_unit(unit: Mapping[str, Any]) -> dict[str, Any]:
         optimizer = unit["optimizer"]
         return {
             **unit,
+            **follow_start(unit),
             "gradients": follow(unit["gradients"]),
             "optimizer": {
                 **optimizer,

@@ -15,10 +15,13 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from pymodules_core.errors import PymodulesError, TaskError
 from pymodules_core.training.state.encoding import decode, encode
 from pymodules_core.training.state.optimizer_state import (
+    LoadedState,
     load_optimizer_state,
     optimizer_state,
     options_of,
+    untrained_line,
 )
+from pymodules_core.training.state.parameter_groups import PARAMETERS
 
 logger = logging.getLogger("pymodules_core")
 
@@ -65,27 +68,38 @@ class OptimizerMemory:
             "options": options_of(optimizer, name=self._where),
             "scheduler": copy.deepcopy(self._scheduler_state()),
         }
+        self._start_groups = [list(group[PARAMETERS]) for group in optimizer.param_groups]
 
     def state_dict(self, names: Mapping[Parameter, str]) -> dict[str, Any]:
-        """Give the state, the optimizer's by the names of its parameters.
+        """Return the state, the optimizer's by the names of its parameters.
 
         Raises:
             TaskError: They keep what a checkpoint cannot hold.
         """
         return {
             "start": self._start,
+            # Beside the groups as they are now: a task may change them during the run.
+            "start_groups": [
+                {PARAMETERS: [names[one] for one in group]} for group in self._start_groups
+            ],
             "updates": self.updates,
             "epochs": self.epochs,
             "optimizer": optimizer_state(self._optimizer, names, name=self._where),
             "scheduler": self._scheduler_state(),
         }
 
-    def load_state_dict(self, state: Mapping[str, Any], names: Mapping[Parameter, str]) -> None:
-        """Take back what ``state_dict`` gave.
+    def load_state_dict(
+        self, state: Mapping[str, Any], names: Mapping[Parameter, str]
+    ) -> list[str]:
+        """Load what ``state_dict`` returned.
 
-        Where the task makes optimizer and scheduler as it did, that is all. An optimizer of another
-        class begins anew; options that are others today are today's; and so is a schedule that is
-        another, at the place where the run is. All of it is told.
+        Where the task makes optimizer and scheduler as it did, that is all, parameter groups that
+        it added during the run included. An optimizer of another class begins anew; options that
+        are others today are today's; and so is a schedule that is another, at the place where the
+        run is. All of it is reported.
+
+        Returns:
+            What could not be restored, a line each.
 
         Raises:
             TaskError: The optimizer or scheduler does not take it.
@@ -94,21 +108,41 @@ class OptimizerMemory:
         before = state["start"]
         with self._refusals():
             if is_same(before, self._start):
-                self._load_optimizer(state, names)
+                loaded = self._load_optimizer(state, names)
                 if self._scheduler is not None:
                     self._scheduler.load_state_dict(decode(state["scheduler"]))
-                return
+                    # It has what it keeps of each group where the task put it, a function for one.
+                    if None in loaded.starts and not is_same(
+                        self._scheduler_state(), state["scheduler"]
+                    ):
+                        loaded.lost.append(
+                            f"{self._where}: its scheduler does not take back what it had of the "
+                            "parameter groups that the run added"
+                        )
+                return loaded.lost
             old, new = before["kinds"], self._start["kinds"]
             if old[0] != new[0]:
-                self._tell("it was %s and is %s: it begins anew", old[0], new[0])
                 if self._scheduler is not None:
                     self._take_place_in_schedule(state)
-            elif old[1] is None and new[1] is None:
-                self._load_optimizer(state, names)
-                self._take_changed_options(before["options"])
+                return list(self._losses_of_another_class(state, names))
+            if old[1] is None and new[1] is None:
+                loaded = self._load_optimizer(state, names)
+                self._take_changed_options(before["options"], loaded.starts)
             else:
                 self._take_place_in_schedule(state)
-                self._load_optimizer(state, names, keeps_options=True)
+                loaded = self._load_optimizer(state, names, keeps_options=True)
+            return loaded.lost
+
+    def _losses_of_another_class(
+        self, state: Mapping[str, Any], names: Mapping[Parameter, str]
+    ) -> Iterator[str]:
+        old, new = state["start"]["kinds"][0], self._start["kinds"][0]
+        yield f"{self._where}: it was {old} and is {new}: it begins anew"
+        there = {names[one] for group in self._start_groups for one in group}
+        there |= {name for group in _groups_at_start(state) for name in group}
+        saved = (name for group in state["optimizer"]["param_groups"] for name in group[PARAMETERS])
+        if added := [name for name in saved if name not in there]:
+            yield untrained_line(self._name, added)
 
     def _load_optimizer(
         self,
@@ -116,22 +150,31 @@ class OptimizerMemory:
         names: Mapping[Parameter, str],
         *,
         keeps_options: bool = False,
-    ) -> None:
-        load_optimizer_state(
+    ) -> LoadedState:
+        return load_optimizer_state(
             self._optimizer,
             state["optimizer"],
             names,
             name=self._name,
+            began=_groups_at_start(state),
             keeps_options=keeps_options,
         )
 
-    def _take_changed_options(self, before: list[Any]) -> None:
-        """Of options that nothing schedules, take those that the task sets otherwise today."""
-        groups, today = self._optimizer.param_groups, self._start["options"]
+    def _take_changed_options(self, before: list[Any], starts: list[int | None]) -> None:
+        """Of options that nothing schedules, take those that the task sets otherwise today.
+
+        Args:
+            before: The options when the run began.
+            starts: For each group which of the task's own it is.
+        """
+        today = self._start["options"]
         if len(before) != len(today):
             return  # told already, and they are today's
-        for group, old, new in zip(groups, before, today, strict=True):
-            for key, value in new.items():
+        for group, start in zip(self._optimizer.param_groups, starts, strict=True):
+            if start is None:
+                continue
+            old = before[start]
+            for key, value in today[start].items():
                 if key in old and is_same(old[key], value):
                     continue
                 group[key] = decode(value)
@@ -205,6 +248,14 @@ def is_same(first: Any, second: Any) -> bool:
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
         return len(first) == len(second) and all(map(is_same, first, second))
     return bool(first == second or (first != first and second != second))  # noqa: PLR0124  NaN
+
+
+def _groups_at_start(state: Mapping[str, Any]) -> list[list[str]]:
+    """Return the parameters of each group when the run began."""
+    groups = state.get("start_groups")
+    if groups is None:  # an older version wrote it: what was added came after the others
+        groups = state["optimizer"]["param_groups"][: len(state["start"]["options"])]
+    return [list(group[PARAMETERS]) for group in groups]
 
 
 def _kind_of(value: object) -> str | None:

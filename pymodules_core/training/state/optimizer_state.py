@@ -6,21 +6,29 @@ groups, and modules that come or go.
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from pymodules_core.errors import TaskError, list_words
+from pymodules_core.errors import list_words
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.sharding import is_in_parts, placed_like
 from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.training.state.parameter_groups import (
+    PARAMETERS,
+    RestoredGroup,
+    RestoredGroups,
+    restored_groups,
+    without_parameters,
+)
 
 logger = logging.getLogger("pymodules_core")
 
-_STATE, _GROUPS, _PARAMETERS = "state", "param_groups", "params"
+_STATE, _GROUPS = "state", "param_groups"
 
 
 def parameter_names(pool: ModulePool) -> dict[Parameter, str]:
@@ -32,34 +40,61 @@ def parameter_names(pool: ModulePool) -> dict[Parameter, str]:
     return found
 
 
+def parameters_of(optimizer: Optimizer) -> list[Parameter]:
+    """Return the parameters of all groups of an optimizer."""
+    return [parameter for group in optimizer.param_groups for parameter in group[PARAMETERS]]
+
+
 def optimizer_state(
     optimizer: Optimizer, names: Mapping[Parameter, str], *, name: str
 ) -> dict[str, Any]:
-    """Give an optimizer's state dict with names for numbers.
+    """Return an optimizer's state dict with names for numbers.
+
+    State of a parameter that was removed from all groups is kept: it may be added again.
 
     Args:
         optimizer: The optimizer; nothing of it changes, also before its first step.
-        names: Each of its parameters with its name.
+        names: Each parameter of the pool with its name.
         name: What it is called, for messages.
 
     Raises:
         TaskError: Something in it would not come back from a file.
     """
-    given = optimizer.state_dict()
-    names_in_order = [_name_of(parameter, names, name) for parameter in _parameters(optimizer)]
+    owned = set(parameters_of(optimizer))
+    state: dict[Any, Any] = optimizer.state
+    # torch's own knows no parameter that was removed from all groups, and fails.
+    removed = [key for key in state if isinstance(key, Parameter) and key not in owned]
+    left = {key: state.pop(key) for key in removed}
+    try:
+        given = optimizer.state_dict()
+    finally:
+        state.update(left)
+    names_in_order = [names[parameter] for parameter in parameters_of(optimizer)]
     groups = [
         {
-            **encode(_without_parameters(group), name=f"a group of {name}"),
-            _PARAMETERS: [names_in_order[number] for number in group[_PARAMETERS]],
+            **encode(without_parameters(group), name=f"a group of {name}"),
+            PARAMETERS: [names_in_order[number] for number in group[PARAMETERS]],
         }
         for group in given[_GROUPS]
     ]
-    state = {
-        names_in_order[number]: encode(values, name=f"state of {name}")
-        for number, values in given[_STATE].items()
-    }
+    by_name = {names_in_order[number]: values for number, values in given[_STATE].items()}
+    by_name |= {names[key]: values for key, values in left.items() if key in names}
+    encoded = {key: encode(values, name=f"state of {name}") for key, values in by_name.items()}
     more = {key: value for key, value in given.items() if key not in {_STATE, _GROUPS}}
-    return {_STATE: state, _GROUPS: groups, "more": encode(more, name=f"state of {name}")}
+    return {_STATE: encoded, _GROUPS: groups, "more": encode(more, name=f"state of {name}")}
+
+
+@attrs.frozen(kw_only=True)
+class LoadedState:
+    """What came of loading.
+
+    Attributes:
+        starts: For each group which of the task's own it is; None for one that was added.
+        lost: What could not be restored, a line each.
+    """
+
+    starts: list[int | None]
+    lost: list[str]
 
 
 def load_optimizer_state(
@@ -68,52 +103,114 @@ def load_optimizer_state(
     names: Mapping[Parameter, str],
     *,
     name: str,
+    began: Sequence[Sequence[str]] | None = None,
     keeps_options: bool = False,
-) -> None:
-    """Load what ``optimizer_state`` gave.
+) -> LoadedState:
+    """Load what ``optimizer_state`` returned, groups that were added during the run included.
 
-    Parameters that it does not know start without state; groups keep today's options where their
-    number differs. Both are told.
+    Parameters that it does not know start without state, which is reported.
 
     Args:
         optimizer: A fresh one.
         stored: The state.
-        names: Each of its parameters with its name.
+        names: Each parameter of the pool with its name.
         name: What it is called.
-        keeps_options: Take the state of parameters alone, and no option of their groups.
+        began: The parameters of each group when the run began; by default those that were saved.
+        keeps_options: Groups that the task makes keep the options of today.
     """
-    parameters = _parameters(optimizer)
-    own_names = [names[parameter] for parameter in parameters]
-    known = {key for group in stored[_GROUPS] for key in group[_PARAMETERS]}
-    if new := [key for key in own_names if key not in known]:
+    by_name = {key: parameter for parameter, key in names.items()}
+    saved = stored[_GROUPS]
+    restored = restored_groups(
+        saved,
+        [group[PARAMETERS] for group in saved] if began is None else began,
+        [[names[one] for one in group[PARAMETERS]] for group in optimizer.param_groups],
+        by_name.keys(),
+    )
+    own_names = restored.names
+    known = {key for group in saved for key in group[PARAMETERS]}
+    if new := [key for key in own_names if key not in known | stored[_STATE].keys()]:
         logger.warning("optimizer %r: no state for %s: it begins anew", name, list_words(new))
-    if gone := sorted(known.difference(own_names)):
-        logger.warning("optimizer %r: no parameter for the state of %s", name, list_words(gone))
-
-    given = optimizer.state_dict()
-    if keeps_options:
-        groups = given[_GROUPS]
-    elif len(given[_GROUPS]) != len(stored[_GROUPS]):
+    if not keeps_options and any(
+        group.start is not None and group.options is None for group in restored.groups
+    ):
         logger.warning(
             "optimizer %r had %d parameter groups and has %d: their options are today's",
             name,
-            len(stored[_GROUPS]),
-            len(given[_GROUPS]),
+            len(saved if began is None else began),
+            len(optimizer.param_groups),
         )
-        groups = given[_GROUPS]
-    else:
-        groups = [
-            {**today, **decode(_without_parameters(old)), _PARAMETERS: today[_PARAMETERS]}
-            for old, today in zip(stored[_GROUPS], given[_GROUPS], strict=True)
-        ]
+    _set_groups(optimizer, restored.groups, by_name, keeps_options=keeps_options)
+    _load_state(optimizer, stored, by_name, own_names)
+    for key in stored[_STATE].keys() - known - set(own_names):
+        if key in by_name:
+            optimizer.state[by_name[key]] = _placed(decode(stored[_STATE][key]), by_name[key])
+    gone = known.difference(own_names, restored.untrained)
+    return LoadedState(
+        starts=[group.start for group in restored.groups],
+        lost=list(_losses(restored, sorted(gone), name)),
+    )
+
+
+def _set_groups(
+    optimizer: Optimizer,
+    groups: Sequence[RestoredGroup],
+    by_name: Mapping[str, Parameter],
+    *,
+    keeps_options: bool,
+) -> None:
+    today = list(optimizer.param_groups)
+    optimizer.param_groups.clear()
+    for group in groups:
+        parameters = {PARAMETERS: [by_name[key] for key in group.parameters]}
+        if group.start is None:
+            optimizer.add_param_group({**decode(group.options), **parameters})
+        else:
+            own = today[group.start]
+            if group.options is not None and not keeps_options:
+                own |= decode(group.options)
+            optimizer.param_groups.append(own | parameters)
+
+
+def _load_state(
+    optimizer: Optimizer,
+    stored: Mapping[str, Any],
+    by_name: Mapping[str, Parameter],
+    own_names: Sequence[str],
+) -> None:
+    parameters = [by_name[key] for key in own_names]
     states = {
         number: _placed(decode(stored[_STATE][key]), parameters[number])
         for number, key in enumerate(own_names)
         if key in stored[_STATE]
     }
+    numbers = iter(range(len(own_names)))
+    groups = [
+        {**group, PARAMETERS: [next(numbers) for _ in group[PARAMETERS]]}
+        for group in optimizer.param_groups
+    ]
     optimizer.load_state_dict({_STATE: states, _GROUPS: groups, **decode(stored["more"])})
     for number, values in states.items():
         _keep_dtypes(optimizer.state.get(parameters[number], {}), values)
+
+
+def _losses(restored: RestoredGroups, gone: Sequence[str], name: str) -> Iterator[str]:
+    if restored.untrained:
+        yield untrained_line(name, restored.untrained)
+    if restored.undone:
+        yield (
+            f"optimizer {name!r}: {list_words(restored.undone)} had been moved or removed by the "
+            "run, and is where the task's other groups of today put it"
+        )
+    if gone:
+        yield f"optimizer {name!r}: no parameter for the state of {list_words(gone)}"
+
+
+def untrained_line(name: str, parameters: Sequence[str]) -> str:
+    """Return what is reported of parameters that were added to an optimizer during the run."""
+    return (
+        f"optimizer {name!r}: not trained any more: {list_words(parameters)}, which the run added "
+        "to it"
+    )
 
 
 def _placed(state: dict[str, Any], parameter: Parameter) -> dict[str, Any]:
@@ -160,18 +257,6 @@ def _keep_dtypes(live: dict[str, Any], stored: Mapping[str, Any]) -> None:
             live[key] = placed_like(value, found)
 
 
-def _name_of(parameter: Parameter, names: Mapping[Parameter, str], owner: str) -> str:
-    try:
-        return names[parameter]
-    except KeyError:
-        raise TaskError(
-            f"{owner} was given a parameter of shape {list(parameter.shape)} that is in no module "
-            "of the pool, so it would never be saved",
-            key=owner,
-            fix="put it into a module of the pool",
-        ) from None
-
-
 def options_of(optimizer: Optimizer, *, name: str) -> list[Any]:
     """Give the options of each parameter group as primitives and tensors.
 
@@ -179,14 +264,6 @@ def options_of(optimizer: Optimizer, *, name: str) -> list[Any]:
         TaskError: One would not come back from a file.
     """
     return [
-        copy.deepcopy(encode(_without_parameters(group), name=f"a group of {name}"))
+        copy.deepcopy(encode(without_parameters(group), name=f"a group of {name}"))
         for group in optimizer.param_groups
     ]
-
-
-def _parameters(optimizer: Optimizer) -> list[Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group[_PARAMETERS]]
-
-
-def _without_parameters(group: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key != _PARAMETERS}

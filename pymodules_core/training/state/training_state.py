@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 import attrs
 
 from pymodules_core.discovery import PluginManager
-from pymodules_core.errors import CheckpointError, TaskError, list_words
+from pymodules_core.errors import CheckpointError, RunChangedError, TaskError, list_words
 from pymodules_core.module_pool import Migration, derive_seed, seed_everything
 from pymodules_core.processes.group import Processes
 from pymodules_core.processes.sharding import is_in_parts
@@ -195,6 +195,8 @@ class TrainingState:
         state: Mapping[str, Any],
         migrations: Mapping[str, Migration],
         module_states: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        accepts_losses: bool = False,
     ) -> Mapping[str, Any] | None:
         """Bring every part back to where it was; weights have to be loaded already.
 
@@ -203,12 +205,14 @@ class TrainingState:
             migrations: Module name to what became of its weights as they were loaded, of those
                 that an older version of a plugin wrote.
             module_states: What of it was saved apart, whole.
+            accepts_losses: Report what of the optimizers cannot be restored, and do not refuse it.
 
         Returns:
             The sums of metrics of the epoch's first part, in stage ``training``.
 
         Raises:
             CheckpointError: A newer version wrote it.
+            RunChangedError: Something of the optimizers cannot be restored.
             PluginError: A plugin cannot take its state back.
         """
         if state["format"] > _FORMAT:
@@ -232,7 +236,7 @@ class TrainingState:
         run.epoch, run.step = _whole(state["epoch"]), _whole(state["step"])
         position.restore(state["position"])
         self._restore_gradients(state["requires_grad"])
-        self._restore_units(state["optimizers"])
+        self._restore_units(state["optimizers"], accepts_losses=accepts_losses)
         for phase, batches in self._data.items():
             batches.load_state_dict(own["data"].get(phase))
         self._stopping.load_state_dict(state["stopping"], step=run.step)
@@ -285,14 +289,36 @@ class TrainingState:
             if parameter.requires_grad != is_wanted and not pool.is_frozen(name.partition(".")[0]):
                 parameter.requires_grad_(is_wanted)
 
-    def _restore_units(self, states: Mapping[str, Any]) -> None:
-        for name in sorted(states.keys() - self._units.keys()):
-            logger.warning("there is no optimizer %r any more: its state is dropped", name)
+    def _restore_units(self, states: Mapping[str, Any], *, accepts_losses: bool) -> None:
+        lost = [
+            f"there is no optimizer {name!r} any more: its state is dropped"
+            for name in sorted(states.keys() - self._units.keys())
+        ]
         for name, unit in self._units.items():
             if name in states:
-                unit.load_state_dict(states[name], self._names)
+                lost += unit.load_state_dict(states[name], self._names)
             else:
                 logger.warning("optimizer %r is new: it begins without state", name)
+        if lost and not accepts_losses:
+            shown = "\n".join(f"  {line}" for line in lost)
+            raise RunChangedError(
+                f"the optimizers cannot be restored as they were saved\n{shown}",
+                found=lost,
+                fix="let the task make them as it did, or go on without what is lost: "
+                "--resume --accept-changes",
+            )
+        for line in lost:
+            logger.warning("%s", line)
+        try:
+            for unit in self._units.values():
+                unit.check_ownership()
+        except TaskError as error:
+            raise RunChangedError(
+                f"today's optimizers do not fit what the run added to them: {error.what}",
+                key=error.key,
+                found=error.found,
+                fix="let the task make them as it did",
+            ) from error
 
     def _unsaved_metrics(self) -> list[str]:
         """Name the metric objects of the pass at hand that ``run.state`` does not hold."""

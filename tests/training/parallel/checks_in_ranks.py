@@ -62,12 +62,11 @@ def share(
     pool = ModulePool.from_modules(modules, settings=settings)
     shared = SharedModules(pool, processes, mesh=make_mesh(pool, processes, CPU))
     make = optimizers or (lambda _: {n: SGD(m.parameters(), 0.1) for n, m in pool.items()})
-    owners = {p: f"{n}.{k}" for n, m in pool.items() for k, p in m.named_parameters()}
     units = make_units(
         make(pool),
         schedulers={},
         settings=of_optimizers,
-        owners=owners,
+        pool=pool,
         precision=precision,
         skip_nonfinite=skips,
         processes=processes,

@@ -858,8 +858,9 @@ def test_a_parameter_that_no_module_has_is_named_when_it_is_added(tmp_path):
     with pytest.raises(TaskError) as caught:
         fit(path)
 
-    assert "optimizer 'main' was given a parameter of shape [3] that is in no module" in str(
-        caught.value
+    assert caught.value.what == (
+        "optimizer 'main' owns a parameter of shape [3] that is in no module of the pool, so it "
+        "would never be saved (epoch 1, step 1, batch 1)"
     )
 
 
