@@ -10,11 +10,8 @@ from typing import Any
 
 import click
 
+from pymodules_core.cli.table_layout import lay_out
 from pymodules_core.errors import printable
-
-# rich lays out a thousand rows in most of a second; plain columns take milliseconds.
-_MOST_RICH_ROWS = 100
-_WIDEST_NAME = 50
 
 
 def print_json(items: Sequence[Any]) -> None:
@@ -23,35 +20,16 @@ def print_json(items: Sequence[Any]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: drawn by rich on a terminal, aligned columns elsewhere.
+    """Print a table: within the width of a terminal, each row on one line elsewhere.
 
     Args:
         columns: Headings.
         rows: Cells, as many as headings.
     """
-    rows = [[printable(cell) for cell in row] for row in rows]
+    cells = [[printable(cell) for cell in row] for row in rows]
     is_terminal = sys.stdout is not None and sys.stdout.isatty()  # None: closed by the caller
-    if is_terminal and len(rows) <= _MOST_RICH_ROWS:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Column, Table
-        from rich.text import Text
-
-        # What a row is called by is whole, to be typed; other cells are folded where need be.
-        longest = max([0, *(len(row[0]) for row in rows)])
-        first = Column(columns[0], min_width=min(longest, _WIDEST_NAME), overflow="fold")
-        others = [Column(name, overflow="fold") for name in columns[1:]]
-        table = Table(first, *others, box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        Console().print(table)
-        return
-    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (columns, *rows)
-    )
-    click.echo("\n".join(lines))
+    width = shutil.get_terminal_size().columns if is_terminal else sys.maxsize
+    click.echo("\n".join(lay_out(columns, cells, width=width)))
 
 
 def format_count(number: int | None) -> str:
