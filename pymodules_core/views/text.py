@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-LONGEST_VALUE = 40
+LONGEST_VALUE = 200  # more than a path of long names: values that differ have to look different
 MISSING = "-"
 
 

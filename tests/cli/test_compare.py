@@ -131,14 +131,24 @@ def test_different_goals_are_said_to_have_no_best(home, capsys):
 
 
 def test_long_values_are_shortened_and_lines_stay_lines(home, capsys):
-    write_run(home, "a", settings={"task": {"note": "x" * 60, "lines": "one\ntwo"}})
+    write_run(home, "a", settings={"task": {"note": "x" * 260, "lines": "one\ntwo"}})
     write_run(home, "b", settings={"task": {}})
 
     run(["compare", "a", "b"])
 
     lines = capsys.readouterr().out.splitlines()
-    assert f"task.note            {'x' * 39}…  -" in lines
+    assert f"task.note            {'x' * 199}…  -" in lines
     assert any(line.startswith("task.lines           one two ") for line in lines)
+
+
+def test_values_that_differ_look_different(home, capsys):
+    weights = "experiment_of_a_name_that_has_sixty_letters/epoch_100/teacher_encoder"
+    write_run(home, "a", settings={"task": {"weights": f"{weights}_1"}})
+    write_run(home, "b", settings={"task": {"weights": f"{weights}_2"}})
+
+    run(["compare", "a", "b", "--only-changed"])
+
+    assert f"task.weights  {weights}_1  {weights}_2\n" in capsys.readouterr().out
 
 
 def test_an_experiment_without_a_run_is_compared_by_its_settings(home, capsys):
