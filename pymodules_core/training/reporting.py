@@ -2,12 +2,13 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import IO, Any, Protocol, cast
 
 import attrs
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 REFRESH_S = 0.2
 
@@ -123,6 +124,21 @@ class _LastingStream:
             self._is_gone = True
 
 
+class _Bars(Progress):
+    """Bars, and below them the metrics on as many lines as they take.
+
+    As a column of the bars many metrics would push all others off the screen.
+    """
+
+    metrics = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Yield the bars and the metrics."""
+        yield from super().get_renderables()
+        if self.metrics:
+            yield Text(self.metrics, no_wrap=False, overflow="fold")
+
+
 class ConsoleReporter:
     """Lines on a stream, and a bar under them where the stream is a terminal.
 
@@ -137,9 +153,10 @@ class ConsoleReporter:
             force_terminal=show_bar,
             soft_wrap=True,
             highlight=False,
+            emoji=False,  # names with colons
         )
         self._show_bar = self._console.is_terminal if show_bar is None else show_bar
-        self._bar: Progress | None = None
+        self._bar: _Bars | None = None
         self._started_at = 0.0
         self._started = PassStart(phase="", epoch=0, epochs=0, batches=None)
 
@@ -153,13 +170,12 @@ class ConsoleReporter:
             return
         self._started, self._started_at = started, time.perf_counter()
         # redirect_stderr off: rich's redirection breaks a user's own tqdm.
-        self._bar = Progress(
+        self._bar = _Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[metrics]}"),
             console=self._console,
             auto_refresh=False,
             transient=True,
@@ -168,16 +184,13 @@ class ConsoleReporter:
         if started.epoch:
             done = started.epoch - 1
             count = f"{started.epoch}/{started.epochs}"
-            self._bar.add_task(
-                "epoch", total=started.epochs, completed=done, count=count, rate="", metrics=""
-            )
+            self._bar.add_task("epoch", total=started.epochs, completed=done, count=count, rate="")
         self._bar.add_task(
             started.phase,
             total=started.batches,
             completed=started.done,
             count=f"{started.done}/{started.batches or '?'}",
             rate="",
-            metrics="",
         )
         self._bar.start()
 
@@ -191,12 +204,12 @@ class ConsoleReporter:
             self._bar.update(
                 self._bar.task_ids[0], completed=started.epoch - 1 + done / started.batches
             )
+        self._bar.metrics = format_metrics(metrics)
         self._bar.update(
             self._bar.task_ids[-1],
             completed=done,
             count=f"{done}/{started.batches or '?'}",
             rate=f"{(done - started.done) / elapsed_s:.0f} steps/s",
-            metrics=format_metrics(metrics),
             refresh=True,
         )
 
