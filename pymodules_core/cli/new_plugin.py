@@ -18,6 +18,8 @@ _ENTRY_POINT = "example"
 _PREFIX = "pymodules_"
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_.][a-z0-9]+)*")
 _TAKEN = {"pymodules_core", "tests", "torch", *sys.stdlib_module_names}
+# Copied as it is: the word "example" stands in its text.
+_LICENSE = "LICENSE"
 _MADE = {"__pycache__", "dist", ".venv", ".pytest_cache", ".ruff_cache"}
 
 
@@ -54,7 +56,10 @@ def command(name: str, folder: Path) -> None:
                 continue
             new = target / _rename(str(place), name, package)
             new.parent.mkdir(parents=True, exist_ok=True)
-            new.write_text(_rename(file.read_text("utf-8"), name, package), "utf-8")
+            text = file.read_text("utf-8")
+            if file.name != _LICENSE:
+                text = _rename(text, name, package)
+            new.write_text(text, "utf-8")
     click.echo(f"wrote {display_path(target)}")
     for file in sorted(path for path in target.rglob("*") if path.is_file()):
         click.echo(f"  {file.relative_to(target)}")

@@ -26,6 +26,7 @@ def test_it_writes_a_whole_package(capsys):
         ".github/workflows/test.yml",
         ".gitignore",
         "CHANGELOG.md",
+        "LICENSE",
         "Makefile",
         "README.md",
         "pyproject.toml",
@@ -47,7 +48,9 @@ def test_it_writes_a_whole_package(capsys):
 def test_nothing_of_the_examples_name_is_left():
     run(["new-plugin", "acme-nets"])
 
-    for name, text in texts(Path("acme-nets")).items():
+    written = texts(Path("acme-nets"))
+    assert written.pop("LICENSE") == (EXAMPLE / "LICENSE").read_text()
+    for name, text in written.items():
         assert "example" not in text.lower(), name
 
 

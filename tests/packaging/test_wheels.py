@@ -79,6 +79,7 @@ def test_the_wheel_holds_the_templates_and_nothing_a_run_wrote(core_wheel):
     for example in ("digits_classifier", "digits_distill", "digits_gan"):
         assert f"pymodules_core/templates/{example}/experiment.toml" in templates
         assert f"pymodules_core/templates/{example}/pymodules/task.py" in templates
+    assert "pymodules_core/templates/pymodules-example/LICENSE" in templates
     assert not [n for n in names if n.endswith((".pt", ".pyc", "run.json", "metrics.jsonl"))]
 
 
