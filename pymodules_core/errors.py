@@ -46,7 +46,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 # Packages that are called otherwise where they are installed from.
-_DISTRIBUTIONS = {"PIL": "pillow", "cv2": "opencv-python", "sklearn": "scikit-learn"}
+_DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python",
+    "dateutil": "python-dateutil",
+    "dotenv": "python-dotenv",
+    "faiss": "faiss-cpu",
+    "hydra": "hydra-core",
+    "mpl_toolkits": "matplotlib",
+    "open_clip": "open-clip-torch",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "umap": "umap-learn",
+    "yaml": "pyyaml",
+}
 
 _LONGEST_LINE = 1000
 _LONGEST_NAME = 300
@@ -271,7 +285,7 @@ def display_path(path: Path) -> str:
 
 
 def missing_package_fix(error: BaseException) -> str | None:
-    """Give the command that installs what an import missed; None for any other error."""
+    """Return the command that installs what an import missed; None for any other error."""
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return None
     package = error.name.partition(".")[0]

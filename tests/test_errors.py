@@ -67,6 +67,7 @@ def test_long_lists_are_cut_with_a_count():
     [
         (ModuleNotFoundError(name="acme_nets.blocks"), "pip install acme_nets"),
         (ModuleNotFoundError(name="cv2"), "pip install opencv-python"),
+        (ModuleNotFoundError(name="skimage.io"), "pip install scikit-image"),
         (ModuleNotFoundError(name="torch.no_such"), None),
         (ModuleNotFoundError("no name"), None),
         (ImportError(name="acme_nets"), None),

@@ -10,7 +10,7 @@ import importlib_metadata
 
 from pymodules_core.discovery.missing_plugins import FormerPlugins, explain
 from pymodules_core.discovery.plugin_manager import PluginManager
-from pymodules_core.discovery.plugin_records import normalise
+from pymodules_core.discovery.plugin_records import explain_import, normalise
 from pymodules_core.errors import (
     PluginError,
     SettingsError,
@@ -97,11 +97,11 @@ def load_packaged_task(
     except KeyboardInterrupt:
         raise
     except BaseException as error:
+        reason, fix = explain_import(error, point.value, origin.provider)
         raise PluginError(
-            f"the task {wanted} of {origin.provider} {origin.version} cannot be imported: "
-            f"{type(error).__name__}: {error}",
+            f"the task {wanted} of {origin.provider} {origin.version} cannot be imported: {reason}",
             found=wanted,
-            fix=f"report it to {origin.provider}",
+            fix=fix or f"report it to {origin.provider}",
         ) from error
     if not isinstance(namespace, ModuleType):
         raise PluginError(

@@ -6,7 +6,6 @@ that a broken plugin is named and never hides the others.
 
 import inspect
 import logging
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +27,12 @@ from pymodules_core.discovery.implementations import (
 )
 from pymodules_core.discovery.module_files import ExperimentFiles
 from pymodules_core.discovery.plugin_objects import PluginFaultError, make_instance, make_settings
-from pymodules_core.discovery.plugin_records import PluginRecord, PluginState, explain
+from pymodules_core.discovery.plugin_records import (
+    PluginRecord,
+    PluginState,
+    explain,
+    explain_import,
+)
 from pymodules_core.discovery.selection import Locate
 from pymodules_core.discovery.slow_calls import watch_call
 from pymodules_core.errors import SettingsError
@@ -217,11 +221,8 @@ class PluginManager:
                 raise
             # SystemExit too: a plugin that calls sys.exit at import must not end the host.
             except BaseException as error:  # noqa: BLE001  recorded with its origin
-                reason, remedy = explain(error)
-                if getattr(error, "name", None) == re.split("[.:]", record.target)[0]:
-                    # What is missing is the plugin itself, of which only metadata is left.
-                    remedy = f"pip install --force-reinstall {record.origin.provider}"
-                self._drop(record, "import", reason, remedy, error=error)
+                told = explain_import(error, record.target, record.origin.provider)
+                self._drop(record, "import", *told, error=error)
             else:
                 self._set_up(plugin, record)
         record.load_ms = (time.perf_counter() - start) * 1000

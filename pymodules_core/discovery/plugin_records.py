@@ -133,8 +133,23 @@ class PluginRecord:
         return map(normalise, (self.name, distribution, entry_point))
 
 
+def explain_import(error: BaseException, target: str, provider: str) -> tuple[str, str | None]:
+    """Return reason and fix of what the import of an entry point raised.
+
+    Args:
+        error: What it raised.
+        target: ``package.module:object`` of the entry point.
+        provider: The distribution.
+    """
+    reason, fix = explain(error)
+    if getattr(error, "name", None) == re.split("[.:]", target)[0]:
+        # What is missing is the package itself, of which only metadata is left.
+        fix = f"pip install --force-reinstall {provider}"
+    return reason, fix
+
+
 def explain(error: BaseException) -> tuple[str, str | None]:
-    """Give reason and fix of what a plugin's code raised; None where no fix is known."""
+    """Return reason and fix of what a plugin's code raised; None where no fix is known."""
     if isinstance(error, PymodulesError):
         return f"{type(error).__name__}: {error.what}", error.fix
     return f"{type(error).__name__}: {error}", missing_package_fix(error)

@@ -27,6 +27,7 @@ from pymodules_core.errors import (
     SettingsError,
     closest_match,
     list_words,
+    missing_package_fix,
 )
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool.random_streams import random_stream
@@ -252,8 +253,8 @@ class PoolBuilder(Mapping[str, nn.Module]):
                 ) from error
             raise BuildError(
                 f"building module {spec.name!r} of {spec.origin} raises {reason}",
-                fix=f"report it to the package, or leave the module out: [modules] exclude = "
-                f'["{spec.name}"]',
+                fix=f"{missing_package_fix(error) or 'report it to the package'}, or leave the "
+                f'module out: [modules] exclude = ["{spec.name}"]',
             ) from error
 
     @contextmanager

@@ -1,5 +1,6 @@
 """What goes wrong while a pool is built: who did it, in one message, and nothing else changes."""
 
+import importlib
 import os
 import signal
 import sys
@@ -285,13 +286,29 @@ def test_a_lazy_module_gets_its_shape_in_build_or_by_one_batch(home):
             '["net"]',
         ),
         (
+            lambda: importlib.import_module("no_such_library"),
+            "building module 'net' of acme-nets 1.2 (plugin) raises ModuleNotFoundError: No module "
+            "named 'no_such_library'\n"
+            "  fix: pip install no_such_library, or leave the module out: [modules] exclude = "
+            '["net"]',
+        ),
+        (
             sys.exit,
             "building module 'net' of acme-nets 1.2 (plugin) raises SystemExit\n"
             "  fix: report it to the package, or leave the module out: [modules] exclude = "
             '["net"]',
         ),
     ],
-    ids=["no package", "no name", "no function", "int", "class", "raises", "exits"],
+    ids=[
+        "no package",
+        "no name",
+        "no function",
+        "int",
+        "class",
+        "raises",
+        "no library",
+        "exits",
+    ],
 )
 def test_a_factory_of_a_package_that_gives_no_module_is_named(factory, message):
     with pytest.raises(BuildError) as caught:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import importlib_metadata
+import pytest
 from support import write_experiment
 from wheel_cases import Environment, link_declared, requirements
 
+from pymodules_core.discovery.module_files.files import EXAMPLE_LIBRARIES
 from pymodules_core.discovery.plugin_records import normalise
 
 # The template of `new-plugin` is the wheel of pymodules-example, which is looked at by itself.
@@ -103,14 +105,41 @@ def test_each_way_to_import_is_seen():
     assert {*found} == {"typing", "a", "c", "e", "i", "k", "l"}
 
 
-def test_what_the_core_declares_is_enough_for_every_command(core_wheel, tmp_path):
-    environment = Environment(tmp_path / "venv", sees_libraries=False)
+@pytest.fixture(scope="module")
+def bare(core_wheel, tmp_path_factory) -> Environment:
+    """An environment of the core's wheel and what that declares."""
+    environment = Environment(tmp_path_factory.mktemp("bare") / "venv", sees_libraries=False)
     environment.pip("install", "--no-index", "--no-deps", str(core_wheel))
     link_declared(core_wheel, environment)
+    return environment
+
+
+def test_what_the_core_declares_is_enough_for_every_command(bare, tmp_path):
     for name in ("e", "f"):
         write_experiment(tmp_path / "data", name)
 
-    result = environment.run("python", "-c", RUN_ALL, COMMANDS, cwd=tmp_path)
+    result = bare.run("python", "-c", RUN_ALL, COMMANDS, cwd=tmp_path)
 
     assert result.stdout.endswith("done: ckpt verify e\n")
     assert "numpy" not in result.stderr.lower()
+
+
+@pytest.mark.parametrize(
+    ("template", "library"), [("classifier", "scikit-learn"), ("gan", "pillow")]
+)
+def test_an_example_without_its_libraries_names_their_extra(bare, tmp_path, template, library):
+    bare.run("pymodules", "new", "mine", "--template", template, cwd=tmp_path)
+
+    refused = bare.run("pymodules", "check", "mine", cwd=tmp_path, code=2)
+
+    assert (
+        f'  fix: pip install {library}, or pip install "pymodules-core[examples]" for all that the '
+        "examples import\n"
+    ) in refused.stderr
+
+
+def test_the_extra_of_the_examples_is_what_they_import(core_wheel):
+    extra = {name for name, extra in requirements(core_wheel) if extra == "examples"}
+
+    owners = importlib_metadata.packages_distributions()
+    assert {normalise(owner) for name in EXAMPLE_LIBRARIES for owner in owners[name]} == extra

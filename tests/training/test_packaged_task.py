@@ -153,6 +153,24 @@ def test_a_package_that_cannot_be_imported_is_named(tmp_path, install):
     )
 
 
+def test_a_package_that_misses_a_library_names_it(tmp_path, install):
+    install("import no_such_library")
+
+    with pytest.raises(PluginError, match="No module named 'no_such_library'") as caught:
+        fit(experiment(tmp_path))
+
+    assert caught.value.fix == "pip install no_such_library"
+
+
+def test_a_task_of_which_only_metadata_is_left_is_installed_again(tmp_path, install):
+    install(TINY_TASK).unlink()
+
+    with pytest.raises(PluginError, match="No module named") as caught:
+        fit(experiment(tmp_path))
+
+    assert caught.value.fix == "pip install --force-reinstall acme-tasks"
+
+
 def test_an_entry_point_that_is_no_python_module_is_refused(tmp_path, install):
     install(TINY_TASK)
     path = experiment(tmp_path, CHOICE.replace("regression", "value"))

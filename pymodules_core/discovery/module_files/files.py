@@ -26,6 +26,9 @@ logger = logging.getLogger("pymodules_core")
 
 SLOW_IMPORT_S = 60.0
 
+# The extra `examples`, by import name: what an experiment of `pymodules new` may miss.
+EXAMPLE_LIBRARIES = frozenset({"PIL", "sklearn"})
+
 _copies = itertools.count(1)
 # Private packages whose pools are gone.
 _abandoned: list[str] = []
@@ -149,7 +152,7 @@ def file_in_folder(error: BaseException, folder: Path) -> Path | None:
 
 
 def fix_of_import(error: BaseException, folder: Path) -> str | None:
-    """Give what makes a failed import work; None for any other error.
+    """Return what makes a failed import work; None for any other error.
 
     Args:
         error: What the import raised.
@@ -159,7 +162,10 @@ def fix_of_import(error: BaseException, folder: Path) -> str | None:
     stem = (name or "").partition(".")[0]
     if stem and folder.joinpath(MODULES, f"{stem}.py").is_file():
         return f"write {MODULES}.{stem} instead of {stem}"
-    return missing_package_fix(error)
+    fix = missing_package_fix(error)
+    if fix and stem in EXAMPLE_LIBRARIES:
+        fix += ', or pip install "pymodules-core[examples]" for all that the examples import'
+    return fix
 
 
 def _forget_abandoned() -> None:
