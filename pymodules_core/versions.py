@@ -2,7 +2,7 @@
 
 import platform
 
-import importlib_metadata
+from pymodules_core.installed import find_distribution
 
 
 def own_version() -> str:
@@ -20,7 +20,5 @@ def versions() -> dict[str, str]:
 
 
 def _version(distribution: str) -> str:
-    try:
-        return importlib_metadata.version(distribution)
-    except importlib_metadata.PackageNotFoundError:
-        return "unknown"
+    found = find_distribution(distribution)
+    return "unknown" if found is None else str(found.version)

@@ -96,12 +96,14 @@ def _package_name(name: str) -> str:
 
 
 def _is_taken(package: str) -> bool:
-    """Tell whether an installed package has the name; a plugin of one's own may be written anew."""
-    import importlib_metadata
+    """Return whether an installed package has the name; one's own plugin may be written again."""
+    from importlib.util import find_spec
 
-    owners = importlib_metadata.packages_distributions().get(package, ())
-    plugins = importlib_metadata.entry_points(group="pymodules")
-    return not {*owners} <= {point.dist.name for point in plugins if point.dist is not None}
+    from pymodules_core.discovery.entry_points import find_entry_points
+
+    targets = (found.record.target for found in find_entry_points(tells=False))
+    own = {target.partition(":")[0].partition(".")[0] for target in targets}
+    return package not in own and find_spec(package) is not None
 
 
 def _rename(text: str, name: str, package: str) -> str:

@@ -55,8 +55,7 @@ def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: 
         [
             (
                 record.name,
-                getattr(record.origin, "version", "built in")
-                + (" (editable)" if record.is_editable else ""),
+                _version_of(record),
                 record.state,
                 ", ".join(record.hooks) or "-",
                 ", ".join(record.modules) or "-",
@@ -68,6 +67,12 @@ def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: 
     if tasks:
         click.echo()
         print_table(("TASK", "VERSION", "FROM"), list(_task_rows(tasks)))
+
+
+def _version_of(record: "PluginRecord") -> str:
+    if record.is_builtin:
+        return "built in"
+    return getattr(record.origin, "version", "-") + (" (editable)" if record.is_editable else "")
 
 
 def _task_rows(

@@ -15,6 +15,7 @@ import importlib_metadata
 from pymodules_core.discovery.plugin_records import PluginRecord, normalise
 from pymodules_core.errors import display_path
 from pymodules_core.hookspecs import PROJECT_NAME
+from pymodules_core.installed import distributions, unreadable_entries
 from pymodules_core.specs import CodeOrigin, DistributionOrigin
 
 logger = logging.getLogger("pymodules_core")
@@ -31,19 +32,21 @@ class FoundPlugin:
         record: What is known of the plugin.
         load: Imports it.
         fault: What is wrong with the metadata, so that it cannot be imported.
+        fix: What to do about that.
     """
 
     record: PluginRecord
     load: Callable[[], object]
     fault: Exception | None = None
+    fix: str = ""
 
 
 def find_entry_points(*, tells: bool = True) -> list[FoundPlugin]:
-    """Give every entry point of the group, sorted by distribution and entry point.
+    """Return every entry point of the group, sorted by distribution and entry point.
 
     A distribution that appears twice on ``sys.path`` counts once, as the import system sees it: the
     first. No plugin of the other is used, whatever it is called, and a warning names both. One with
-    damaged metadata is given with its ``fault``.
+    damaged metadata is there with its ``fault``, and so is a folder or zip that cannot be read.
 
     Args:
         tells: Warn of what is there twice.
@@ -51,7 +54,7 @@ def find_entry_points(*, tells: bool = True) -> list[FoundPlugin]:
     found: dict[str, FoundPlugin] = {}
     # Distribution to the first of its plugins: whatever else has its name is another copy.
     firsts: dict[str, PluginRecord] = {}
-    for plugin in _read_distributions():
+    for plugin in (*_read_distributions(), *_unreadable()):
         record = plugin.record
         first = firsts.setdefault(normalise(record.origin.provider), record)
         if _copy_of(record) != _copy_of(first):
@@ -82,7 +85,7 @@ def _shadow(other: str, used: PluginRecord) -> None:
     used.shadowed.append(other)
     logger.warning(
         "%s is installed twice: %s is used, and %s is not. Fix: pip uninstall %s until none is "
-        "left, then install it once",
+        "left and install it once, or take one folder or zip off sys.path",
         used.origin.provider,
         _copy_of(used),
         other,
@@ -92,7 +95,7 @@ def _shadow(other: str, used: PluginRecord) -> None:
 
 def _read_distributions() -> Iterator[FoundPlugin]:
     seen: set[tuple[str, str, str]] = set()
-    for distribution in importlib_metadata.distributions():
+    for distribution in distributions():
         is_plugin = False
         try:
             # The text decides before anything is parsed: of 300 distributions few are plugins.
@@ -103,6 +106,8 @@ def _read_distributions() -> Iterator[FoundPlugin]:
             # Each of `distribution.name` and `distribution.version` parses the file anew.
             metadata = distribution.metadata
             name, version = metadata["Name"], metadata["Version"]
+            if not (name and version):
+                raise ValueError("METADATA has an empty Name or Version")
             identity = (str(distribution.locate_file("")), name, version)
             if identity not in seen:
                 seen.add(identity)
@@ -129,22 +134,50 @@ def _describe(
         origin=DistributionOrigin(name, version, entry_point.name),
         target=entry_point.value,
         is_editable=editable is not None,
-        location=editable or display_path(Path(distribution.locate_file(""))),
+        # Text first: of a distribution in a zip it is no path of the file system.
+        location=editable or display_path(Path(str(distribution.locate_file("")))),
     )
     return FoundPlugin(record, entry_point.load)
 
 
 def _damaged(distribution: Any, error: Exception) -> FoundPlugin:
-    # The folder is what is left to name it by, and no public attribute gives it.
-    folder = Path(getattr(distribution, "_path", distribution.locate_file("")))
-    record = PluginRecord(
-        name=folder.name, origin=CodeOrigin(folder.name), location=display_path(folder)
+    folder = metadata_folder(distribution)
+    # Of what lies in a zip only the zip can be removed.
+    on_disk = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    return _faulty(
+        folder.name,
+        display_path(folder),
+        error,
+        fix=f"reinstall the distribution, or remove {display_path(on_disk)}",
     )
-    return FoundPlugin(record, load=lambda: None, fault=error)
+
+
+def metadata_folder(distribution: Any) -> Path:
+    """Return where a distribution's metadata lies: all to name it by where that is damaged."""
+    # No public attribute gives it.
+    return Path(str(getattr(distribution, "_path", distribution)))
+
+
+def _unreadable() -> list[FoundPlugin]:
+    faults = {str(entry): error for entry, error in unreadable_entries()}
+    return [
+        _faulty(
+            entry,
+            entry,
+            error,
+            fix="replace it by the str of a readable folder or zip, or take it off sys.path",
+        )
+        for entry, error in faults.items()
+    ]
+
+
+def _faulty(name: str, location: str, error: Exception, *, fix: str) -> FoundPlugin:
+    record = PluginRecord(name=name, origin=CodeOrigin(name), location=location)
+    return FoundPlugin(record, load=lambda: None, fault=error, fix=fix)
 
 
 def editable_project(distribution: Any) -> str | None:
-    """Give the folder of a project that is installed in editable mode; None for any other.
+    """Return the folder of a project that is installed in editable mode; None for any other.
 
     Source: PEP 610, ``direct_url.json``.
     """

@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import importlib_metadata
-
 from pymodules_core.discovery.plugin_records import normalise
 from pymodules_core.errors import (
     PymodulesError,
@@ -20,6 +18,7 @@ from pymodules_core.errors import (
     list_words,
 )
 from pymodules_core.experiment import Experiment
+from pymodules_core.installed import find_distribution
 from pymodules_core.run_files import RUN_FILE_NAME, read_run_facts
 from pymodules_core.specs import DistributionOrigin
 
@@ -154,12 +153,9 @@ def install_command(origins: Iterable[DistributionOrigin]) -> str | None:
 
 
 def is_installed(origin: DistributionOrigin) -> bool:
-    """Tell whether a plugin's distribution is installed in its version."""
-    try:
-        return bool(importlib_metadata.version(origin.distribution) == origin.version)
-    # Damaged metadata raises anything; a version that cannot be read is not the one.
-    except Exception:  # noqa: BLE001
-        return False
+    """Return whether a plugin's distribution is installed in its version."""
+    found = find_distribution(origin.distribution)
+    return found is not None and bool(found.version == origin.version)
 
 
 def _origins(rows: object, key: str | None) -> Iterable[tuple[str, DistributionOrigin]]:

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import importlib_metadata
 
+from pymodules_core.discovery.entry_points import metadata_folder
 from pymodules_core.discovery.missing_plugins import FormerPlugins, explain
 from pymodules_core.discovery.plugin_manager import PluginManager
 from pymodules_core.discovery.plugin_records import explain_import, normalise
@@ -19,6 +20,7 @@ from pymodules_core.errors import (
     list_words,
 )
 from pymodules_core.experiment import Experiment
+from pymodules_core.installed import distributions
 from pymodules_core.specs import DistributionOrigin
 
 logger = logging.getLogger("pymodules_core")
@@ -29,23 +31,25 @@ _KEY = "experiment.task"
 
 
 def find_tasks() -> dict[str, importlib_metadata.EntryPoint]:
-    """Give the tasks that installed packages offer, by ``<distribution>:<entry point>``, sorted.
+    """Return the tasks that installed packages offer, by ``<distribution>:<entry point>``, sorted.
 
-    One with damaged metadata offers none, and is named in a warning.
+    A distribution with damaged metadata offers none, and is named in a warning. Where its entry
+    points cannot be read, it is named among the plugins.
     """
     offered: dict[str, importlib_metadata.EntryPoint] = {}
-    for distribution in importlib_metadata.distributions():
+    for distribution in distributions():
+        text = ""
         try:
-            text = distribution.read_text("entry_points.txt")
-            if text and TASKS_GROUP in text:
+            text = distribution.read_text("entry_points.txt") or ""
+            if TASKS_GROUP in text:
                 for point in distribution.entry_points.select(group=TASKS_GROUP):
                     offered.setdefault(f"{distribution.name}:{point.name}", point)
         # Damaged metadata raises anything; if it is no task's, it is nobody's business.
         except Exception as error:  # noqa: BLE001
-            if TASKS_GROUP in str(getattr(error, "object", TASKS_GROUP)):
+            if TASKS_GROUP in text:
                 logger.warning(
                     "tasks of %s cannot be read: %s: %s. Fix: reinstall it",
-                    distribution.locate_file(""),
+                    display_path(metadata_folder(distribution)),
                     type(error).__name__,
                     error,
                 )

@@ -208,8 +208,7 @@ class PluginManager:
             return
         if found.fault is not None:
             reason = f"{type(found.fault).__name__}: {found.fault}"
-            fix = f"reinstall the distribution, or remove {record.location}"
-            self._drop(record, "metadata", reason, error=found.fault, fix=fix)
+            self._drop(record, "metadata", reason, error=found.fault, fix=found.fix)
             return
         # The last line of a process that ends in the import.
         logger.debug("importing plugin %s", record.origin)

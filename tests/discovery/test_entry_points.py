@@ -1,5 +1,6 @@
 """Metadata of installed distributions: damaged, doubled, editable."""
 
+import importlib
 import json
 import sys
 
@@ -23,7 +24,8 @@ def test_a_distribution_that_appears_twice_counts_once_and_is_told(
     site, stale = tmp_path / "site", tmp_path / "stale"
     assert caplog.messages == [
         f"acme-good is installed twice: acme-good 2.0 in {site} is used, and acme-good 1.0 in "
-        f"{stale} is not. Fix: pip uninstall acme-good until none is left, then install it once"
+        f"{stale} is not. Fix: pip uninstall acme-good until none is left and install it once, "
+        "or take one folder or zip off sys.path"
     ]
     assert record_of(plugins, "acme-good").shadowed == [f"acme-good 1.0 in {stale}"]
     assert len(plugins.provided_specs()) == 1
@@ -121,3 +123,15 @@ def test_damaged_tasks_are_told_and_hide_no_other(install_distribution, caplog):
     assert list(find_tasks()) == ["acme-tasks:plugin"]
     (told,) = caplog.messages
     assert "MetadataNotFound" in told
+
+
+def test_an_old_egg_info_in_a_folder_is_a_plugin_like_any(install_distribution):
+    info = install_distribution("acme-good", GOOD_PLUGIN)
+    (info / "METADATA").rename(info / "PKG-INFO")
+    info.rename(info.with_suffix(".egg-info"))
+    importlib.invalidate_caches()
+
+    plugins = PluginManager()
+
+    assert record_of(plugins, "acme-good").origin.version == "1.0"
+    assert [spec.name for spec in plugins.provided_specs()] == ["good"]
