@@ -94,6 +94,8 @@ def commit(store: Store, epoch: int, weights: dict[str, FileImage]):
 def copy_store(source: Path, target: Path) -> None:
     # With its hard links, which shutil.copytree would not keep.
     subprocess.run(["cp", "-a", source, target], check=True)
+    # Its inodes are others: once opened, its views need no second look.
+    Store(Layout(target), link=None).close()
 
 
 def check_shown(folder: Path, epoch: int) -> None:

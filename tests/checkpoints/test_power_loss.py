@@ -110,7 +110,7 @@ class VolatileDisk:
     def _write(self, *_: Any) -> None:
         pass
 
-    _shape = _copy_times = _write
+    _shape = _write
 
     def _sync(self, _: None, descriptor: int) -> None:
         if not self._is_skipped():

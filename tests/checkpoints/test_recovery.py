@@ -11,6 +11,7 @@ from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints.pruning import prune
 from pymodules_core.checkpoints.reading import PoolReader
 from pymodules_core.checkpoints.repair import repair
+from pymodules_core.checkpoints.store import store as store_module
 from pymodules_core.checkpoints.store.disk import Disk
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import readable_records
@@ -219,7 +220,7 @@ def test_a_file_that_somebody_put_into_a_pool_survives_a_crash_that_drops_the_po
     (tmp_path / "epoch_1" / "notes.txt").write_text("mine")
     pool.net.weight.data.fill_(8)
     with monkeypatch.context() as crashing:
-        crashing.setattr(Store, "_rescue_edits", crash)
+        crashing.setattr(store_module, "rescue_edits", crash)
         crashing.setattr(Store, "settle", lambda _: None)
         with pytest.raises(ValueError, match="cannot be written"):
             checkpoints.commit("last", "epoch_2", epoch=2)

@@ -126,7 +126,7 @@ def forge_file(folder: Path, digest: str) -> None:
     forge(newest(folder), lambda content: content["objects"][digest].update(known))
 
 
-@pytest.mark.parametrize("part", ["", "objects", "commits", "stage", "quarantine"])
+@pytest.mark.parametrize("part", ["", "objects", "commits", "stage", "shown", "quarantine"])
 @pytest.mark.parametrize("use", USES)
 def test_a_folder_of_a_store_that_is_a_link_is_refused_and_nothing_there_changes(
     ckps, outside, part, use

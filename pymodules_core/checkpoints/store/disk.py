@@ -99,11 +99,6 @@ class Disk:
         finally:
             os.close(descriptor)
 
-    def copy_times(self, source: Path, target: Path) -> None:
-        """Give a file the times of another, by which an untouched copy is known."""
-        status = source.stat()
-        os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
-
     def link(self, source: Path, target: Path) -> None:
         """Give a file a second name."""
         target.hardlink_to(source)

@@ -22,6 +22,7 @@ class Layout:
         objects: Immutable files, named by digest.
         commits: Commit records, named by number.
         stage: What is being made; emptied when a writer opens the store.
+        shown: What the views were left holding, a note for each pool.
         quarantine: What was damaged or changed by hand; never deleted.
     """
 
@@ -31,6 +32,7 @@ class Layout:
         self.objects = self.store / "objects"
         self.commits = self.store / "commits"
         self.stage = self.store / "stage"
+        self.shown = self.store / "shown"
         self.quarantine = self.store / "quarantine"
         self.lock = self.store / "lock"
         self.holder = self.store / "holder.json"
@@ -45,7 +47,7 @@ class Layout:
         Raises:
             CheckpointFileError: One is.
         """
-        folders = (self.store, self.objects, self.commits, self.stage, self.quarantine)
+        folders = (self.store, self.objects, self.commits, self.stage, self.shown, self.quarantine)
         for path in (*folders, self.lock, self.holder, self.lease):
             try:
                 mode = path.lstat().st_mode
@@ -68,6 +70,10 @@ class Layout:
     def record(self, number: int) -> Path:
         """Give the file of a commit record."""
         return self.commits / f"{number:08}{RECORD_SUFFIX}"
+
+    def note(self, pool_name: str) -> Path:
+        """Return the file that says what the view of a pool was left holding."""
+        return self.shown / f"{pool_name}{RECORD_SUFFIX}"
 
     def view(self, pool_name: str) -> Path:
         """Give the folder that people see of a pool."""

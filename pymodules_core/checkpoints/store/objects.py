@@ -14,6 +14,7 @@ from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import StoredObject
 from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.checkpoints.store.staged_writes import Source, StagedWrites, Written
+from pymodules_core.checkpoints.store.views import is_link_to
 from pymodules_core.errors import display_path
 from pymodules_core.names import CHECKPOINT_SUFFIX
 
@@ -57,18 +58,27 @@ class Objects:
         layout: Paths.
         disk: Changes the file system.
         is_thorough: Read every byte of an object before it is held for whole.
+
+    Attributes:
+        is_thorough: As given.
     """
 
     def __init__(self, layout: Layout, disk: Disk, *, is_thorough: bool = False) -> None:
         self._layout = layout
         self._disk = disk
-        self._is_thorough = is_thorough
+        self.is_thorough = is_thorough
+        self._suspects: set[str] = set()
         self._known: dict[str, StoredObject] = {}
         self._donors: Mapping[str, Donor] = {}
 
     def know(self, objects: dict[str, StoredObject]) -> None:
         """Remember what a record says of objects on disk."""
         self._known |= objects
+
+    def suspect_link(self, digest: str, path: Path) -> None:
+        """Have an object read before it is held for whole, where a file is a hard link to it."""
+        if is_link_to(path, self._layout.object(digest)):
+            self._suspects.add(digest)
 
     def borrow(self, donors: Mapping[str, Donor]) -> None:
         """Take content from other stores, by digest, where the disk shares blocks between files.
@@ -123,14 +133,16 @@ class Objects:
     def is_whole(self, digest: str, stored: StoredObject) -> bool:
         """Tell whether an object is as it was written.
 
-        Its bytes are read where its time says that it changed, or where all are.
+        Its bytes are read where its time says that it changed, where a link to it was touched, or
+        where all are.
         """
         path = self._layout.object(digest)
         try:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode) or status.st_size != stored.size_bytes:
                 return False
-            is_untouched = status.st_mtime_ns == stored.mtime_ns and not self._is_thorough
+            is_read = self.is_thorough or digest in self._suspects
+            is_untouched = status.st_mtime_ns == stored.mtime_ns and not is_read
             return is_untouched or seal_of_file(path) == stored.seal
         except (OSError, ValueError):
             return False

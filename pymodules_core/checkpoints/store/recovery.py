@@ -9,7 +9,7 @@ from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.records import CommitRecord, read_record, record_numbers
 from pymodules_core.checkpoints.store.seals import seal_if_readable
-from pymodules_core.checkpoints.store.views import Views
+from pymodules_core.checkpoints.store.views import Views, is_link_to
 from pymodules_core.errors import CheckpointFileError, display_path
 from pymodules_core.names import FRZN, LAST, pool_names_in
 
@@ -36,6 +36,8 @@ def recover(
     """
     for path in sorted(layout.stage.iterdir()):
         views.discard(path)
+    for pool_name in pool_names_in(layout.path):
+        _suspect_links(layout, pool_name, objects, views)
     record, damaged = _find_whole(layout, objects)
     if record is None and damaged and is_salvage:
         record = next((one for one in map(_read, damaged) if one is not None), None)
@@ -64,24 +66,52 @@ def recover(
         for digest in record.used_digests()
         if not _make_whole(digest, record, copies, layout, objects)
     }
-    is_shown = not damaged
-    for pool_name in record.pools:
-        modules = _without_lost(pool_name, record, lost)
-        files = record.view_files(modules)
-        if not views.is_shown(pool_name, files):
-            is_shown = False
-            rescue_edits(layout, pool_name, [record, *older], objects)
-            views.prepare(pool_name, files)
-            views.show(pool_name)
-    for pool_name in {name for old in older for name in old.pools} - set(record.pools):
-        if layout.view(pool_name).exists():
-            is_shown = False
-            rescue_edits(layout, pool_name, [record, *older], objects)
-            views.hide(pool_name)
-    if not is_shown:
-        views.finish()
+    _show(record, older, lost, layout, objects, views, is_changed=bool(damaged))
     objects.keep_only(record.used_digests().union(*(old.used_digests() for old in older)))
     return record
+
+
+def _show(
+    record: CommitRecord,
+    older: list[CommitRecord],
+    lost: set[str],
+    layout: Layout,
+    objects: Objects,
+    views: Views,
+    *,
+    is_changed: bool,
+) -> None:
+    """Let people see the pools of a commit, and no others.
+
+    Args:
+        record: The commit.
+        older: Those before it.
+        lost: Digests that it names and that are not whole.
+        layout: Paths.
+        objects: Objects of the store.
+        views: Views of the store.
+        is_changed: Views were hidden before.
+    """
+    shown = {name: record.view_files(_without_lost(name, record, lost)) for name in record.pools}
+    wrong = [
+        name
+        for name, files in shown.items()
+        if not _holds(name, files, record, layout, objects, views)
+    ]
+    gone = {name for old in older for name in old.pools} - set(record.pools)
+    gone = {name for name in gone if layout.view(name).exists()}
+    for pool_name in (*wrong, *sorted(gone)):
+        paths = views.paths(pool_name)
+        rescue_edits(layout, pool_name, paths, [record, *older], objects, views)
+        if pool_name in gone:
+            views.hide(pool_name)
+        else:
+            views.prepare(pool_name, shown[pool_name])
+            views.show(pool_name)
+    if wrong or gone or is_changed:
+        views.finish()
+    for pool_name, files in shown.items():
+        views.note(pool_name, files)
 
 
 def _find_whole(layout: Layout, objects: Objects) -> tuple[CommitRecord | None, list[Path]]:
@@ -182,29 +212,67 @@ def _without_lost(pool_name: str, record: CommitRecord, lost: set[str]) -> dict[
     return {name: digest for name, digest in modules.items() if name not in gone}
 
 
+def _holds(
+    pool_name: str,
+    files: Mapping[str, str],
+    record: CommitRecord,
+    layout: Layout,
+    objects: Objects,
+    views: Views,
+) -> bool:
+    """Return whether a pool's folder holds these files; they are read where no note answers."""
+    if views.is_shown(pool_name, files) and not objects.is_thorough:
+        return True
+    view = layout.view(pool_name)
+    return (
+        view.is_dir()
+        and views.paths(pool_name) == files.keys()
+        and all(
+            not (view / path).is_symlink()
+            and (
+                is_link_to(view / path, layout.object(digest))
+                or seal_if_readable(view / path) == record.objects[digest].seal
+            )
+            for path, digest in files.items()
+        )
+    )
+
+
+def _suspect_links(layout: Layout, pool_name: str, objects: Objects, views: Views) -> None:
+    """Have the objects read that touched files are links to: an edit of one is an edit of both."""
+    noted = views.noted(pool_name)
+    for path in views.touched(pool_name) & noted.keys():
+        objects.suspect_link(noted[path], layout.view(pool_name) / path)
+
+
 def rescue_edits(
-    layout: Layout, pool_name: str, records: Iterable[CommitRecord], objects: Objects
+    layout: Layout,
+    pool_name: str,
+    paths: Iterable[str],
+    records: Iterable[CommitRecord],
+    objects: Objects,
+    views: Views,
 ) -> None:
-    """Put aside what a person wrote into a view, before it is made anew.
+    """Put aside what a person wrote into a view, before the view is replaced.
 
     Args:
         layout: Paths.
         pool_name: The pool.
+        paths: The files to read, by their paths in the view: those that were touched.
         records: Whose objects are known; a file like one of them is nobody's edit.
         objects: Objects of the store.
+        views: Views of the store.
     """
     view = layout.view(pool_name)
     if view.is_symlink() or view.is_file():
         objects.quarantine(view)  # never what a link leads to
     if not view.is_dir():
         return
-    inodes = {_inode(path) for path in layout.objects.iterdir()}
+    noted = views.noted(pool_name)
     seals = {stored.seal for record in records for stored in record.objects.values()}
-    for path in sorted(path for path in view.rglob("*") if path.is_symlink() or not path.is_dir()):
-        if _inode(path) not in inodes and seal_if_readable(path) not in seals:
+    for name in sorted(paths):
+        path = view / name
+        if os.path.lexists(path) and seal_if_readable(path) not in seals:
+            if name in noted:
+                objects.suspect_link(noted[name], path)
             objects.quarantine(path)
-
-
-def _inode(path: Path) -> tuple[int, int]:
-    status = path.lstat()
-    return status.st_ino, status.st_dev

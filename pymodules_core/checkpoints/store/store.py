@@ -3,7 +3,7 @@
 import logging
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -159,27 +159,34 @@ class Store:
     def _commit(
         self, make_record: Callable[[CommitRecord | None], CommitRecord], *, keep_before: bool
     ) -> CommitRecord:
-        before = self.record
+        before, views = self.record, self.views
         record = make_record(before)
-        # Made before the record, so that a disk that is full says so while nothing has changed.
-        changed = [
+        files = {name: record.view_files(pool.modules) for name, pool in record.pools.items()}
+        changed = [name for name in record.changed if not views.is_shown(name, files[name])]
+        gone = [
             name
-            for name in record.changed
-            if not self.views.is_shown(name, record.view_files(record.pools[name].modules))
+            for name in (before.pools if before else ())
+            if name not in record.pools and self._layout.view(name).exists()
         ]
+        linked = self._find_linked([*changed, *gone], files)
+        # A link that a view gets changes a time of the others.
+        touched = {name: views.touched(name) for name in (*changed, *gone)}
+        # Made before the record, so that a disk that is full says so while nothing has changed.
         for pool_name in changed:
-            self.views.prepare(pool_name, record.view_files(record.pools[pool_name].modules))
-        record = attrs.evolve(record, link=self.views.made or (before.link if before else None))
+            views.prepare(pool_name, files[pool_name])
+        record = attrs.evolve(record, link=views.made or (before.link if before else None))
         self._publish(record)
         self.record = record
-        for pool_name in changed:
-            self._rescue_edits(pool_name, before, record)
-            self.views.show(pool_name)
-        for pool_name in before.pools if before else ():
-            if pool_name not in record.pools and self._layout.view(pool_name).exists():
-                self._rescue_edits(pool_name, before, record)
-                self.views.hide(pool_name)
-        self.views.finish()
+        records = [record, before] if before else [record]
+        for pool_name, paths in touched.items():
+            rescue_edits(self._layout, pool_name, paths, records, self.objects, views)
+            if pool_name in gone:
+                views.hide(pool_name)
+            else:
+                views.show(pool_name)
+        views.finish()
+        for pool_name in (*changed, *linked):
+            views.note(pool_name, files[pool_name])
         if before is None or _weights_of(before) != _weights_of(record):
             self._spare = before
         kept = [one for one in (before, self._spare) if one is not None and keep_before]
@@ -202,19 +209,26 @@ class Store:
         disk.rename(staged, layout.record(record.number))
         disk.sync_path(layout.commits)
 
-    def _rescue_edits(
-        self, pool_name: str, before: CommitRecord | None, record: CommitRecord
-    ) -> None:
-        """Look at the files of a view only where it is not what the commit before left there."""
-        pool = before.pools.get(pool_name) if before else None
-        is_as_left = (
-            before is not None
-            and pool is not None
-            and self.views.is_shown(pool_name, before.view_files(pool.modules))
-        )
-        if not is_as_left:
-            records = [record, before] if before else [record]
-            rescue_edits(self._layout, pool_name, records, self.objects)
+    def _find_linked(
+        self, replaced: Collection[str], files: Mapping[str, Mapping[str, str]]
+    ) -> list[str]:
+        """Return the other pools of the same objects that are as they were left.
+
+        A link more or less changes a time of theirs, which is then no sign of an edit.
+
+        Args:
+            replaced: The pools whose views are replaced or removed.
+            files: Pool to the files of its view.
+        """
+        digests = {one for name in replaced for one in self.views.noted(name).values()}
+        digests |= {one for name in replaced for one in files.get(name, {}).values()}
+        return [
+            name
+            for name in files
+            if name not in replaced
+            and not digests.isdisjoint(files[name].values())
+            and self.views.is_shown(name, files[name])
+        ]
 
     def _find_spare(self) -> CommitRecord | None:
         """Give the newest commit whose weights are not those of the newest of all."""

@@ -17,6 +17,7 @@ from pymodules_core.checkpoints.store.records import (
     record_numbers,
 )
 from pymodules_core.checkpoints.store.seals import seal_if_readable, seal_of_file
+from pymodules_core.checkpoints.store.views import is_link_to
 from pymodules_core.errors import CheckpointFileError
 
 _MISSING = "is missing"
@@ -154,11 +155,8 @@ def _views(layout: Layout, record: CommitRecord, seals: Set[str]) -> Iterator[Da
 
 
 def _view_fault(path: Path, object_: Path, stored: StoredObject) -> Damage | None:
-    try:
-        if path.samefile(object_):  # told with the object
-            return None
-    except OSError:
-        pass
+    if is_link_to(path, object_):  # reported with the object
+        return None
     reason = _fault(path, stored)
     return Damage(path, reason.replace("damaged", "damaged or edited")) if reason else None
 

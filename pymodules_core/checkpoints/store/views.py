@@ -8,6 +8,7 @@ from pathlib import Path
 from pymodules_core.checkpoints.store.disk import CANNOT, Disk, copy_file
 from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.records import INDEX_NAME
+from pymodules_core.checkpoints.store.view_notes import NotedFile, Stamp, ViewNotes
 
 
 class Link(StrEnum):
@@ -34,6 +35,7 @@ class Views:
     def __init__(self, layout: Layout, disk: Disk, *, only_copy: bool = False) -> None:
         self._layout = layout
         self._disk = disk
+        self._notes = ViewNotes(layout, disk)
         self.link = Link.COPY if only_copy else Link.REFLINK
         self.made: Link | None = None
 
@@ -61,6 +63,7 @@ class Views:
         """
         disk, target = self._disk, self._layout.view(pool_name)
         fresh = self._layout.stage / pool_name
+        self._notes.remove(pool_name)
         if not target.exists():
             disk.rename(fresh, target)
         else:
@@ -75,6 +78,7 @@ class Views:
 
     def hide(self, pool_name: str) -> None:
         """Take a pool's folder away; it stays in the stage until ``finish``."""
+        self._notes.remove(pool_name)
         old = self._layout.stage / f"{pool_name}.old"
         self._disk.rename(self._layout.view(pool_name), old)
 
@@ -93,17 +97,46 @@ class Views:
             self.discard(inner)
         self._disk.remove_folder(path)
 
+    def note(self, pool_name: str, files: Mapping[str, str]) -> None:
+        """Note that a pool's folder holds these files, as they are now.
+
+        Each name that an object gets or loses changes the times of its other names, so that a pool
+        is noted again once the stage is empty.
+        """
+        found = self._found(pool_name)
+        noted = {
+            path: NotedFile(digest, found[path]) for path, digest in files.items() if path in found
+        }
+        if noted != self._notes.files(pool_name):
+            self._notes.write(pool_name, noted)
+
+    def noted(self, pool_name: str) -> dict[str, str]:
+        """Return what a pool's folder was left holding: path in it to digest."""
+        return {path: one.digest for path, one in self._notes.files(pool_name).items()}
+
+    def touched(self, pool_name: str) -> set[str]:
+        """Return the paths in a pool's folder, of files there or noted, that are not as noted."""
+        found, noted = self._found(pool_name), self._notes.files(pool_name)
+        return {
+            path
+            for path in found.keys() | noted.keys()
+            if path not in found or path not in noted or found[path] != noted[path].stamp
+        }
+
     def is_shown(self, pool_name: str, files: Mapping[str, str]) -> bool:
-        """Tell whether a pool's folder holds these files, by paths, sizes and times."""
+        """Return whether a pool's folder was left holding these files, and nobody touched it."""
+        is_there = self._layout.view(pool_name).is_dir()
+        return is_there and self.noted(pool_name) == files and not self.touched(pool_name)
+
+    def paths(self, pool_name: str) -> set[str]:
+        """Return the paths of the files in a pool's folder."""
+        return set(self._found(pool_name))
+
+    def _found(self, pool_name: str) -> dict[str, Stamp]:
         try:
-            found = _files_below(self._layout.view(pool_name))
-            objects = {path: self._layout.object(digest).stat() for path, digest in files.items()}
+            return _files_below(self._layout.view(pool_name))
         except (FileNotFoundError, NotADirectoryError):
-            return False
-        return found.keys() == objects.keys() and all(
-            (found[name].st_size, found[name].st_mtime_ns) == (one.st_size, one.st_mtime_ns)
-            for name, one in objects.items()
-        )
+            return {}
 
     def _link(self, source: Path, target: Path) -> None:
         self._make(source, target)
@@ -118,7 +151,6 @@ class Views:
                     raise
                 self.link = Link.HARD_LINK
             else:
-                self._disk.copy_times(source, target)
                 self._disk.sync_path(target)
                 return
         if self.link is Link.HARD_LINK:
@@ -130,7 +162,14 @@ class Views:
                     raise
                 self.link = Link.COPY
         copy_file(self._disk, source, target)
-        self._disk.copy_times(source, target)
+
+
+def is_link_to(path: Path, other: Path) -> bool:
+    """Return whether a file is a hard link to another, which is there as well."""
+    try:
+        return os.path.samestat(path.lstat(), other.lstat())
+    except OSError:
+        return False
 
 
 def shard_folders(folder: Path) -> list[Path]:
@@ -138,11 +177,12 @@ def shard_folders(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.glob(f"*/{INDEX_NAME}"))
 
 
-def _files_below(folder: Path, prefix: str = "") -> dict[str, os.stat_result]:
-    found: dict[str, os.stat_result] = {}
-    for entry in os.scandir(folder):
-        if entry.is_dir(follow_symlinks=False):
-            found |= _files_below(Path(entry.path), f"{prefix}{entry.name}/")
-        else:
-            found[f"{prefix}{entry.name}"] = entry.stat()
+def _files_below(folder: Path, prefix: str = "") -> dict[str, Stamp]:
+    found: dict[str, Stamp] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                found |= _files_below(Path(entry.path), f"{prefix}{entry.name}/")
+            else:
+                found[f"{prefix}{entry.name}"] = Stamp.of(entry.stat(follow_symlinks=False))
     return found
