@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from pymodules_core.errors import NonFiniteLossError, TaskError
+from pymodules_core.errors import NonFiniteLossError
 from pymodules_core.processes.group import Processes
 from pymodules_core.processes.sharding import placed_like
 from pymodules_core.settings import OptimizerSettings
-from pymodules_core.training.loss_checks import (
+from pymodules_core.training.backward import (
     check_loss,
-    gradient_version,
     refuse_reentrant_checkpoints,
-    unreached_error,
+    restricted_backward,
     warn_if_unreached,
 )
 from pymodules_core.training.parallel.gradients import (
@@ -27,6 +25,7 @@ from pymodules_core.training.parallel.gradients import (
     scale_gradients,
 )
 from pymodules_core.training.parallel.owned import OwnedModules
+from pymodules_core.training.schedule import Schedule
 from pymodules_core.training.state.optimizer_memory import OptimizerMemory
 from pymodules_core.training.state.optimizer_state import parameters_of
 
@@ -91,7 +90,6 @@ class OptimizerUnit:
     ) -> None:
         self.name = name
         self.optimizer = optimizer
-        self.scheduler = scheduler
         self.skipped_steps = 0
         self._is_single = is_single
         self._settings = settings
@@ -102,7 +100,7 @@ class OptimizerUnit:
         self.loss_weight = 1.0
         self.check_ownership = check_ownership
         self._known = parameters_of(optimizer)
-        self._scheduled_groups = len(optimizer.param_groups)
+        self._schedule = Schedule(name, optimizer, scheduler, follows=settings.schedule)
         self._window = 0
         self._is_graph_known = False
         self._memory = OptimizerMemory(name, optimizer, scheduler, schedule=settings.schedule)
@@ -213,16 +211,8 @@ class OptimizerUnit:
             return
         if not self._is_graph_known:
             refuse_reentrant_checkpoints(loss, self.name)
-        own = [one for one in self._parameters if one.requires_grad]
-        before = [(one.grad, gradient_version(one.grad)) for one in own]
-        if own:
-            torch.autograd.backward(loss, inputs=self._modules.leaves(own))
-        # torch says nothing of inputs that a graph does not reach.
-        if all(
-            one.grad is gradient and gradient_version(gradient) == version
-            for one, (gradient, version) in zip(own, before, strict=True)
-        ):
-            raise unreached_error(self.name)
+        own = [one for one in self._known if one.requires_grad]
+        restricted_backward(loss, own, self._modules.leaves(own), self.name)
 
     def check_finite(self) -> None:
         """Look at the losses since the last check that were left on their device.
@@ -293,40 +283,13 @@ class OptimizerUnit:
             torch.clear_autocast_cache()
         if stepped:
             self._memory.updates += 1
-            if self.scheduler is not None and self._settings.schedule == "step":
-                self._step_scheduler()
+            self._schedule.end_update()
         return stepped
 
     def end_epoch(self, monitored: float | None) -> None:
         """Step a scheduler that follows epochs; ``ReduceLROnPlateau`` gets the monitored metric."""
         self._memory.epochs += 1
-        if self.scheduler is None or self._settings.schedule != "epoch":
-            return
-        if isinstance(self.scheduler, ReduceLROnPlateau):
-            if monitored is not None:
-                self._step_scheduler(monitored)
-            return
-        if self._memory.updates:
-            # torch would warn of the wrong order in a process that goes on after the last step.
-            self.optimizer._opt_called = True  # type: ignore[attr-defined]  # torch's own
-        self._step_scheduler()
-
-    def _step_scheduler(self, *metrics: float) -> None:
-        try:
-            self.scheduler.step(*metrics)
-        except Exception as error:
-            groups = len(self.optimizer.param_groups)
-            if groups == self._scheduled_groups:
-                raise
-            raise TaskError(
-                f"{type(self.scheduler).__name__} of optimizer {self.name!r} follows the parameter "
-                f"groups that there were when it was made ({self._scheduled_groups}), and there "
-                f"are {groups} now: {type(error).__name__}: {error}",
-                key=self.name,
-                found=groups,
-                fix="return all groups from optimizers(), and turn requires_grad on when one is to "
-                "learn; or take a scheduler that follows each group, such as StepLR",
-            ) from error
+        self._schedule.end_epoch(monitored, has_updated=self._memory.updates > 0)
 
     def state_dict(self, names: "Mapping[Parameter, str]") -> dict[str, Any]:
         """Return all that the next update depends on, the open window's gradients included.

@@ -1,7 +1,7 @@
-"""Looks at a loss before its gradients are computed, and at what they reached."""
+"""The backward of one optimizer's losses, and what torch does not say about it."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -61,22 +61,39 @@ def warn_if_unreached(parameters: Iterable[Parameter], name: str) -> None:
         )
 
 
-def gradient_version(gradient: torch.Tensor | None) -> int:
-    """Return a count that a backward raises where it adds to a gradient in place."""
-    return 0 if gradient is None else local_part(gradient)._version
-
-
-def unreached_error(name: str) -> TaskError:
-    """Return the error of a loss that reaches no parameter of its optimizer.
+def restricted_backward(
+    loss: torch.Tensor, parameters: Sequence[Parameter], leaves: Sequence[Parameter], name: str
+) -> None:
+    """Compute the gradients of one optimizer's parameters, and of no others.
 
     Args:
+        loss: One element, with a graph. What leads to no leaf in it is neither run nor freed.
+        parameters: Those of the optimizer that require a gradient.
+        leaves: Where graphs end for them: under FSDP2 other tensors, of whose sharded parameters
+            torch would compute nothing, in silence.
         name: Of the optimizer.
+
+    Raises:
+        TaskError: The loss reaches none of them.
     """
-    return TaskError(
-        f"the loss of optimizer {name!r} reaches none of its parameters, so nothing would learn",
-        fix="compute it from the modules whose parameters the optimizer has, without detach or "
-        "torch.no_grad",
-    )
+    before = [(one.grad, _version(one.grad)) for one in parameters]
+    if leaves:
+        torch.autograd.backward(loss, inputs=leaves)
+    if all(
+        one.grad is gradient and _version(gradient) == version
+        for one, (gradient, version) in zip(parameters, before, strict=True)
+    ):
+        raise TaskError(
+            f"the loss of optimizer {name!r} reaches none of its parameters, so nothing would "
+            "learn",
+            fix="compute it from the modules whose parameters the optimizer has, without detach or "
+            "torch.no_grad",
+        )
+
+
+def _version(gradient: torch.Tensor | None) -> int:
+    """Return a count that grows where a backward adds to a gradient in place."""
+    return 0 if gradient is None else local_part(gradient)._version
 
 
 def refuse_reentrant_checkpoints(loss: torch.Tensor, name: str) -> None:
