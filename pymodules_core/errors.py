@@ -24,6 +24,7 @@ the same facts are attributes. Exit codes of the command line hang on the class.
     ├── CheckpointError (ValueError)          a pool or a checkpoint file
     │   ├── MonitorError                      the monitored metric is not among the metrics
     │   ├── CheckpointNotFoundError (FileNotFoundError)
+    │   │   └── LostStoreError                commits were made, and none can be read
     │   ├── CheckpointFileError               damaged, foreign or unsafe
     │   ├── WeightMismatchError               keys or shapes differ
     │   ├── UninitializedModuleError          lazy parameters at save
@@ -196,6 +197,10 @@ class MonitorError(CheckpointError):
 
 class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
     """The pool, module or file does not exist."""
+
+
+class LostStoreError(CheckpointNotFoundError):
+    """Commits were made, and none can be read any more."""
 
 
 class CheckpointFileError(CheckpointError):

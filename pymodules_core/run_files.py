@@ -65,6 +65,7 @@ class RunFile:
         best: The best epoch so far.
         metrics: Means of the last eval loop, or of the last train loop without one.
         error: What ended a failed run.
+        commit: Number of the newest commit; None before the first, and in files of older versions.
     """
 
     state: str
@@ -78,6 +79,13 @@ class RunFile:
     best: RunBest | None = None
     metrics: dict[str, float | None] | None = None
     error: str | None = None
+    commit: int | None = None
+
+    @property
+    def has_commit(self) -> bool:
+        """Whether the run had committed something; one that failed at its start had not."""
+        is_begun = self.epoch > 0 or self.step > 0 or self.state in {"running", "finished"}
+        return self.commit is not None or is_begun
 
     @property
     def state_on_disk(self) -> str:
@@ -132,6 +140,26 @@ def read_run_facts(experiment_path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def trace_of_commits(experiment_path: Path) -> tuple[Path, str] | None:
+    """Return the file that shows that a run has made commits, and what it says; None without one.
+
+    A file that cannot be read may well be of a run with commits. Metrics are logged only after one.
+    """
+    data = experiment_path / "data"
+    run_file, metrics_file = data / RUN_FILE_NAME, data / METRICS_FILE_NAME
+    run = read_run_file(experiment_path)
+    if run is not None and run.has_commit:
+        return run_file, f"the run is in epoch {run.epoch}, step {run.step}"
+    if run is None and os.path.lexists(run_file):
+        return run_file, f"{RUN_FILE_NAME} of a run cannot be read"
+    with contextlib.suppress(OSError):
+        if metrics_file.is_file():
+            with metrics_file.open("rb") as file:
+                if file.readline(_MOST_BYTES).endswith(b"\n"):
+                    return metrics_file, "holds the metrics of a run"
+    return None
 
 
 def _is_read(file: Path) -> bool:

@@ -117,6 +117,11 @@ class CheckpointManager:
         """Whether there is something to ``resume`` from."""
         return self._processes.share(self._opening.has_record)
 
+    @property
+    def newest_commit(self) -> int | None:
+        """Number of the newest commit on disk; None before the first, and where others write."""
+        return self._saver.newest_commit
+
     def start(
         self,
         *,

@@ -73,6 +73,7 @@ def command(
     if accept_changes and not resume:
         raise click.UsageError("--accept-changes belongs to --resume")
     _check_launch(nproc, max_restarts)
+    from pymodules_core.checkpoints.lost_store import refuse_lost_store
     from pymodules_core.experiment import Experiment
     from pymodules_core.run_files import has_run, refuse_existing_run
 
@@ -113,7 +114,9 @@ def command(
     if existing == "refuse":
         # Before torch is imported: a refusal comes at once.
         refuse_existing_run(experiment)
-    elif existing == "reset" and has_run(experiment):
+    elif existing == "resume":
+        refuse_lost_store(experiment)
+    elif has_run(experiment):
         _tell_users(experiment)
         if not yes and sys.stdin.isatty():
             click.confirm(f"move the run of {experiment.name!r} aside?", abort=True)

@@ -7,6 +7,7 @@ import attrs
 
 from pymodules_core.checkpoints.applying import load_modules
 from pymodules_core.checkpoints.lineage import newest_record
+from pymodules_core.checkpoints.lost_store import lost_store
 from pymodules_core.checkpoints.reading import PoolReader
 from pymodules_core.checkpoints.store.records import ATTEMPTS, CommitRecord, StoredPool
 from pymodules_core.discovery.missing_plugins import explain, install_command, is_installed
@@ -73,7 +74,7 @@ def evaluate(
     path = checkpoints_dir(experiment.path)
     record = newest_record(experiment.path)
     if record is None:
-        raise CheckpointNotFoundError(
+        raise lost_store(path, experiment=experiment) or CheckpointNotFoundError(
             f"experiment {experiment.name!r} has no checkpoints",
             file=path,
             fix=f"pymodules train {experiment.name}",

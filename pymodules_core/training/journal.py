@@ -122,6 +122,7 @@ class Journal:
             epoch=self._run.epoch,
             epochs=self._epochs,
             step=self._run.step,
+            commit=self._checkpoints.newest_commit,
             metrics=self._position.metrics,
             wall_s=round(self._stopping.elapsed_s, 3),
             best=None

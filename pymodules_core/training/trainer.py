@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pymodules_core.checkpoints.lineage import newest_record
+from pymodules_core.checkpoints.lost_store import refuse_lost_store
 from pymodules_core.checkpoints.store.records import CommitRecord
 from pymodules_core.errors import (
     ExistingRunError,
@@ -85,6 +86,7 @@ class Trainer:
 
         Raises:
             ExistingRunError: There is a run already.
+            LostStoreError: The run to resume has made commits, and none can be read.
             RunChangedError: The run to go on with began with other files, settings or plugins.
             RunInterruptedError: A signal ended the run; its ``exit_code`` is 128 and the signal.
             MonitorError: The monitored metric is not among those of the first evaluation; nothing
@@ -161,7 +163,10 @@ class Trainer:
         """Give the commit to go on from; refuse a run that is there where it is not to go on."""
         if self._existing == "refuse":
             refuse_existing_run(self.experiment)
-        return newest_record(self.experiment.path) if self._existing == "resume" else None
+        if self._existing != "resume":
+            return None
+        refuse_lost_store(self.experiment)
+        return newest_record(self.experiment.path)
 
     def _make_room(self) -> Path | None:
         if self._existing != "reset":

@@ -53,7 +53,8 @@ def recover(
         for path in damaged:
             objects.quarantine(path)
         # Records that were lost may be all that said which objects matter.
-        if not damaged and not layout.quarantine.exists() and not pool_names_in(layout.path):
+        is_empty = not layout.quarantine.exists() and not pool_names_in(layout.path)
+        if not damaged and is_empty and not is_salvage:
             objects.keep_only(())
         return None
     older = _readable(layout, below=record.number)

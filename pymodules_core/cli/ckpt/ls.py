@@ -1,5 +1,6 @@
 """``pymodules ckpt ls``: the pools, by records and sizes alone; no torch."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pymodules_core.checkpoints.overview import PoolOverview, StoreOverview
     from pymodules_core.cli.ckpt.target import Target
 
+logger = logging.getLogger("pymodules_core")
+
 
 @click.command("ls")
 @experiment_argument
@@ -30,6 +33,7 @@ def command(exp: str, as_json: bool, data_home: Path | None, no_plugins: bool) -
 
     Orphans are modules whose weights are there and that EXP does not have any more.
     """
+    from pymodules_core.checkpoints.lost_store import lost_store
     from pymodules_core.checkpoints.overview import overview
     from pymodules_core.cli.ckpt.target import open_target
     from pymodules_core.cli.output import format_size, print_json, print_table
@@ -38,6 +42,8 @@ def command(exp: str, as_json: bool, data_home: Path | None, no_plugins: bool) -
     target = open_target(exp, data_home)
     found = overview(target.path)
     orphans = _orphans(target, found, load_installed=not no_plugins)
+    if lost := lost_store(target.path, experiment=target.experiment):
+        logger.warning("%s", lost)
     if as_json:
         print_json([_as_json(pool, orphans) for pool in found.pools])
         return

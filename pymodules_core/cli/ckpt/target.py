@@ -24,6 +24,28 @@ class Target:
     path: Path
     experiment: "Experiment | None" = None
 
+    def refuse_empty(self) -> None:
+        """Refuse pools of which nothing is there.
+
+        Raises:
+            CheckpointNotFoundError: There never was any.
+            LostStoreError: There was.
+        """
+        from pymodules_core.checkpoints.lost_store import lost_store
+        from pymodules_core.checkpoints.store.layout import Layout
+        from pymodules_core.checkpoints.store.records import record_numbers
+        from pymodules_core.errors import CheckpointNotFoundError, display_path
+        from pymodules_core.names import pool_names_in
+
+        if record_numbers(Layout(self.path)) or pool_names_in(self.path):
+            return
+        shown = f"experiment {self.name!r}" if self.experiment else display_path(self.path)
+        raise lost_store(self.path, experiment=self.experiment) or CheckpointNotFoundError(
+            f"{shown} has no checkpoints yet",
+            file=self.path,
+            fix=f"pymodules train {self.experiment.name}" if self.experiment else None,
+        )
+
 
 def open_target(exp: str, data_home: Path | None) -> Target:
     """Find the pools that an argument names.
@@ -34,10 +56,10 @@ def open_target(exp: str, data_home: Path | None) -> Target:
 
     Raises:
         ExperimentNotFoundError: There is neither.
-        CheckpointNotFoundError: The experiment has no pools yet.
+        CheckpointNotFoundError: There are no pools yet.
+        LostStoreError: There were.
     """
     from pymodules_core.checkpoints.store.layout import STORE_NAME
-    from pymodules_core.errors import CheckpointNotFoundError
     from pymodules_core.experiment import Experiment, expand_path
     from pymodules_core.names import pool_names_in
     from pymodules_core.run_files import checkpoints_dir
@@ -45,13 +67,9 @@ def open_target(exp: str, data_home: Path | None) -> Target:
     folder = expand_path(exp)
     is_path = os.sep in exp or exp == os.curdir
     if is_path and ((folder / STORE_NAME).is_dir() or pool_names_in(folder)):
-        return Target(exp, folder)
-    experiment = Experiment.open(exp, data_home=data_home)
-    path = checkpoints_dir(experiment.path)
-    if not (path / STORE_NAME).is_dir() and not pool_names_in(path):
-        raise CheckpointNotFoundError(
-            f"experiment {experiment.name!r} has no checkpoints yet",
-            file=path,
-            fix=f"pymodules train {exp}",
-        )
-    return Target(experiment.name, path, experiment)
+        target = Target(exp, folder)
+    else:
+        experiment = Experiment.open(exp, data_home=data_home)
+        target = Target(experiment.name, checkpoints_dir(experiment.path), experiment)
+    target.refuse_empty()
+    return target

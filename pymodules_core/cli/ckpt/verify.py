@@ -24,6 +24,7 @@ def command(targets: tuple[str, ...], data_home: Path | None) -> int:
     """
     from pymodules_core.checkpoints.store.records import INDEX_NAME
     from pymodules_core.cli.ckpt.target import open_target
+    from pymodules_core.errors import LostStoreError
     from pymodules_core.experiment import expand_path
 
     is_whole = True
@@ -32,11 +33,16 @@ def command(targets: tuple[str, ...], data_home: Path | None) -> int:
         if file.suffix in _FILE_SUFFIXES or (file / INDEX_NAME).is_file():
             is_whole &= _verify_file(file)
         else:
-            is_whole &= _verify_pools(open_target(text, data_home))
+            try:
+                is_whole &= _verify_pools(open_target(text, data_home))
+            except LostStoreError as error:
+                click.echo(f"error: {error}", err=True)
+                is_whole = False
     return 0 if is_whole else 1
 
 
 def _verify_pools(target: "Target") -> bool:
+    from pymodules_core.checkpoints.lost_store import lost_store
     from pymodules_core.checkpoints.reading import digest_of_file
     from pymodules_core.checkpoints.store.layout import Layout
     from pymodules_core.checkpoints.store.records import record_numbers
@@ -45,9 +51,11 @@ def _verify_pools(target: "Target") -> bool:
     from pymodules_core.names import pool_names_in
 
     layout = Layout(target.path)
-    if not record_numbers(layout) and not layout.store.is_dir():
+    if not record_numbers(layout):
         files = [f for name in pool_names_in(target.path) for f in (target.path / name).glob("*")]
         results = [_verify_file(file, root=target.path) for file in sorted(files)]
+        if lost := lost_store(target.path, experiment=target.experiment):
+            raise lost
         return all(results)
     found = verify_store(layout, digest_of_file)
     for damage in found.damages:

@@ -262,7 +262,8 @@ def test_commits_that_are_removed_after_a_run_are_made_anew_by_the_repair_that_i
 
     shown = path / "data/module_ckps"
     assert code == 2
-    assert f"fix: pymodules ckpt repair {shown} makes a commit of what is there" in errors
+    assert f"fix: pymodules ckpt repair {path} makes a commit of what is whole; or put " in errors
+    assert f"pymodules train {path} --reset starts a new run" in errors
     assert run_forked("ckpt", "repair", shown)[0] == 0
     assert run_forked("train", path, "--resume")[0] == 0
 
