@@ -46,7 +46,7 @@ HEAD = "module_pool.net[2].parameters()"
 MOMENTUM = f"SGD({HEAD}, lr=0.05, momentum=0.9)"
 TOML = "[train]\nepochs = 3\nbatch_size = 16\n"
 ADD_AT_3 = "run.step == 3 and add(run, 0)"
-AROUND_3 = (2, 3, 4, 5, 7)
+AROUND_3 = (3, 4, 7)
 
 
 def write(home, name="e", *, step="pass", optimizer=MOMENTUM, more="", toml=TOML, layers=LAYERS):
@@ -114,7 +114,7 @@ HOOKS = {
 
 @pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS)
 def test_it_may_be_added_in_a_hook(tmp_path, hook):
-    assert_resumes(tmp_path, more=hook, stops=(0, 1, 3, 4, 5, 6, 8))
+    assert_resumes(tmp_path, more=hook, stops=(0, 3, 4, 6))
 
 
 STEPS = {
@@ -137,10 +137,11 @@ STEPS = {
 }
 
 
-@pytest.mark.parametrize("optimizer", [MOMENTUM, f"Adam({HEAD}, lr=0.01)"])
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS)
-def test_groups_may_be_changed_in_any_way(tmp_path, step, optimizer):
-    assert_resumes(tmp_path, step=step, optimizer=optimizer, stops=(2, 3, 4, 5, 6, 7))
+def test_groups_may_be_changed_in_any_way(tmp_path, step):
+    optimizer = f"Adam({HEAD}, lr=0.01)"
+
+    assert_resumes(tmp_path, step=step, optimizer=optimizer, stops=(4, 5, 6, 7))
 
 
 SCHEDULERS = {
@@ -154,11 +155,16 @@ SCHEDULERS = {
 }
 
 
-@pytest.mark.parametrize("schedule", ["epoch", "step"])
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize(
+    ("scheduler", "schedule"),
+    [
+        (name, schedule)
+        for name in SCHEDULERS
+        for schedule in ("epoch", "step")
+        if (name, schedule) != ("ReduceLROnPlateau", "step")
+    ],
+)
 def test_a_scheduler_treats_it_as_in_the_whole_run(tmp_path, scheduler, schedule):
-    if (scheduler, schedule) == ("ReduceLROnPlateau", "step"):
-        pytest.skip("it follows epochs")
     options = ""
     if scheduler == "OneCycleLR":
         options = ", initial_lr=0.01, max_lr=0.1, min_lr=0.001"
@@ -182,9 +188,7 @@ CIRCUMSTANCES = {
 def test_it_is_restored_in_an_open_window_and_with_any_precision(tmp_path, toml, layers):
     step = "run.step == 4 and add(run, 0)"
 
-    assert_resumes(
-        tmp_path, step=step, toml=TOML + toml, layers=layers, stops=(1, 3, 4, 5, 6, 7, 8)
-    )
+    assert_resumes(tmp_path, step=step, toml=TOML + toml, layers=layers, stops=(1, 4, 5, 7))
 
 
 def test_two_optimizers_keep_theirs_apart(tmp_path):
@@ -373,10 +377,8 @@ def test_another_optimizer_than_the_saved_one_is_refused_before_anything_is_writ
     home, monkeypatch, capsys
 ):
     """Here it depends on the environment, which no source shows."""
-    optimizer = f"(Adam if os.environ.get('OTHER') else SGD)({HEAD}, lr=0.05)"
-    path = write_body(
-        home, optimizer="__import__('os') and " + optimizer.replace("os.", "__import__('os').")
-    )
+    kind = "(Adam if __import__('os').environ.get('OTHER') else SGD)"
+    path = write_body(home, optimizer=f"{kind}({HEAD}, lr=0.05)")
     fit(path, epochs=2)
     before = outcome_of(path), (path / "data/run.json").read_bytes()
     monkeypatch.setenv("OTHER", "1")
@@ -520,9 +522,9 @@ def test_a_scheduler_that_knows_no_later_groups_is_named(tmp_path, schedule):
     with pytest.raises(TaskError) as caught:
         fit(path)
 
-    assert (
-        "LambdaLR of optimizer 'main' was made for 1 parameter groups, and now there are 2: Val"
-        in (caught.value.what)
+    assert caught.value.what.startswith(
+        "LambdaLR of optimizer 'main' follows the parameter groups that there were when it was "
+        "made (1), and there are 2 now: ValueError: zip()"
     )
     assert caught.value.fix == (
         "return all groups from optimizers(), and turn requires_grad on when one is to learn; or "
