@@ -161,6 +161,38 @@ def test_after_a_kill_anywhere_in_a_commit_the_views_are_of_the_record(coarse, r
     assert not Layout(folder).quarantine.exists()
 
 
+def test_a_view_that_changed_is_never_taken_for_what_it_held_before(tmp_path, rung, monkeypatch):
+    """A kill in the midst of a commit, and then its record is damaged: the one before counts."""
+    forget_stamps(monkeypatch)
+    number, is_killed = 0, True
+    while is_killed:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        store = open_store(folder, rung)
+        commit(store, 0, images(0))
+        commit(store, 1, images(1))
+        store.close()
+        store = open_store(folder, rung, partial(killing, CoarseDisk, at=number))
+        try:
+            commit(store, 2, images(2))
+            is_killed = False
+        except Killed:
+            number += 1
+        store.close()
+        record = Layout(folder).record(3)
+        if record.exists():
+            record.chmod(0o644)
+            record.write_text("{}")
+
+        store = open_store(folder, rung)
+
+        assert store.record is not None
+        assert store.record.number == 2
+        check_views(folder, store)
+        store.close()
+    assert number > 20
+
+
 def test_a_commit_and_an_opening_read_no_view(tmp_path, rung, monkeypatch):
     store = open_store(tmp_path, rung)
     monkeypatch.setattr(recovery, "seal_if_readable", lambda path: pytest.fail(f"read {path}"))
