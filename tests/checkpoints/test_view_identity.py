@@ -79,7 +79,8 @@ def coarse(request, tmp_path, monkeypatch) -> Iterator[tuple[Path, Callable[[Any
     try:
         yield folder, lambda disk: disk
     finally:
-        subprocess.run(["umount", folder], check=True)
+        # A test that failed may have left the store open.
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture(params=RUNGS)
