@@ -12,8 +12,13 @@ from typing import Any
 from pymodules_core.checkpoints import CheckpointManager
 from pymodules_core.errors import (
     ExistingRunError,
+    MonitorError,
+    PymodulesError,
+    RunChangedError,
     RunInterruptedError,
+    SettingsError,
     StoreLockedError,
+    TrainingError,
 )
 from pymodules_core.names import BEST, LAST, epoch_pool
 from pymodules_core.training.beginning import Beginning
@@ -40,7 +45,7 @@ class Execution:
         facts: What ``run.json`` tells besides.
         signals: Ends the run where one was received.
         has_changes: The run goes on with other sources than it began with.
-        accepts_changes: The run goes on without what cannot be restored.
+        accepts_changes: The run resumes without what cannot be restored.
     """
 
     def __init__(
@@ -107,7 +112,7 @@ class Execution:
         return self._agreement.steps, f"epoch {run.epoch}, after step {run.step}"
 
     def _execute(self) -> RunResult:
-        is_back = True
+        is_back, is_new = True, False
         try:
             if self._checkpoints.has_commit:
                 is_back = False
@@ -117,6 +122,7 @@ class Execution:
                 self._beginning.go_on()
                 is_back = True
             else:
+                is_new = True
                 self._beginning.start()
             self._session.events.emit("run_started")
             self._stop_if_asked()  # meanwhile
@@ -132,6 +138,7 @@ class Execution:
             raise
         except BaseException as error:
             is_fault = isinstance(error, Exception)
+            mark_failed(error, may_be_undone=is_new and self._run.step == 0)
             # Of several processes the others see a broken connection: why, the first to fail says.
             told = self._session.processes.failure(error) if is_fault else error
             # Until a run is back, run.json says more of it than this process knows.
@@ -331,3 +338,19 @@ class Execution:
             data_dir=self._run.data_dir,
             pools=tuple(self._checkpoints.pools()),
         )
+
+
+def mark_failed(error: BaseException, *, may_be_undone: bool) -> None:
+    """Give an error of a run that had begun exit code 1, whatever its class.
+
+    Exit code 2 says that the experiment is not valid and that nothing was written.
+
+    Args:
+        error: The error.
+        may_be_undone: Settings that are wrong undo the run, which is new.
+    """
+    refusals: tuple[type[PymodulesError], ...] = (RunInterruptedError, RunChangedError)
+    if may_be_undone:
+        refusals += (MonitorError, SettingsError)
+    if isinstance(error, PymodulesError) and not isinstance(error, refusals):
+        error.exit_code = TrainingError.exit_code

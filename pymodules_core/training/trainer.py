@@ -11,10 +11,7 @@ from pymodules_core.errors import (
     ExistingRunError,
     MonitorError,
     PymodulesError,
-    RunChangedError,
-    RunInterruptedError,
     SettingsError,
-    TrainingError,
     display_path,
 )
 from pymodules_core.experiment import Experiment
@@ -33,7 +30,7 @@ from pymodules_core.training.changes import (
 )
 from pymodules_core.training.data.workers import lost_worker
 from pymodules_core.training.device import out_of_memory
-from pymodules_core.training.execution import Execution
+from pymodules_core.training.execution import Execution, mark_failed
 from pymodules_core.training.records import provenance_of, run_facts
 from pymodules_core.training.reporting import ConsoleReporter, Reporter, SilentReporter
 from pymodules_core.training.result import RunResult
@@ -154,9 +151,8 @@ class Trainer:
             if isinstance(error, MonitorError | SettingsError) and is_new:
                 if processes.is_first:
                     self._undo(moved)
-            elif not isinstance(error, RunInterruptedError | RunChangedError):
-                # Whatever its class, this is no experiment that was refused: the run had begun.
-                error.exit_code = TrainingError.exit_code
+            else:
+                mark_failed(error, may_be_undone=False)
             raise
 
     def _find_record(self) -> CommitRecord | None:

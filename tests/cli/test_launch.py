@@ -162,6 +162,16 @@ def test_the_process_that_fails_tells_why_and_nobody_else_says_a_word(home, rank
     assert state_of(path) == "failed"
 
 
+def test_an_error_that_ends_a_run_which_has_begun_exits_with_1_whatever_its_class(home):
+    write_tiny(home, "run.step == 4", "run.gather(torch.zeros(1, 1 + RANK))")
+
+    failed = start_command("train", "tiny", *TWO)
+
+    assert failed.returncode == 1
+    assert "processes gather rows of tensors that differ" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
 @pytest.mark.parametrize(
     ("end", "how", "fix"),
     [
