@@ -61,7 +61,7 @@ class ModuleHooks:
         module. It draws from a random stream of its own, and no gradient is recorded.
 
         When a run goes on, the optimizer keeps its state for parameters whose tensors are given
-        back as they came, also under another key. For all others it begins anew.
+        back as they came, also under another key. For all others it starts without state.
 
         Args:
             module_name: The module, as its spec calls it.

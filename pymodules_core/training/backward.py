@@ -74,20 +74,27 @@ def restricted_backward(
         name: Of the optimizer.
 
     Raises:
-        TaskError: The loss reaches none of them.
+        TaskError: The loss reaches none of them, or some lie behind a re-entrant checkpoint.
     """
+    if not parameters:
+        raise TaskError(
+            f"no parameter of optimizer {name!r} requires a gradient, so nothing would learn",
+            fix="leave out its block in this step, or call requires_grad_(True) before",
+        )
     before = [(one.grad, _version(one.grad)) for one in parameters]
-    if leaves:
-        torch.autograd.backward(loss, inputs=leaves)
-    if all(
+    torch.autograd.backward(loss, inputs=leaves)
+    unreached = sum(
         one.grad is gradient and _version(gradient) == version
         for one, (gradient, version) in zip(parameters, before, strict=True)
-    ):
+    )
+    if unreached:
+        refuse_reentrant_checkpoints(loss, name)
+    if unreached == len(parameters):
         raise TaskError(
             f"the loss of optimizer {name!r} reaches none of its parameters, so nothing would "
             "learn",
             fix="compute it from the modules whose parameters the optimizer has, without detach or "
-            "torch.no_grad",
+            "torch.no_grad; or leave out its block in this step",
         )
 
 

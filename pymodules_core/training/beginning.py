@@ -41,7 +41,7 @@ class Beginning:
         state: What a run goes on from.
         position: Where it is in its order.
         has_changes: The run goes on with other sources than it began with.
-        accepts_changes: The run goes on without what cannot be restored.
+        accepts_changes: The run resumes without what cannot be restored.
     """
 
     session: Session

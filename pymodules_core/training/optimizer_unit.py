@@ -99,7 +99,7 @@ class OptimizerUnit:
         self._modules = modules
         self.loss_weight = 1.0
         self.check_ownership = check_ownership
-        self._known = parameters_of(optimizer)
+        self._parameters = parameters_of(optimizer)
         self._schedule = Schedule(name, optimizer, scheduler, follows=settings.schedule)
         self._window = 0
         self._is_graph_known = False
@@ -109,12 +109,6 @@ class OptimizerUnit:
         if precision.needs_scaler:
             kind = ShardedGradScaler if modules.has_parts else torch.amp.GradScaler
             self._scaler = kind(precision.device_type)
-
-    @property
-    def _parameters(self) -> "list[Parameter]":
-        """What it trains now."""
-        self.check_groups()
-        return self._known
 
     @property
     def learning_rate(self) -> float:
@@ -145,13 +139,13 @@ class OptimizerUnit:
         Raises:
             TaskError: A run could not use them.
         """
-        parameters, known = parameters_of(self.optimizer), self._known
+        parameters, known = parameters_of(self.optimizer), self._parameters
         if len(parameters) == len(known) and all(map(is_, parameters, known)):
             return
         self.check_ownership()
         for one in set(parameters).difference(known):
             one.grad = None
-        self._known = parameters
+        self._parameters = parameters
 
     def start_step(self) -> None:
         """Begin a train step: what averages gradients of processes has to know beforehand."""
@@ -211,7 +205,7 @@ class OptimizerUnit:
             return
         if not self._is_graph_known:
             refuse_reentrant_checkpoints(loss, self.name)
-        own = [one for one in self._known if one.requires_grad]
+        own = [one for one in self._parameters if one.requires_grad]
         restricted_backward(loss, own, self._modules.leaves(own), self.name)
 
     def check_finite(self) -> None:
@@ -230,6 +224,7 @@ class OptimizerUnit:
         if self._window < self._settings.accumulate:
             return False
         self._is_graph_known = True
+        self.check_groups()
         self._modules.average_unaveraged(self._parameters)
         return self.update()
 
@@ -249,6 +244,7 @@ class OptimizerUnit:
         """Update from a window that the epoch's end cut short, at its own mean."""
         if not self._window:
             return False
+        self.check_groups()
         self.average_window()
         scale = self._settings.accumulate / self._window
         if scale != 1:
@@ -300,13 +296,13 @@ class OptimizerUnit:
         Raises:
             TaskError: The optimizer or scheduler keeps what a checkpoint cannot hold.
         """
-        parameters = self._parameters
+        self.check_groups()
         return {
             **self._memory.state_dict(names),
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "window": self._window,
             "gradients": {
-                names[p]: p.grad for p in parameters if self._window and p.grad is not None
+                names[p]: p.grad for p in self._parameters if self._window and p.grad is not None
             },
             "skipped_steps": self.skipped_steps,
         }
@@ -329,12 +325,12 @@ class OptimizerUnit:
             TaskError: The optimizer or scheduler does not take it.
         """
         lost = self._memory.load_state_dict(state, names)
-        self._known = parameters_of(self.optimizer)
+        self._parameters = parameters_of(self.optimizer)
         if self._scaler is not None and state["scaler"] is not None:
             self._scaler.load_state_dict(dict(state["scaler"]))
         self._window = state["window"]
         self.skipped_steps = state["skipped_steps"]
-        for parameter in self._known:
+        for parameter in self._parameters:
             gradient = state["gradients"].get(names[parameter])
             parameter.grad = None if gradient is None else placed_like(gradient, parameter)
         return lost

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from pymodules_core.errors import TaskError
 from pymodules_core.module_pool import ModulePool
-from pymodules_core.processes.sharding import is_in_parts
+from pymodules_core.processes.sharding import is_in_parts, is_sharded
 from pymodules_core.training.state.optimizer_state import parameter_names, parameters_of
 
 if TYPE_CHECKING:
@@ -103,13 +103,21 @@ def check_owned(
 
 
 def _not_of_pool(name: str, parameter: "Parameter", pool: ModulePool) -> TaskError:
-    gathered = parameter_names(pool).get(parameter)
-    if gathered is not None:
+    owner = parameter_names(pool).get(parameter)
+    if owner is not None and is_sharded(pool[owner.partition(".")[0]]):
         return TaskError(
-            f"optimizer {name!r} was given {gathered} while FSDP2 had all of it gathered, which is "
+            f"optimizer {name!r} was given {owner} while FSDP2 had all of it gathered, which is "
             "another parameter than the part of it that is trained",
-            found=gathered,
+            found=owner,
             fix="add it in a hook, or in train_step before the module is called",
+        )
+    if owner is not None:
+        return TaskError(
+            f"optimizer {name!r} was given {owner}, which is another parameter than the module had "
+            "when the run began",
+            found=owner,
+            fix="make it in the module file or the module's build; new values can be copied into "
+            "the parameter that is there: parameter.data.copy_(...)",
         )
     return TaskError(
         f"optimizer {name!r} owns a parameter of shape {list(parameter.shape)} "

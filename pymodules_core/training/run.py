@@ -135,9 +135,9 @@ class Run:
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the samples of a whole batch, of which several processes have parts.
 
-        For what is no mean over samples: a metric of a whole batch, or a loss over all of its
-        pairs. In ``train_step`` gradients come back through it: the loss trains what it would in
-        one process. Every process has to call it.
+        For a metric or a loss that is not a mean over samples, such as a loss over all pairs. In
+        ``train_step`` gradients come back through it: the loss trains what it would in one process.
+        Every process has to call it.
 
         Args:
             tensor: ``(samples, ...)``, of one dtype and of one shape but for the samples.

@@ -64,8 +64,7 @@ class Schedule:
                 raise
             raise TaskError(
                 f"{type(self._scheduler).__name__} of optimizer {self._name!r} was made for "
-                f"{self._groups} parameter groups, and now there are {groups}: "
-                f"{type(error).__name__}: {error}",
+                f"{self._groups} of its {groups} parameter groups: {type(error).__name__}: {error}",
                 key=self._name,
                 found=groups,
                 fix="return all groups from optimizers(), and turn requires_grad on when one is to "

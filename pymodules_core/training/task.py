@@ -47,8 +47,16 @@ _WORKER_ERROR = re.compile(
     r"^Caught (?P<type>\w+) in DataLoader worker process "
     r"[\s\S]*\n(?:[\w.]+\.)?(?P<reason>(?P=type)(?:: [\s\S]*)?)$"
 )
-# torch's, of add_param_group.
-_TWICE = "some parameters appear in more than one parameter group"
+# What torch says, and what helps in a step or a hook.
+_FIXES = {
+    "some parameters appear in more than one parameter group": "add a group once: a resumed run "
+    "has those that were added before it stopped. The hook weights_ready is called once a run, "
+    "run_started in each process",
+    "backward through the graph a second time": "compute it again in the block that uses it: the "
+    "block of another optimizer, or an earlier step, has freed its graph",
+    "modified by an inplace operation": "compute it again after what changed it; the end of a "
+    "run.optimize block updates weights, and a graph through them from before is of no use",
+}
 _FRAME = re.compile(r'File "(?P<file>[^"\n]+)", line (?P<line>\d+)')
 
 
@@ -119,6 +127,7 @@ class Task:
                     fix='return the optimizer, or {"name": optimizer, ...}',
                 )
             named = dict(result) if isinstance(result, Mapping) else {MAIN_OPTIMIZER: result}
+            names = parameter_names(module_pool)
             for name, optimizer in named.items():
                 if not isinstance(name, str):
                     raise TaskError(
@@ -133,7 +142,7 @@ class Task:
                         found=optimizer,
                         fix="give an instance, such as torch.optim.Adam(parameters)",
                     )
-                check_owned(name, optimizer, module_pool, parameter_names(module_pool))
+                check_owned(name, optimizer, module_pool, names)
             if not named:
                 raise TaskError("optimizers returns an empty dict", fix="return an optimizer")
         return named
@@ -293,18 +302,15 @@ class TaskErrors:
             f"{self._where} raises {reason}{self._note()}",
             file=file,
             line=line,
-            fix=fix_of_import(error, folder) or _fix_of_group(error, self._where),
+            fix=fix_of_import(error, folder) or _fix_in_run(error, self._where),
         ) from error
 
 
-def _fix_of_group(error: BaseException, where: str) -> str | None:
-    """Return what to do about parameters that an optimizer has already; None for other errors."""
-    if _TWICE not in str(error) or where == "optimizers":
+def _fix_in_run(error: BaseException, where: str) -> str | None:
+    """Return what to do about errors of torch in a step or hook; None for others."""
+    if where == "optimizers":
         return None
-    return (
-        "add a group once: a resumed run has those that were added before it stopped. The hook "
-        "weights_ready is called once a run, run_started in each process"
-    )
+    return next((fix for text, fix in _FIXES.items() if text in str(error)), None)
 
 
 def _check_complete(

@@ -222,7 +222,7 @@ def test_optimizer_state_of_what_a_migration_changed_begins_anew_and_is_told(acm
     go_on(path, 3)
 
     assert [m for m in caplog.messages if "optimizer" in m] == [
-        "optimizer 'main': no state for net.offset: it begins anew"
+        "optimizer 'main': no state for net.offset: it starts without state"
     ]
 
 
@@ -238,7 +238,7 @@ def test_optimizer_state_of_what_a_migration_removed_is_dropped_and_told(acme, p
 
     told = [m for m in caplog.messages if "optimizer" in m]
     assert told == [
-        "optimizer 'main': no state for net.stem.weight: it begins anew",
+        "optimizer 'main': no state for net.stem.weight: it starts without state",
         "optimizer 'main': no parameter for the state of net.first.weight",
     ]
 
@@ -547,7 +547,7 @@ def test_optimizer_state_of_what_the_hook_changed_in_place_begins_anew(acme, pat
     go_on(path, 3)
 
     assert [m for m in caplog.messages if "optimizer" in m] == [
-        "optimizer 'main': no state for net.offset: it begins anew"
+        "optimizer 'main': no state for net.offset: it starts without state"
     ]
 
 

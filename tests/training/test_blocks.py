@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import SGD
 
 from pymodules_core import ModulePool, Trainer
-from pymodules_core.errors import TaskError
+from pymodules_core.errors import StepError, TaskError
 from pymodules_core.training.reporting import SilentReporter
 
 STEPS, ACCUMULATE = 6, 2
@@ -172,7 +172,7 @@ def test_a_loss_that_reaches_no_parameter_of_its_optimizer_is_an_error_at_any_st
         f"task.py:22: the loss of optimizer 'g' reaches none of its parameters, so nothing would "
         f"learn (epoch 1, step {at_step + 1}, batch {at_step + 1})\n"
         "  fix: compute it from the modules whose parameters the optimizer has, without detach or "
-        "torch.no_grad"
+        "torch.no_grad; or leave out its block in this step"
     )
 
 
@@ -184,18 +184,39 @@ def test_a_loss_of_an_optimizer_whose_parameters_take_no_gradient_is_an_error(tm
 """
     path = write(tmp_path, step)
 
-    with pytest.raises(TaskError, match="the loss of optimizer 'g' reaches none of its parameters"):
+    with pytest.raises(TaskError) as caught:
         Trainer(path, reporter=SilentReporter()).fit()
+
+    assert "no parameter of optimizer 'g' requires a gradient" in caught.value.what
+    assert caught.value.fix == (
+        "leave out its block in this step, or call requires_grad_(True) before"
+    )
 
 
 REENTRANT = "checkpoint(g[0], batch.requires_grad_(), use_reentrant=True)"
 
 
-def test_a_reentrant_checkpoint_is_refused_where_there_are_several_optimizers(tmp_path):
-    step = f"""
+REENTRANT_STEPS = {
+    "first": f"""
     with run.optimize("g") as step:
         step.loss = d(g[1:]({REENTRANT})).mean()
-"""
+""",
+    "second block of a step": f"""
+    with run.optimize("g") as step:
+        step.loss = g[1:](batch).mean()
+    with run.optimize("g") as step:
+        step.loss = d(g[1:]({REENTRANT})).mean()
+""",
+    "later": f"""
+    with run.optimize("g") as step:
+        hidden = {REENTRANT} if run.step == 3 else g[0](batch)
+        step.loss = d(g[1:](hidden)).mean()
+""",
+}
+
+
+@pytest.mark.parametrize("step", REENTRANT_STEPS.values(), ids=REENTRANT_STEPS)
+def test_a_reentrant_checkpoint_is_refused_where_there_are_several_optimizers(tmp_path, step):
     path = write(tmp_path, step)
 
     with pytest.raises(TaskError) as caught:
@@ -219,3 +240,40 @@ def test_a_reentrant_checkpoint_trains_where_there_is_one_optimizer(tmp_path):
 
     saved = torch.load(path / "data" / "module_ckps" / "last" / "g.pt", weights_only=True)
     assert not torch.equal(saved["0.weight"], initial)
+
+
+GRAPHS = {
+    "freed by another block": (
+        """
+    judged = d(g(batch)).square().mean()
+    with run.optimize("d") as step:
+        step.loss = judged
+    with run.optimize("g") as step:
+        step.loss = judged - 1
+""",
+        "compute it again in the block that uses it: the block of another optimizer, or an earlier "
+        "step, has freed its graph",
+    ),
+    "older than an update": (
+        """
+    fake = g(batch)
+    judged = (d(fake) - 1).square().mean()
+    with run.optimize("d") as step:
+        step.loss = d(fake.detach()).square().mean()
+    with run.optimize("g") as step:
+        step.loss = judged
+""",
+        "compute it again after what changed it; the end of a run.optimize block updates weights, "
+        "and a graph through them from before is of no use",
+    ),
+}
+
+
+@pytest.mark.parametrize(("step", "fix"), GRAPHS.values(), ids=GRAPHS)
+def test_a_graph_that_is_used_too_late_says_what_to_compute_again(tmp_path, step, fix):
+    path = write(tmp_path, step)
+
+    with pytest.raises(StepError) as caught:
+        Trainer(path, reporter=SilentReporter()).fit()
+
+    assert caught.value.fix == fix

@@ -13,7 +13,7 @@ def follow_migrations(
 
     That is its state in optimizers, its gradient in an open window, and whether it learns. Where
     the migration changed a parameter's values, its state in optimizers and its gradient were made
-    for others, and are left out: it begins anew.
+    for others, and are left out: it starts without state.
 
     Args:
         state: What ``TrainingState.capture`` gave.

@@ -94,9 +94,9 @@ class OptimizerMemory:
         """Load what ``state_dict`` returned.
 
         Where the task makes optimizer and scheduler as it did, that is all, parameter groups that
-        it added during the run included. An optimizer of another class begins anew; options that
-        are others today are today's; and so is a schedule that is another, at the place where the
-        run is. All of it is reported.
+        it added during the run included. An optimizer of another class starts without state;
+        options that are others today are today's; and so is a schedule that is another, at the
+        place where the run is. All of it is reported.
 
         Returns:
             What could not be restored, a line each.
@@ -115,10 +115,11 @@ class OptimizerMemory:
                     if None in loaded.starts and not is_same(
                         self._scheduler_state(), state["scheduler"]
                     ):
-                        loaded.lost.append(
+                        return [
+                            *loaded.lost,
                             f"{self._where}: its scheduler does not take back what it had of the "
-                            "parameter groups that the run added"
-                        )
+                            "parameter groups that the run added",
+                        ]
                 return loaded.lost
             old, new = before["kinds"], self._start["kinds"]
             if old[0] != new[0]:
@@ -137,7 +138,7 @@ class OptimizerMemory:
         self, state: Mapping[str, Any], names: Mapping[Parameter, str]
     ) -> Iterator[str]:
         old, new = state["start"]["kinds"][0], self._start["kinds"][0]
-        yield f"{self._where}: it was {old} and is {new}: it begins anew"
+        yield f"{self._where}: it was {old} and is {new}: it starts without state"
         there = {names[one] for group in self._start_groups for one in group}
         there |= {name for group in _groups_at_start(state) for name in group}
         saved = (name for group in state["optimizer"]["param_groups"] for name in group[PARAMETERS])
@@ -230,7 +231,7 @@ class OptimizerMemory:
                 f"{type(error).__name__}: {error}",
                 key=self._name,
                 fix="make both as they were when the run began, or give the optimizer another "
-                "name: it then begins anew",
+                "name: it then starts without state",
             ) from error
 
 

@@ -129,7 +129,9 @@ def load_optimizer_state(
     own_names = restored.names
     known = {key for group in saved for key in group[PARAMETERS]}
     if new := [key for key in own_names if key not in known | stored[_STATE].keys()]:
-        logger.warning("optimizer %r: no state for %s: it begins anew", name, list_words(new))
+        logger.warning(
+            "optimizer %r: no state for %s: it starts without state", name, list_words(new)
+        )
     if not keeps_options and any(
         group.start is not None and group.options is None for group in restored.groups
     ):

@@ -304,7 +304,7 @@ class TrainingState:
             raise RunChangedError(
                 f"the optimizers cannot be restored as they were saved\n{shown}",
                 found=lost,
-                fix="let the task make them as it did, or go on without what is lost: "
+                fix="let the task make them as it did, or resume without what is lost: "
                 "--resume --accept-changes",
             )
         for line in lost:

@@ -546,6 +546,19 @@ def rows_that_need_no_graph(processes):
         return not processes.join_rows(rows).requires_grad
 
 
+def parameters_that_were_gathered(processes):
+    parts = share(
+        processes,
+        {"coder": Coder()},
+        {"coder": {"parallel": "fsdp"}},
+        lambda pool: {"coder": SGD([pool.coder.first.weight], 0.1)},
+    )
+    unit = parts.units["coder"]
+    parts.pool.coder.unshard()
+    unit.optimizer.add_param_group({"params": [parts.pool.coder.second.weight]})
+    unit.check_groups()
+
+
 def rows_of_other_shapes(processes):
     processes.join_rows(torch.zeros(1, 2 + processes.rank))
 

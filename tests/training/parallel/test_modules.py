@@ -44,6 +44,11 @@ SAME_IN_BOTH = {
     "metrics_of_all": {"loss": 1.4, "extra": 5.0},
     "a_metric_object": {"seen": 11.0},
     "rows_of_all": [[0, 0], [1, 1], [1, 1]],
+    "parameters_that_were_gathered": (
+        "TaskError: optimizer 'coder' was given coder.second.weight while FSDP2 had all of it "
+        "gathered, which is another parameter than the part of it that is trained\n"
+        "  fix: add it in a hook, or in train_step before the module is called"
+    ),
     "rows_of_other_shapes": (
         "ProcessesError: processes gather rows of tensors that differ: process 0: shape (rows, 2), "
         "torch.float32, without a gradient; process 1: shape (rows, 3), torch.float32, without a "

@@ -632,7 +632,8 @@ def test_another_optimizer_begins_anew_and_says_so(tmp_path, caplog):
     fit(path, accept_changes=True, train__epochs=3)
 
     assert (
-        "optimizer 'main': it was torch.optim.sgd.SGD and is torch.optim.adam.Adam: it begins anew"
+        "optimizer 'main': it was torch.optim.sgd.SGD and is torch.optim.adam.Adam: "
+        "it starts without state"
     ) in caplog.text
     assert rates(path)[-1] == {"main": 0.001}
 

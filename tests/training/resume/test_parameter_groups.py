@@ -365,7 +365,7 @@ def test_one_of_a_module_that_is_gone_is_refused_and_left_out_where_accepted(tmp
     assert str(caught.value) == (
         "the optimizers cannot be restored as they were saved\n"
         f"  {NOT_TRAINED}\n"
-        "  fix: let the task make them as it did, or go on without what is lost: --resume "
+        "  fix: let the task make them as it did, or resume without what is lost: --resume "
         "--accept-changes"
     )
     assert (outcome_of(path), (path / "data/run.json").read_bytes()) == before
@@ -391,7 +391,9 @@ def test_another_optimizer_than_the_saved_one_is_refused_before_anything_is_writ
     )
 
     assert codes == [2, 0]
-    assert "it was torch.optim.sgd.SGD and is torch.optim.adam.Adam: it begins anew" in error
+    assert (
+        "it was torch.optim.sgd.SGD and is torch.optim.adam.Adam: it starts without state" in error
+    )
     assert NOT_TRAINED in error
     assert unchanged == before
     assert NOT_TRAINED in capsys.readouterr().err
@@ -436,6 +438,12 @@ WRONG = {
         f"{ADDING}torch.nn.Linear(2, 2).parameters())}})",
         "optimizer 'main' owns a parameter of shape [2, 2] that is in no module of the pool, so it "
         "would never be saved",
+    ),
+    "of a layer that was replaced": (
+        "[run.module_pool.net.__setitem__(0, torch.nn.Linear(4, 4)), "
+        f"{ADDING}module_pool.net[0].parameters())}})]",
+        "optimizer 'main' was given net.0.weight, which is another parameter than the module had "
+        "when the run began",
     ),
     "a rate that is none": (
         "add(run, 0, lr=float('nan'))",
@@ -523,8 +531,7 @@ def test_a_scheduler_that_knows_no_later_groups_is_named(tmp_path, schedule):
         fit(path)
 
     assert caught.value.what.startswith(
-        "LambdaLR of optimizer 'main' follows the parameter groups that there were when it was "
-        "made (1), and there are 2 now: ValueError: zip()"
+        "LambdaLR of optimizer 'main' was made for 1 of its 2 parameter groups: ValueError: zip()"
     )
     assert caught.value.fix == (
         "return all groups from optimizers(), and turn requires_grad on when one is to learn; or "

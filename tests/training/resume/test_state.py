@@ -247,7 +247,9 @@ def test_state_of_parameters_that_came_or_went_is_told(caplog):
     loaded = load_optimizer_state(other, state, names, name="main")
 
     assert set(other.state) == {pool.a.weight}
-    assert caplog.messages == ["optimizer 'main': no state for b.weight, b.bias: it begins anew"]
+    assert caplog.messages == [
+        "optimizer 'main': no state for b.weight, b.bias: it starts without state"
+    ]
     assert loaded.lost == ["optimizer 'main': no parameter for the state of a.bias"]
 
 
