@@ -19,15 +19,25 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _use_one_thread() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """One torch thread for what the fixtures of a file train, as for its tests."""
+    _use_one_thread()
+
+
 @pytest.fixture(autouse=True)
 def _same_surroundings(monkeypatch):
     """One torch thread, and no variable of this package from whoever runs the tests."""
     for name in list(os.environ):
         if name.startswith("PYMODULES_"):
             monkeypatch.delenv(name)
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)
+    _use_one_thread()
 
 
 @pytest.fixture
