@@ -253,6 +253,24 @@ def test_state_of_parameters_that_came_or_went_is_told(caplog):
     assert loaded.lost == ["optimizer 'main': no parameter for the state of a.bias"]
 
 
+def test_state_of_a_parameter_that_was_removed_stays_and_comes_back():
+    pool = make_pool()
+    parts = [{"params": list(module.parameters())} for module in pool.values()]
+    optimizer = torch.optim.SGD(parts, lr=0.1, momentum=0.9)
+    step(pool, optimizer)
+    optimizer.param_groups.pop()
+    names = parameter_names(pool)
+    kept = optimizer.state[pool.b.weight]["momentum_buffer"].clone()
+
+    state = through_a_file(optimizer_state(optimizer, names, name="main"))
+    again = torch.optim.SGD(pool.a.parameters(), lr=0.1, momentum=0.9)
+    loaded = load_optimizer_state(again, state, names, name="main")
+
+    assert torch.equal(optimizer.state[pool.b.weight]["momentum_buffer"], kept)
+    assert torch.equal(again.state[pool.b.weight]["momentum_buffer"], kept)
+    assert loaded.lost == []
+
+
 def test_state_in_another_dtype_than_its_parameter_keeps_its_bits():
     class Master(torch.optim.SGD):
         """Keeps weights in fp32 beside parameters in bf16."""
