@@ -272,7 +272,7 @@ class OptimizerUnit:
             # A lower scale means infinite gradients, and an update that the scaler left out.
             stepped = scaler.get_scale() >= scale
         self.optimizer.zero_grad(set_to_none=True)
-        self._modules.release()
+        self._modules.release(self._parameters)
         self._window = 0
         if self._precision.dtype is not None:
             # Autocast keeps low-precision copies of weights, which are stale from here on.

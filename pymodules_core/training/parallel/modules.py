@@ -83,14 +83,14 @@ class SharedModules:
             optimizers: By name; their groups may change between steps.
         """
         self._optimizers = optimizers
+        # Looked up while none of them is gathered: its parameters are others then.
+        shards = [(one, {*self._pool[name].parameters()}) for name, one in self._shards.items()]
         leaf_of: dict[Parameter, Parameter] = {}
         if len(optimizers) > 1:
             for name in self._shards:
                 leaf_of |= unsharded_leaves(self._pool[name])
         self._owned = {
-            name: OwnedModules(
-                shards=list(self._shards.values()), leaf_of=leaf_of, size=self._processes.size
-            )
+            name: OwnedModules(shards=shards, leaf_of=leaf_of, size=self._processes.size)
             for name in optimizers
         }
         self._find_owners()

@@ -18,8 +18,9 @@ class OwnedModules:
     """The wrapped modules whose parameters one optimizer owns.
 
     Args:
-        shards: All modules behind FSDP2: their parameters may come to the optimizer later.
-        leaf_of: Of parameters of ``shards``, what a forward computes with.
+        shards: All modules of the pool that are behind FSDP2, with their parameters, any of
+            which may come to the optimizer later.
+        leaf_of: Of those parameters what a forward computes with.
         size: How many processes there are.
 
     Attributes:
@@ -27,16 +28,20 @@ class OwnedModules:
     """
 
     def __init__(
-        self, *, shards: "list[FSDPModule]", leaf_of: Mapping[Parameter, Parameter], size: int
+        self,
+        *,
+        shards: "list[tuple[FSDPModule, set[Parameter]]]",
+        leaf_of: Mapping[Parameter, Parameter],
+        size: int,
     ) -> None:
-        self._shards = shards
-        self._leaf_of = leaf_of
         self.replicas: list[DataParallel] = []
         self.size = size
+        self._shards = shards
+        self._leaf_of = leaf_of
 
     @property
     def has_parts(self) -> bool:
-        """Whether its parameters may be in parts."""
+        """Whether parameters may be in parts."""
         return bool(self._shards)
 
     def leaves(self, parameters: Iterable[Parameter]) -> list[Parameter]:
@@ -47,10 +52,12 @@ class OwnedModules:
         """
         return [self._leaf_of.get(one, one) for one in parameters]
 
-    def release(self) -> None:
-        """Let go of what FSDP2 holds gathered, which an update has made old."""
-        for module in self._shards:
-            module.reshard()
+    def release(self, parameters: Iterable[Parameter]) -> None:
+        """Let go of what FSDP2 holds gathered of parameters, which an update has made old."""
+        updated = set(parameters)
+        for module, own in self._shards:
+            if own & updated:
+                module.reshard()
 
     def start_step(self, *, is_synced: bool) -> None:
         """Say whether the backward of this step averages gradients.

@@ -78,12 +78,39 @@ def epoch_finished(run):
             dist.broadcast(first, 0)
             assert torch.equal(mine, first), f"rank {run.rank} drifts: {key}"
 """
+# A layer comes to the optimizer of another module: that module has two of them from then on.
+TWO = (
+    TASK.replace(
+        "return SGD(module_pool.head[1].parameters(), lr=0.05, momentum=0.9)",
+        "return {n: SGD(m[1].parameters(), lr=0.05, momentum=0.9) for n, m in module_pool.items()}",
+    )
+    .replace("run, part, **options):", 'run, part, name="head", **options):')
+    .replace('optimizers["main"]', "optimizers[name]")
+    .replace("    if run.step == 5:\n        add(run, module_pool.body)\n", "")
+    .replace(
+        "    return mse_loss(forward(module_pool, inputs), targets)\n\n\ndef eval",
+        """    for name, factor in ("head", 1.0), ("body", 0.5):
+        with run.optimize(name) as block:
+            block.loss = mse_loss(forward(module_pool, inputs), targets) * factor
+
+
+def eval""",
+    )
+    .replace(
+        "def epoch_finished(run):\n",
+        """def epoch_finished(run):
+    if run.epoch == 1:
+        add(run, run.module_pool.body[0])
+""",
+    )
+)
 CASES = {
     "ddp": {},
     "fsdp": {},
     "off": {},
     "ddp in a window": {"optimizers__main__accumulate": 2},
     "ddp clipped": {"optimizers__main__clip_norm": 0.1},
+    **{f"{kind} of two": {"optimizers__head__accumulate": 2} for kind in ("ddp", "fsdp", "off")},
     "fsdp sharded": {"optimizers__main__clip_norm": 0.1},
 }
 
@@ -100,13 +127,21 @@ def settings_of(name):
 def runs(tmp_path_factory):
     """For each case a run of two processes, one that stopped after step 5, and one alone."""
     home = tmp_path_factory.mktemp("ranks")
-    modules = {"head": MODULE.format(resting="[0]"), "body": MODULE.format(resting="")}
     found, cases = {}, []
     for name in CASES:
+        is_of_two = name.endswith("two")
+        modules = {
+            "head": MODULE.format(resting="[0]"),
+            "body": MODULE.format(resting="[0]" if is_of_two else ""),
+        }
         whole, stopped, alone = (
             stoppable(
                 write_experiment(
-                    home, f"{name.replace(' ', '_')}_{one}", modules=modules, task=TASK, toml=""
+                    home,
+                    f"{name.replace(' ', '_')}_{one}",
+                    modules=modules,
+                    task=TWO if is_of_two else TASK,
+                    toml="",
                 )
             )
             for one in ("whole", "stopped", "alone")
