@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -193,6 +194,17 @@ def assert_same_bits(path: Path, other: Path) -> None:
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], value) for key, value in expected.items()), pool
     assert rows_of(path) == rows_of(other)
+
+
+def differing(names: Iterable[str], compare: Callable[[str], None]) -> dict[str, str]:
+    """Return what ``compare`` finds different, by name: one launch trains many cases."""
+    found = {}
+    for name in names:
+        try:
+            compare(name)
+        except AssertionError as error:
+            found[name] = str(error)
+    return found
 
 
 def main() -> None:

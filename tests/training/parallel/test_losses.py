@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from rank_cases import assert_close, case, train_alone, train_cases, weights_of
+from rank_cases import assert_close, case, differing, train_alone, train_cases, weights_of
 from support import write_experiment
 
 # Of 23 samples by 7 the last batch has two: fewer than three processes, and uneven ones before.
@@ -242,7 +242,6 @@ QUICK = {
     ],
     3: [f"{loss}_{kind}_1" for loss in LOSSES for kind in ("ddp", "fsdp", "off")],
 }
-LONG = [(ranks, name) for ranks, quick in QUICK.items() for name in ALL if name not in quick]
 
 
 def name_alone(options: dict[str, object]) -> str:
@@ -284,29 +283,21 @@ def home(tmp_path_factory) -> Path:
     return home
 
 
-@pytest.fixture(scope="module")
-def quick(home):
-    for ranks, names in QUICK.items():
-        train_all(home, ranks, names)
-    return home
+def compare_all(home, ranks, names):
+    """Train cases in several processes; return what differs from one, by name."""
+    train_all(home, ranks, names)
+    return differing(names, lambda name: assert_trained_alike(home, ranks, name))
 
 
-@pytest.mark.parametrize(("ranks", "name"), [(r, n) for r, names in QUICK.items() for n in names])
-def test_several_processes_train_what_one_trains(quick, ranks, name):
-    assert_trained_alike(quick, ranks, name)
-
-
-@pytest.fixture(scope="module")
-def long(home):
-    for ranks in QUICK:
-        train_all(home, ranks, [name for count, name in LONG if count == ranks])
-    return home
+@pytest.mark.parametrize("ranks", QUICK)
+def test_several_processes_train_what_one_trains(home, ranks):
+    assert compare_all(home, ranks, QUICK[ranks]) == {}
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("ranks", "name"), LONG)
-def test_several_processes_train_all_that_one_trains(long, ranks, name):
-    assert_trained_alike(long, ranks, name)
+@pytest.mark.parametrize("ranks", QUICK)
+def test_several_processes_train_all_that_one_trains(home, ranks):
+    assert compare_all(home, ranks, [name for name in ALL if name not in QUICK[ranks]]) == {}
 
 
 def test_each_of_them_trains_all_its_modules(home):

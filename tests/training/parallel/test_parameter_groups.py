@@ -1,10 +1,10 @@
 """Parameter groups that a task adds during a run of several processes."""
 
-import pytest
 from rank_cases import (
     assert_close,
     assert_same_bits,
     case,
+    differing,
     rows_of,
     stoppable,
     train_alone,
@@ -123,10 +123,8 @@ def settings_of(name):
     return {"train__epochs": EPOCHS, "train__batch_size": 16, **modules, **CASES[name]}
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """For each case a run of two processes, one that stopped after step 5, and one alone."""
-    home = tmp_path_factory.mktemp("ranks")
+def train_all(home):
+    """Return for each case a run of two processes, one that stopped after step 5, and one alone."""
     found, cases = {}, []
     for name in CASES:
         is_of_two = name.endswith("two")
@@ -158,16 +156,13 @@ def runs(tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_what_is_added_is_averaged_as_all_else(runs, name):
-    whole, _, alone = runs[name]
+def test_what_is_added_is_averaged_as_all_else_and_a_resume_has_it_bit_for_bit(tmp_path):
+    runs = train_all(tmp_path)
 
-    assert_close(whole, alone, tolerance=TOLERANCE)
-    assert len(rows_of(whole)) == 1 + 2 * EPOCHS
+    def compare(name):
+        whole, stopped, alone = runs[name]
+        assert_close(whole, alone, tolerance=TOLERANCE)
+        assert len(rows_of(whole)) == 1 + 2 * EPOCHS
+        assert_same_bits(stopped, whole)
 
-
-@pytest.mark.parametrize("name", CASES)
-def test_a_resume_has_it_bit_for_bit(runs, name):
-    whole, stopped, _ = runs[name]
-
-    assert_same_bits(stopped, whole)
+    assert differing(CASES, compare) == {}
