@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from pymodules_core import Trainer
-from pymodules_core.checkpoints.reading import PoolReader
+from pymodules_core.checkpoints.loading.pool_reader import PoolReader
 from pymodules_core.errors import RunInterruptedError
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "experiments"
 KINDS = ("ddp", "fsdp")

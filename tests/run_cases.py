@@ -15,7 +15,7 @@ from typing import Any
 
 from support import write_experiment
 
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records
 from pymodules_core.cli.main import run
 from pymodules_core.run_files import checkpoints_dir
@@ -200,7 +200,7 @@ def fit(path: str, overrides: Mapping[str, Any]) -> None:
     import torch
 
     from pymodules_core import Trainer
-    from pymodules_core.training.reporting import SilentReporter
+    from pymodules_core.training.run_output.console import SilentReporter
 
     # Workers of a killed run end with it only where they are its own children.
     multiprocessing.set_start_method("fork", force=True)

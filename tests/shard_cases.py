@@ -16,10 +16,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard
 
 from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints.store.disk import Disk
+from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.errors import PymodulesError
+from pymodules_core.processes.dtensor import gathered, is_in_parts
 from pymodules_core.processes.group import Processes
-from pymodules_core.processes.sharding import gathered, is_in_parts
 
 FULL = "full.pt"
 OUTCOMES = "outcomes.json"

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from pymodules_core.checkpoints.commits import Commit, next_record
-from pymodules_core.checkpoints.image import FileImage
-from pymodules_core.checkpoints.reading import PoolReader
-from pymodules_core.checkpoints.receipt import Receipt
+from pymodules_core.checkpoints.file_format.buffer import FileImage
+from pymodules_core.checkpoints.loading.pool_reader import PoolReader
+from pymodules_core.checkpoints.saving.commits import Commit, next_record
+from pymodules_core.checkpoints.saving.receipt import Receipt
 from pymodules_core.checkpoints.store import staged_writes
-from pymodules_core.checkpoints.store.disk import Disk
-from pymodules_core.checkpoints.store.layout import Layout
-from pymodules_core.checkpoints.store.seals import seal_of_file
+from pymodules_core.checkpoints.store.checksums import seal_of_file
+from pymodules_core.checkpoints.store.file_system import Disk
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.names import BEST, FRZN, INIT, LAST
 

@@ -50,7 +50,7 @@ def test_importing_the_package_imports_nothing_heavy():
     [
         "pymodules_core.cli.main",
         "pymodules_core.discovery",
-        "pymodules_core.discovery.catalog",
+        "pymodules_core.discovery.selection.catalog",
         "pymodules_core.hookspecs",
         "pymodules_core.run_files",
         "pymodules_core.specs",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import importlib_metadata
 
-from pymodules_core.discovery.plugin_records import normalise
+from pymodules_core.discovery.plugins.records import normalise
 
 REPOSITORY = Path(__file__).parents[1]
 

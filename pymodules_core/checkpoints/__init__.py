@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from pymodules_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pymodules_core.checkpoints.applying import apply_weights
     from pymodules_core.checkpoints.best import BestTracker
-    from pymodules_core.checkpoints.files import read_state_dict
-    from pymodules_core.checkpoints.loading import LoadReport, match_weights
+    from pymodules_core.checkpoints.file_format.read import read_state_dict
+    from pymodules_core.checkpoints.loading.apply import apply_weights
+    from pymodules_core.checkpoints.loading.match import LoadReport, match_weights
+    from pymodules_core.checkpoints.loading.resume_point import Resumed
     from pymodules_core.checkpoints.manager import CheckpointManager
-    from pymodules_core.checkpoints.receipt import Receipt
-    from pymodules_core.checkpoints.resuming import Resumed
+    from pymodules_core.checkpoints.saving.receipt import Receipt
 
 __all__ = [
     "BestTracker",
@@ -32,11 +32,11 @@ __getattr__ = lazy_names(
     {
         "BestTracker": "pymodules_core.checkpoints.best",
         "CheckpointManager": "pymodules_core.checkpoints.manager",
-        "LoadReport": "pymodules_core.checkpoints.loading",
-        "Receipt": "pymodules_core.checkpoints.receipt",
-        "Resumed": "pymodules_core.checkpoints.resuming",
-        "apply_weights": "pymodules_core.checkpoints.applying",
-        "match_weights": "pymodules_core.checkpoints.loading",
-        "read_state_dict": "pymodules_core.checkpoints.files",
+        "LoadReport": "pymodules_core.checkpoints.loading.match",
+        "Receipt": "pymodules_core.checkpoints.saving.receipt",
+        "Resumed": "pymodules_core.checkpoints.loading.resume_point",
+        "apply_weights": "pymodules_core.checkpoints.loading.apply",
+        "match_weights": "pymodules_core.checkpoints.loading.match",
+        "read_state_dict": "pymodules_core.checkpoints.file_format.read",
     },
 )

@@ -6,16 +6,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from pymodules_core.checkpoints.applying import load_modules
 from pymodules_core.checkpoints.arguments import as_numbers, check_arguments, check_pools
 from pymodules_core.checkpoints.best import BestTracker
-from pymodules_core.checkpoints.loading import LoadReport
+from pymodules_core.checkpoints.file_format.state_dict import live_state_dict
+from pymodules_core.checkpoints.loading.apply import load_modules
+from pymodules_core.checkpoints.loading.match import LoadReport
+from pymodules_core.checkpoints.loading.pool_reader import PoolReader
+from pymodules_core.checkpoints.loading.resume_point import Moment, Resumed, resumed
 from pymodules_core.checkpoints.opening import Opening, existing_run
-from pymodules_core.checkpoints.reading import PoolReader
-from pymodules_core.checkpoints.receipt import Receipt
-from pymodules_core.checkpoints.resuming import Moment, Resumed, resumed
-from pymodules_core.checkpoints.saver import Saver
-from pymodules_core.checkpoints.state_dicts import live_state_dict
+from pymodules_core.checkpoints.saving.receipt import Receipt
+from pymodules_core.checkpoints.saving.saver import Saver
 from pymodules_core.checkpoints.store.records import CommitRecord
 from pymodules_core.errors import (
     CheckpointError,

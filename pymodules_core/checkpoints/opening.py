@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pymodules_core.checkpoints.disk_errors import disk_errors
-from pymodules_core.checkpoints.reading import PoolReader
-from pymodules_core.checkpoints.resuming import Moment, read_moment
-from pymodules_core.checkpoints.saver import Saver
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.loading.pool_reader import PoolReader
+from pymodules_core.checkpoints.loading.resume_point import Moment, read_moment
+from pymodules_core.checkpoints.saving.saver import Saver
+from pymodules_core.checkpoints.store.disk_errors import disk_errors
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import CommitRecord, record_numbers
 from pymodules_core.errors import (
     CheckpointFileError,

@@ -49,7 +49,7 @@ def _check_experiment(
 ) -> None:
     from pymodules_core.cli.executed import say_what_is_executed
     from pymodules_core.experiment import Experiment
-    from pymodules_core.training.check import check_experiment
+    from pymodules_core.training.dry_run import check_experiment
 
     experiment = Experiment.open(exp, data_home=data_home, overrides=overrides)
     say_what_is_executed(experiment, load_installed=load_installed)

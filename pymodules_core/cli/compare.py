@@ -8,7 +8,7 @@ import click
 from pymodules_core.cli.options import data_home_option, debug_option, json_option
 
 if TYPE_CHECKING:
-    from pymodules_core.views.comparison import Comparison, Row
+    from pymodules_core.reports.comparison import Comparison, Row
 
 _BEST_MARK = "*"
 
@@ -33,8 +33,8 @@ def command(
             ctx=click.get_current_context(),
         )
     from pymodules_core.cli.output import print_json
-    from pymodules_core.views.comparison import compare
-    from pymodules_core.views.subjects import open_subjects
+    from pymodules_core.reports.comparison import compare
+    from pymodules_core.reports.subjects import open_subjects
 
     comparison = compare(open_subjects(exps, data_home=data_home))
     rows = comparison.changed_rows() if only_changed else comparison.rows
@@ -78,7 +78,7 @@ def _print_rows(comparison: "Comparison", rows: "list[Row]") -> None:
 
 
 def _cell_text(row: "Row", label: str) -> str:
-    from pymodules_core.views.text import MISSING, shorten
+    from pymodules_core.reports.text import MISSING, shorten
 
     cell = row.cell(label)
     if cell is None:

@@ -9,7 +9,7 @@ import click
 from pymodules_core.cli.options import data_home_option, debug_option, json_option, plugins_option
 
 if TYPE_CHECKING:
-    from pymodules_core.discovery.catalog import ListedModule
+    from pymodules_core.discovery.selection.catalog import ListedModule
     from pymodules_core.experiment import Experiment
 
 
@@ -33,7 +33,7 @@ def command(
     from pymodules_core.cli.executed import say_what_is_executed
     from pymodules_core.cli.output import format_count, print_json, print_table
     from pymodules_core.discovery import PluginManager
-    from pymodules_core.discovery.catalog import list_modules
+    from pymodules_core.discovery.selection.catalog import list_modules
     from pymodules_core.experiment import Experiment, default_data_home
 
     experiment = Experiment.open(exp, data_home=data_home) if exp is not None else None

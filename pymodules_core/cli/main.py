@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import click
 
-from pymodules_core.cli.ending import end_in_time
+from pymodules_core.cli.exit_watchdog import end_in_time
 from pymodules_core.cli.lazy_group import LazyCommand, LazyGroup
 from pymodules_core.cli.messages import WarningHandler, tell_error
 from pymodules_core.cli.silent_end import refuse_silent_end

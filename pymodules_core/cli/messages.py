@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from pymodules_core.checkpoints.disk_errors import remedy
+from pymodules_core.checkpoints.store.disk_errors import remedy
 from pymodules_core.errors import (
     ProcessLostError,
     PymodulesError,
@@ -29,7 +29,7 @@ from pymodules_core.processes.environment import (
     is_elastic,
     is_own,
 )
-from pymodules_core.processes.telling import say_told, wait_until_told
+from pymodules_core.processes.failure_notice import say_told, wait_until_told
 
 INTERRUPTED_EXIT_CODE = 130
 _PACKAGE = str(Path(__file__).parents[1])

@@ -99,7 +99,7 @@ def _is_taken(package: str) -> bool:
     """Return whether an installed package has the name; one's own plugin may be written again."""
     from importlib.util import find_spec
 
-    from pymodules_core.discovery.entry_points import find_entry_points
+    from pymodules_core.discovery.plugins.entry_points import find_entry_points
 
     targets = (found.record.target for found in find_entry_points(tells=False))
     own = {target.partition(":")[0].partition(".")[0] for target in targets}

@@ -58,7 +58,7 @@ def making_folder(folder: Path, *, option: str) -> Iterator[None]:
     Raises:
         PymodulesError: The disk refuses.
     """
-    from pymodules_core.checkpoints.disk_errors import remedy
+    from pymodules_core.checkpoints.store.disk_errors import remedy
     from pymodules_core.errors import PymodulesError
 
     try:

@@ -28,9 +28,9 @@ def command(exps: tuple[str, ...], output: Path | None, data_home: Path | None) 
     The page needs no network and no other file. Several experiments are laid over one another.
     """
     from pymodules_core.errors import display_path
-    from pymodules_core.views.page import make_page
-    from pymodules_core.views.subjects import open_subjects
-    from pymodules_core.views.text import size_text
+    from pymodules_core.reports.page import make_page
+    from pymodules_core.reports.subjects import open_subjects
+    from pymodules_core.reports.text import size_text
 
     subjects = open_subjects(exps, data_home=data_home)
     content = make_page(subjects).encode()
@@ -50,7 +50,7 @@ def _write(target: Path, content: bytes) -> None:
         PymodulesError: Something else is there, or it cannot be written.
     """
     from pymodules_core.errors import PymodulesError
-    from pymodules_core.views.page import is_page
+    from pymodules_core.reports.page import is_page
 
     temporary = target.with_name(f".writing-{os.getpid()}-{target.name}")
     try:

@@ -73,7 +73,7 @@ def command(
     if accept_changes and not resume:
         raise click.UsageError("--accept-changes belongs to --resume")
     _check_launch(nproc, max_restarts)
-    from pymodules_core.checkpoints.lost_store import refuse_lost_store
+    from pymodules_core.checkpoints.tools.lost_store import refuse_lost_store
     from pymodules_core.experiment import Experiment
     from pymodules_core.run_files import has_run, refuse_existing_run
 
@@ -161,7 +161,7 @@ def _check_launch(nproc: int | None, max_restarts: int | None) -> None:
 
 def _tell_users(experiment: "Experiment") -> None:
     """Say which experiments started from the run that is moved aside: their ancestor goes."""
-    from pymodules_core.checkpoints.lineage import users_of
+    from pymodules_core.checkpoints.tools.lineage import users_of
     from pymodules_core.errors import list_words
 
     users = users_of(experiment.data_home, experiment.name)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pymodules_core.checkpoints import Receipt
-    from pymodules_core.training.run import Run
+    from pymodules_core.training.task.run import Run
 
 
 class RunHooks:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from pymodules_core.module_pool import ModulePool
-    from pymodules_core.training.run import Run
+    from pymodules_core.training.task.run import Run
 
 
 class TaskHooks:

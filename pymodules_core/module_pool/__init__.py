@@ -3,7 +3,7 @@
 from pymodules_core.module_pool.compiling import compile_modules
 from pymodules_core.module_pool.migration import Migration, Migrator
 from pymodules_core.module_pool.pool import ModulePool, PoolEntry
-from pymodules_core.module_pool.random_streams import (
+from pymodules_core.rng import (
     derive_seed,
     mix_seed,
     random_stream,

@@ -9,17 +9,17 @@ from typing import Any
 
 from torch import nn
 
-from pymodules_core.discovery.directory_scanner import ModuleFile
-from pymodules_core.discovery.global_state import guard_global_state
-from pymodules_core.discovery.missing_plugins import FormerPlugins, unknown_module
-from pymodules_core.discovery.module_files.files import (
+from pymodules_core.discovery.isolation.global_state import guard_global_state
+from pymodules_core.discovery.isolation.slow_calls import watch_call
+from pymodules_core.discovery.plugins.missing import FormerPlugins, unknown_module
+from pymodules_core.discovery.scan.import_files import (
     file_in_folder,
     fix_of_import,
     isolated_imports,
     line_in_folder,
 )
-from pymodules_core.discovery.slow_calls import watch_call
-from pymodules_core.discovery.spec_settings import check_spec_settings
+from pymodules_core.discovery.scan.scanner import ModuleFile
+from pymodules_core.discovery.selection.spec_settings import check_spec_settings
 from pymodules_core.errors import (
     BuildError,
     ModuleFileError,
@@ -30,7 +30,7 @@ from pymodules_core.errors import (
     missing_package_fix,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.module_pool.random_streams import random_stream
+from pymodules_core.rng import random_stream
 from pymodules_core.settings import ModuleSettings
 from pymodules_core.settings.structure import show
 from pymodules_core.specs import FileOrigin, ModuleSpec

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from pymodules_core.errors import SettingsError
-from pymodules_core.module_pool.places import locate_setting
 from pymodules_core.module_pool.pool import ModulePool
-from pymodules_core.processes.sharding import is_sharded
+from pymodules_core.module_pool.setting_location import locate_setting
+from pymodules_core.processes.dtensor import is_sharded
 from pymodules_core.settings import CompileSettings
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
-from pymodules_core.discovery.global_state import guard_global_state
-from pymodules_core.discovery.implementations import HookImplementation
+from pymodules_core.discovery.isolation.global_state import guard_global_state
+from pymodules_core.discovery.plugins.implementations import HookImplementation
 from pymodules_core.errors import PluginError
-from pymodules_core.module_pool.random_streams import random_stream
+from pymodules_core.rng import random_stream
 from pymodules_core.specs import FileOrigin, ModuleSpec, Origin
 
 if TYPE_CHECKING:

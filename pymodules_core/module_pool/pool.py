@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from pymodules_core.discovery import PluginManager
-from pymodules_core.discovery.missing_plugins import FormerPlugins, no_modules, unknown_module
-from pymodules_core.discovery.named_plugins import left_out_told, require_plugins
-from pymodules_core.discovery.selection import select_specs
-from pymodules_core.discovery.spec_settings import share_like_sources
+from pymodules_core.discovery.plugins.missing import FormerPlugins, no_modules, unknown_module
+from pymodules_core.discovery.selection.named_plugins import left_out_told, require_plugins
+from pymodules_core.discovery.selection.selection import select_specs
+from pymodules_core.discovery.selection.spec_settings import share_like_sources
 from pymodules_core.errors import SharedParameterError
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool.build import PoolBuilder

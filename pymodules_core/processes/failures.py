@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from pymodules_core.errors import ProcessLostError, PymodulesError, RankFailedError
 from pymodules_core.processes.environment import LOST_EXIT_CODE, is_own
-from pymodules_core.processes.telling import common_key, common_store
+from pymodules_core.processes.failure_notice import common_key, common_store
 
 # torch has no class for what gloo and NCCL say where another process is gone.
 _LOST = (

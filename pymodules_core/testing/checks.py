@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from pymodules_core.checkpoints import CheckpointManager
-from pymodules_core.discovery.spec_settings import check_spec_settings
+from pymodules_core.discovery.selection.spec_settings import check_spec_settings
 from pymodules_core.errors import list_words
 from pymodules_core.names import FRZN, LAST
 from pymodules_core.testing import probe

@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from pymodules_core.checkpoints.content import Content
-from pymodules_core.checkpoints.state_dicts import live_state_dict
+from pymodules_core.checkpoints.file_format.digest import Content
+from pymodules_core.checkpoints.file_format.state_dict import live_state_dict
 from pymodules_core.module_pool import ModulePool
 
 

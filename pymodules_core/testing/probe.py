@@ -58,7 +58,7 @@ def surroundings(target: str) -> list[str]:
     """Import a plugin where torch is already, and name what that changed."""
     import torch
 
-    from pymodules_core.discovery.global_state import read_global_state
+    from pymodules_core.discovery.isolation.global_state import read_global_state
 
     def look() -> dict[str, Any]:
         return {

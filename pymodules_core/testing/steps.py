@@ -9,18 +9,18 @@ from typing import Any
 
 import attrs
 
-from pymodules_core.checkpoints.lineage import newest_record
+from pymodules_core.checkpoints.tools.lineage import newest_record
 from pymodules_core.discovery import PluginManager
 from pymodules_core.errors import RunInterruptedError
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.run_files import METRICS_FILE_NAME, checkpoints_dir
 from pymodules_core.testing.subject import refuse_failed, register_objects
-from pymodules_core.training.execution import Execution
-from pymodules_core.training.records import provenance_of, run_facts
-from pymodules_core.training.reporting import SilentReporter
-from pymodules_core.training.run import Run
-from pymodules_core.training.session import Session
+from pymodules_core.training.fit.run_loop import Execution
+from pymodules_core.training.preparation.session import Session
+from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.run_record import provenance_of, run_facts
+from pymodules_core.training.task.run import Run
 
 
 @attrs.frozen(kw_only=True)

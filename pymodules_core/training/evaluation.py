@@ -5,12 +5,12 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.applying import load_modules
-from pymodules_core.checkpoints.lineage import newest_record
-from pymodules_core.checkpoints.lost_store import lost_store
-from pymodules_core.checkpoints.reading import PoolReader
+from pymodules_core.checkpoints.loading.apply import load_modules
+from pymodules_core.checkpoints.loading.pool_reader import PoolReader
 from pymodules_core.checkpoints.store.records import ATTEMPTS, CommitRecord, StoredPool
-from pymodules_core.discovery.missing_plugins import explain, install_command, is_installed
+from pymodules_core.checkpoints.tools.lineage import newest_record
+from pymodules_core.checkpoints.tools.lost_store import lost_store
+from pymodules_core.discovery.plugins.missing import explain, install_command, is_installed
 from pymodules_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -22,10 +22,10 @@ from pymodules_core.errors import (
 from pymodules_core.experiment import Experiment
 from pymodules_core.names import FRZN, check_pool_name, pool_sort_key
 from pymodules_core.run_files import checkpoints_dir
-from pymodules_core.training.changes import with_overrides_of
-from pymodules_core.training.reporting import Reporter, SilentReporter
-from pymodules_core.training.session import Session
-from pymodules_core.training.state.training_state import is_training_state
+from pymodules_core.training.fit.training_state import is_training_state
+from pymodules_core.training.preparation.resume_changes import with_overrides_of
+from pymodules_core.training.preparation.session import Session
+from pymodules_core.training.run_output.console import Reporter, SilentReporter
 
 
 @attrs.frozen(kw_only=True)

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pymodules_core.checkpoints.lineage import newest_record
-from pymodules_core.checkpoints.lost_store import refuse_lost_store
 from pymodules_core.checkpoints.store.records import CommitRecord
+from pymodules_core.checkpoints.tools.lineage import newest_record
+from pymodules_core.checkpoints.tools.lost_store import refuse_lost_store
 from pymodules_core.errors import (
     ExistingRunError,
     MonitorError,
@@ -23,19 +23,19 @@ from pymodules_core.run_files import (
     move_run_aside,
     refuse_existing_run,
 )
-from pymodules_core.training.changes import (
+from pymodules_core.training.data.workers import lost_worker
+from pymodules_core.training.fit.run_loop import Execution, mark_failed
+from pymodules_core.training.loop.signals import StopSignals
+from pymodules_core.training.preparation.resume_changes import (
     check_changes,
     refuse_other_freezing,
     with_overrides_of,
 )
-from pymodules_core.training.data.workers import lost_worker
-from pymodules_core.training.device import out_of_memory
-from pymodules_core.training.execution import Execution, mark_failed
-from pymodules_core.training.records import provenance_of, run_facts
-from pymodules_core.training.reporting import ConsoleReporter, Reporter, SilentReporter
-from pymodules_core.training.result import RunResult
-from pymodules_core.training.session import Session
-from pymodules_core.training.signals import StopSignals
+from pymodules_core.training.preparation.session import Session
+from pymodules_core.training.run_output.console import ConsoleReporter, Reporter, SilentReporter
+from pymodules_core.training.run_output.result import RunResult
+from pymodules_core.training.run_output.run_record import provenance_of, run_facts
+from pymodules_core.training.task.device import out_of_memory
 
 
 class Trainer:

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from pymodules_core import Trainer
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 PROCESSES = 2
 ROUNDS = 7

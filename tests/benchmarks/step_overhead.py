@@ -32,7 +32,7 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 
 from pymodules_core import Trainer
-from pymodules_core.training.reporting import (
+from pymodules_core.training.run_output.console import (
     ConsoleReporter,
     EpochSummary,
     PassStart,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.errors import CheckpointError, ExistingRunError, SettingsError

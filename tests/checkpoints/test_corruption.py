@@ -11,9 +11,9 @@ from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints import read_state_dict
-from pymodules_core.checkpoints.content import Content
-from pymodules_core.checkpoints.reading import digest_of_file
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.file_format.digest import Content
+from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.verification import verify_store
 from pymodules_core.errors import CheckpointError
 

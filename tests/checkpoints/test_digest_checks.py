@@ -10,11 +10,11 @@ import pytest
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints import reading
-from pymodules_core.checkpoints.files import read_state_dict
-from pymodules_core.checkpoints.reading import PoolReader, digest_of_file
+from pymodules_core.checkpoints.file_format.read import read_state_dict
+from pymodules_core.checkpoints.loading import pool_reader
+from pymodules_core.checkpoints.loading.pool_reader import PoolReader, digest_of_file
 from pymodules_core.checkpoints.store import objects, records, recovery, verification
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import StoredObject, read_record
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.errors import CheckpointError
@@ -103,7 +103,7 @@ def is_called_rightly(damaged: Damaged) -> bool:
     file.write_bytes(records.encode_record(attrs.evolve(record, objects={damaged.digest: stored})))
     return not [
         damage
-        for damage in verification.verify_store(damaged.layout, reading.digest_of_file).damages
+        for damage in verification.verify_store(damaged.layout, pool_reader.digest_of_file).damages
         if damage.path == damaged.object
     ]
 
@@ -127,12 +127,12 @@ def passes_with(passes: Callable[[Damaged], bool], damaged: Damaged) -> bool:
 
 
 CHECKS = {
-    "a read": (is_read, reading, "seal_of_file"),
+    "a read": (is_read, pool_reader, "seal_of_file"),
     "the opening of a store": (is_opened, objects, "seal_of_file"),
     "an object made anew from a view": (is_made_anew, objects, "seal_of_file"),
     "an edit put aside": (is_edit_lost, recovery, "seal_if_readable"),
     "verify": (is_verified, verification, "seal_of_file"),
-    "verify, of names": (is_called_rightly, reading, "digest_of_file"),
+    "verify, of names": (is_called_rightly, pool_reader, "digest_of_file"),
     "a commit record": (is_record_taken, records, "_checksum"),
     "a foreign file": (is_foreign_taken, zipfile.ZipFile, "testzip"),
 }

@@ -10,10 +10,10 @@ from torch.nn.utils.parametrizations import orthogonal, weight_norm
 
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints import apply_weights, match_weights, read_state_dict
-from pymodules_core.checkpoints.comparison import compare_modules
-from pymodules_core.checkpoints.content import Content
-from pymodules_core.checkpoints.export import ExportFormat, export_modules
-from pymodules_core.checkpoints.reading import PoolReader
+from pymodules_core.checkpoints.file_format.digest import Content
+from pymodules_core.checkpoints.loading.pool_reader import PoolReader
+from pymodules_core.checkpoints.tools.comparison import compare_modules
+from pymodules_core.checkpoints.tools.export import ExportFormat, export_modules
 from pymodules_core.errors import CheckpointError
 from pymodules_core.names import LAST, epoch_pool
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints import read_state_dict
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import read_record, readable_records
 from pymodules_core.cli.main import run
 

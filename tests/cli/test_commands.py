@@ -167,7 +167,7 @@ def test_debug_shows_every_frame(home, capsys):
 
     run(["train", "tiny", "--debug"])
 
-    assert "pymodules_core/training/loops.py" in capsys.readouterr().err
+    assert "pymodules_core/training/loop/epoch_loops.py" in capsys.readouterr().err
 
 
 def test_check_writes_nothing_and_says_what_works(home, capsys):

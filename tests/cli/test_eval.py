@@ -9,8 +9,8 @@ from pymodules_core import CheckpointManager, ModulePool, Trainer
 from pymodules_core.cli.main import run
 from pymodules_core.experiment import Experiment
 from pymodules_core.training.evaluation import evaluate as evaluate_pool
-from pymodules_core.training.reporting import SilentReporter
-from pymodules_core.training.session import Session
+from pymodules_core.training.preparation.session import Session
+from pymodules_core.training.run_output.console import SilentReporter
 
 NORM = TINY_MODULE.replace("nn.Linear(4, 1)", "nn.BatchNorm1d(4)").replace("{}", '{"frozen": True}')
 TASK = TINY_TASK.replace("module_pool.net(inputs)", "module_pool.net(module_pool.norm(inputs))")

@@ -14,7 +14,7 @@ import torch
 from rank_cases import launch as torchrun
 from support import TINY_TASK, start_command, write_experiment
 
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records
 from pymodules_core.cli.launch import _tell_failed
 from pymodules_core.cli.main import run
@@ -48,7 +48,7 @@ FULL_DISK = """
 
 import errno
 
-from pymodules_core.checkpoints.store.disk import Disk
+from pymodules_core.checkpoints.store.file_system import Disk
 
 FULL = RANK == 0 and "FULL" in os.environ
 

@@ -9,7 +9,7 @@ from support import write_experiment
 from view_cases import write_run
 
 from pymodules_core.cli.main import run
-from pymodules_core.views.page import is_page
+from pymodules_core.reports.page import is_page
 
 
 def test_the_page_of_one_lies_in_its_data(home, capsys):

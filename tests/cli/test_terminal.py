@@ -13,7 +13,7 @@ from view_cases import FACTS, write_run
 import pymodules_core
 from pymodules_core import Trainer
 from pymodules_core.testing import write_distribution
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 LONG = "experiment_of_a_name_that_has_sixty_letters_and_is_typed_whole"
 WIDE = "実験.数字の分類器.教師の特徴を学ぶ"

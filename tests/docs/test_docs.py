@@ -9,7 +9,7 @@ import pytest
 from support import write_experiment
 
 from pymodules_core.cli.main import run
-from pymodules_core.discovery.implementations import HOOK_NAMES
+from pymodules_core.discovery.plugins.implementations import HOOK_NAMES
 from pymodules_core.hookspecs import RunHooks
 from pymodules_core.settings import ExperimentSettings, structure
 

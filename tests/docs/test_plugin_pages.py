@@ -10,10 +10,10 @@ from support import TINY_TASK, record_of, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.discovery import PluginManager, PluginState
-from pymodules_core.discovery.implementations import HOOK_NAMES
+from pymodules_core.discovery.plugins.implementations import HOOK_NAMES
 from pymodules_core.hookspecs import ModuleHooks, RunHooks
 from pymodules_core.testing.checks import CHECKS
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing_plugins.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.initial_weights import load_initial_weights
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 EXAMPLES = Path(__file__).parents[2] / "data" / "experiments"
 SEEDS = range(5)

@@ -22,7 +22,7 @@ from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from pymodules_core.checkpoints import apply_weights, match_weights, read_state_dict
-from pymodules_core.checkpoints.content import Content
+from pymodules_core.checkpoints.file_format.digest import Content
 from pymodules_core.errors import PymodulesError
 
 _BOMB_BYTES = 128 << 20

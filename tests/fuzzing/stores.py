@@ -19,18 +19,18 @@ from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool, Trainer
 from pymodules_core.checkpoints import read_state_dict
-from pymodules_core.checkpoints.lineage import newest_record
-from pymodules_core.checkpoints.overview import overview
-from pymodules_core.checkpoints.reading import PoolReader, digest_of_file
-from pymodules_core.checkpoints.shards.index import make_index
-from pymodules_core.checkpoints.statistics import tensor_statistics
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.loading.pool_reader import PoolReader, digest_of_file
+from pymodules_core.checkpoints.sharded.index import make_index
+from pymodules_core.checkpoints.store.checksums import seal_of_file
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import read_record, record_numbers
-from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.checkpoints.store.verification import verify_store
+from pymodules_core.checkpoints.tools.lineage import newest_record
+from pymodules_core.checkpoints.tools.overview import overview
+from pymodules_core.checkpoints.tools.statistics import tensor_statistics
 from pymodules_core.errors import CheckpointError, PymodulesError
 from pymodules_core.testing import write_experiment
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 
 class _Warnings(logging.Handler):

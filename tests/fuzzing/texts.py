@@ -10,7 +10,7 @@ from typing import Any
 from fuzzing.cases import Target
 from fuzzing.damage import damage_bytes, damage_tree, nested, strange_text, strange_value
 
-from pymodules_core.discovery.static_reader import find_settings_line, read_module_file
+from pymodules_core.discovery.scan.static_reader import find_settings_line, read_module_file
 from pymodules_core.experiment import Experiment, parse_override
 from pymodules_core.names import (
     check_module_name,
@@ -18,10 +18,10 @@ from pymodules_core.names import (
     check_pool_name,
     resolve_inside,
 )
+from pymodules_core.reports.history import read_history
 from pymodules_core.run_files import read_run_facts, read_run_file
 from pymodules_core.settings import structure_module_settings
 from pymodules_core.settings.structure import unstructure
-from pymodules_core.views.history import read_history
 
 _LOADING = {"strict": False, "rename": {"backbone.": "", "head": "top"}, "skip_mismatched": True}
 _SETTINGS: tuple[dict[str, Any], ...] = (

@@ -17,13 +17,13 @@ from torch.utils.data import TensorDataset
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.checkpoints import Receipt
 from pymodules_core.discovery import PluginManager
-from pymodules_core.discovery.implementations import HOOK_NAMES
-from pymodules_core.discovery.task_file import register_task
+from pymodules_core.discovery.plugins.implementations import HOOK_NAMES
+from pymodules_core.discovery.plugins.task_file import register_task
 from pymodules_core.errors import StepError
 from pymodules_core.experiment import Experiment
 from pymodules_core.specs import DiscoveryContext, ModuleSpec
-from pymodules_core.training.reporting import SilentReporter
-from pymodules_core.training.run import Run
+from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.task.run import Run
 
 # When a recorder of each run hook was called last, as (epoch, step), and what with.
 RUN_HOOKS: dict[str, tuple[tuple[int, int], dict[str, Callable[[Any], bool]]]] = {

@@ -8,10 +8,10 @@ import pytest
 from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
-from pymodules_core.discovery.implementations import HOOK_NAMES
+from pymodules_core.discovery.plugins.implementations import HOOK_NAMES
 from pymodules_core.errors import PluginError, StepError
 from pymodules_core.hookspecs import HOOK_FAMILIES, RunHooks
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 RUN_HOOKS = [name for name in HOOK_NAMES if name in vars(RunHooks)]
 

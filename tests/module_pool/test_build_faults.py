@@ -14,7 +14,7 @@ from support import TINY_MODULE, TINY_TASK, write_experiment
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool, ModuleSpec, Trainer
-from pymodules_core.discovery.slow_calls import watch_call
+from pymodules_core.discovery.isolation.slow_calls import watch_call
 from pymodules_core.errors import (
     BuildError,
     SettingsError,
@@ -25,7 +25,7 @@ from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import build
 from pymodules_core.module_pool.build import PoolBuilder
 from pymodules_core.specs import DistributionOrigin
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 FILE = "data/experiments/tiny/pymodules/modules/net.py"
 ORIGIN = DistributionOrigin("acme-nets", "1.2", "plugin")

@@ -12,8 +12,8 @@ import pytest
 from support import write_experiment
 from wheel_cases import Environment, link_declared, requirements
 
-from pymodules_core.discovery.module_files.files import EXAMPLE_LIBRARIES
-from pymodules_core.discovery.plugin_records import normalise
+from pymodules_core.discovery.plugins.records import normalise
+from pymodules_core.discovery.scan.import_files import EXAMPLE_LIBRARIES
 
 # The template of `new-plugin` is the wheel of pymodules-example, which is looked at by itself.
 NOT_ITS_OWN = "pymodules_core/templates/pymodules-example/"

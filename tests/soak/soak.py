@@ -130,7 +130,7 @@ def fit(path: Path, epochs: int) -> None:
     import torch
 
     from pymodules_core import Trainer
-    from pymodules_core.training.reporting import SilentReporter
+    from pymodules_core.training.run_output.console import SilentReporter
 
     torch.set_num_threads(1)
     overrides = {"train.epochs": epochs}

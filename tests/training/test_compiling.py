@@ -11,7 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.errors import SettingsError
 from pymodules_core.module_pool import compile_modules
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 
 def compiled(how: str) -> str:

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from pymodules_core import ModulePool, Trainer
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 ACCUMULATE, CLIP_NORM, STEPS = 4, 0.1, 20
 MODULES = {

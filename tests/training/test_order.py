@@ -10,7 +10,7 @@ from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.errors import ExistingRunError, StepError
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 ORDER_HOOKS = """
 

@@ -9,7 +9,7 @@ from support import TINY_TASK, start_command, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.errors import MonitorError, PymodulesError, StepError, TaskError
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 TASK = "data/experiments/tiny/pymodules/task.py"
 TOML = "data/experiments/tiny/experiment.toml"

@@ -12,7 +12,7 @@ from support import TINY_MODULE, TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.errors import ExistingRunError, NonFiniteLossError
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 FROZEN_NORM = """
 from torch import nn

@@ -6,7 +6,7 @@ from support import write_experiment
 
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.testing.digests import digests_of_pool
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 # Draws, seeds and changes whatever it can reach, at every moment it is given.
 NOISY = """

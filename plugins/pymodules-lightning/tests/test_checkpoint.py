@@ -20,7 +20,7 @@ from lightning_cases import (
 from pymodules_lightning import PoolCheckpoint
 
 from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints.lineage import newest_record
+from pymodules_core.checkpoints.tools.lineage import newest_record
 from pymodules_core.errors import (
     CheckpointError,
     ExistingRunError,

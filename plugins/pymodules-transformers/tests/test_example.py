@@ -10,7 +10,7 @@ import torch
 
 from pymodules_core import Trainer
 from pymodules_core.errors import RunInterruptedError
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 EXAMPLE = Path(__file__).parents[3] / "data" / "experiments" / "text_model"
 SHORT = {"train.epochs": 1, "train.max_steps": 40}

@@ -12,7 +12,7 @@ from pymodules_transformers import build_model, save_folder
 
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.errors import RunInterruptedError
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 TOML = """
 [train]

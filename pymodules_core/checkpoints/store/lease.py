@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.errors import StoreLockedError, display_path
 
 logger = logging.getLogger("pymodules_core")

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pymodules_core.checkpoints.store.layout import Layout
 from pymodules_core.checkpoints.store.lease import Lease, network_file_system
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.errors import StoreLockedError, display_path
 
 if TYPE_CHECKING:

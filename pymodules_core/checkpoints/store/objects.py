@@ -9,10 +9,10 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.store.disk import CANNOT, Disk, copy_file
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.checksums import seal_of_file
+from pymodules_core.checkpoints.store.file_system import CANNOT, Disk, copy_file
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import StoredObject
-from pymodules_core.checkpoints.store.seals import seal_of_file
 from pymodules_core.checkpoints.store.staged_writes import Source, StagedWrites, Written
 from pymodules_core.checkpoints.store.views import is_link_to
 from pymodules_core.errors import display_path

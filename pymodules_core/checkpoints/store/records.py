@@ -15,7 +15,7 @@ import cattrs
 import cattrs.gen
 from blake3 import blake3
 
-from pymodules_core.checkpoints.store.layout import RECORD_SUFFIX, Layout
+from pymodules_core.checkpoints.store.paths import RECORD_SUFFIX, Layout
 from pymodules_core.checkpoints.store.strict_shapes import Provenance, be_strict
 from pymodules_core.errors import CheckpointFileError, InvalidNameError
 from pymodules_core.names import CHECKPOINT_SUFFIX, check_path_name, check_pool_name

@@ -5,10 +5,10 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.checksums import seal_if_readable
 from pymodules_core.checkpoints.store.objects import Objects
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import CommitRecord, read_record, record_numbers
-from pymodules_core.checkpoints.store.seals import seal_if_readable
 from pymodules_core.checkpoints.store.views import Views, is_link_to
 from pymodules_core.errors import CheckpointFileError, display_path
 from pymodules_core.names import FRZN, LAST, pool_names_in

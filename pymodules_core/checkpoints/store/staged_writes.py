@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import attrs
 
-from pymodules_core.checkpoints.store.disk import Disk
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.file_system import Disk
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.names import CHECKPOINT_SUFFIX
 
 if TYPE_CHECKING:

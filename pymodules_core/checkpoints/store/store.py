@@ -10,10 +10,10 @@ from typing import Literal
 
 import attrs
 
-from pymodules_core.checkpoints.store.disk import Disk
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.lock import StoreLock
 from pymodules_core.checkpoints.store.objects import Objects
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import (
     MOST_NUMBER,
     CommitRecord,

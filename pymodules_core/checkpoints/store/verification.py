@@ -8,15 +8,15 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.checksums import seal_if_readable, seal_of_file
 from pymodules_core.checkpoints.store.lock import may_be_written
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import (
     CommitRecord,
     StoredObject,
     read_record,
     record_numbers,
 )
-from pymodules_core.checkpoints.store.seals import seal_if_readable, seal_of_file
 from pymodules_core.checkpoints.store.views import is_link_to
 from pymodules_core.errors import CheckpointFileError
 

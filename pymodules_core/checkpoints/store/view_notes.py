@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import attrs
 
-from pymodules_core.checkpoints.store.disk import Disk
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.file_system import Disk
+from pymodules_core.checkpoints.store.paths import Layout
 
 # A note of ten thousand files takes about 2 MB.
 _MOST_BYTES = 1 << 26

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
-from pymodules_core.checkpoints.store.disk import CANNOT, Disk, copy_file
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.file_system import CANNOT, Disk, copy_file
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import INDEX_NAME
 from pymodules_core.checkpoints.store.view_notes import NotedFile, Stamp, ViewNotes
 

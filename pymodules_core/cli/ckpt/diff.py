@@ -14,7 +14,7 @@ from pymodules_core.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pymodules_core.checkpoints.comparison import Difference, ModuleDifference
+    from pymodules_core.checkpoints.tools.comparison import Difference, ModuleDifference
 
 
 @click.command("diff")
@@ -47,8 +47,8 @@ def command(
     first = open_target(exp, data_home)
     second = open_target(other, data_home) if other else first
 
-    from pymodules_core.checkpoints.comparison import compare_modules
-    from pymodules_core.checkpoints.reading import PoolReader
+    from pymodules_core.checkpoints.loading.pool_reader import PoolReader
+    from pymodules_core.checkpoints.tools.comparison import compare_modules
 
     a = PoolReader(first.path).read(pool_a, modules or None)
     b = PoolReader(second.path).read(pool_b, modules or None)

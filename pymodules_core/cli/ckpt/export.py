@@ -13,7 +13,7 @@ from pymodules_core.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pymodules_core.checkpoints.export import ExportFormat
+    from pymodules_core.checkpoints.tools.export import ExportFormat
 
 
 @click.command("export")
@@ -52,9 +52,9 @@ def command(
 
     source = open_target(exp, data_home)
 
-    from pymodules_core.checkpoints.export import export_modules
-    from pymodules_core.checkpoints.reading import PoolReader
-    from pymodules_core.checkpoints.store.layout import Layout
+    from pymodules_core.checkpoints.loading.pool_reader import PoolReader
+    from pymodules_core.checkpoints.store.paths import Layout
+    from pymodules_core.checkpoints.tools.export import export_modules
     from pymodules_core.cli.output import format_size
     from pymodules_core.errors import CheckpointError, display_path
 

@@ -14,8 +14,8 @@ from pymodules_core.cli.options import (
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME
 
 if TYPE_CHECKING:
-    from pymodules_core.checkpoints.lineage import Ancestor
     from pymodules_core.checkpoints.store.records import CommitRecord
+    from pymodules_core.checkpoints.tools.lineage import Ancestor
     from pymodules_core.specs import WeightsOrigin
 
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @debug_option
 def command(exp: str, as_json: bool, data_home: Path | None) -> None:
     """Draw where the initial weights of each module of EXP came from, back through experiments."""
-    from pymodules_core.checkpoints.lineage import ancestry, newest_record
+    from pymodules_core.checkpoints.tools.lineage import ancestry, newest_record
     from pymodules_core.cli.ckpt.target import open_target
     from pymodules_core.cli.output import print_json
     from pymodules_core.errors import CheckpointNotFoundError, printable

@@ -16,7 +16,7 @@ from pymodules_core.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pymodules_core.checkpoints.overview import PoolOverview, StoreOverview
+    from pymodules_core.checkpoints.tools.overview import PoolOverview, StoreOverview
     from pymodules_core.cli.ckpt.target import Target
 
 logger = logging.getLogger("pymodules_core")
@@ -33,8 +33,8 @@ def command(exp: str, as_json: bool, data_home: Path | None, no_plugins: bool) -
 
     Orphans are modules whose weights are there and that EXP does not have any more.
     """
-    from pymodules_core.checkpoints.lost_store import lost_store
-    from pymodules_core.checkpoints.overview import overview
+    from pymodules_core.checkpoints.tools.lost_store import lost_store
+    from pymodules_core.checkpoints.tools.overview import overview
     from pymodules_core.cli.ckpt.target import open_target
     from pymodules_core.cli.output import format_size, print_json, print_table
     from pymodules_core.errors import printable
@@ -80,7 +80,7 @@ def _orphans(target: "Target", found: "StoreOverview", *, load_installed: bool) 
     if target.experiment is None:
         return sorted(stored - found.last_modules) if found.last_modules else []
     from pymodules_core.discovery import PluginManager
-    from pymodules_core.discovery.catalog import list_modules
+    from pymodules_core.discovery.selection.catalog import list_modules
 
     plugins = PluginManager.for_experiment(target.experiment, load_installed=load_installed)
     return sorted(

@@ -32,8 +32,8 @@ def command(
 
     What other experiments took their initial weights from is kept unless told otherwise.
     """
-    from pymodules_core.checkpoints.lineage import users_of
-    from pymodules_core.checkpoints.pruning import plan_pruning, prune
+    from pymodules_core.checkpoints.tools.lineage import users_of
+    from pymodules_core.checkpoints.tools.pruning import plan_pruning, prune
     from pymodules_core.cli.ckpt.target import open_target
     from pymodules_core.cli.output import format_size
 

@@ -22,7 +22,7 @@ def command(exp: str, data_home: Path | None) -> int:
 
     target = open_target(exp, data_home)
 
-    from pymodules_core.checkpoints.repair import repair
+    from pymodules_core.checkpoints.tools.repair import repair
 
     result = repair(target.path)
     if result.commit is None:

@@ -13,9 +13,9 @@ from pymodules_core.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pymodules_core.checkpoints.reading import StoredModule
-    from pymodules_core.checkpoints.statistics import TensorStatistics
-    from pymodules_core.checkpoints.version_marks import VersionMark
+    from pymodules_core.checkpoints.file_format.layout_version import VersionMark
+    from pymodules_core.checkpoints.loading.pool_reader import StoredModule
+    from pymodules_core.checkpoints.tools.statistics import TensorStatistics
 
 
 @click.command("show")
@@ -36,7 +36,7 @@ def command(
 
     target = open_target(exp, data_home)
 
-    from pymodules_core.checkpoints.reading import PoolReader
+    from pymodules_core.checkpoints.loading.pool_reader import PoolReader
     from pymodules_core.cli.output import print_json
 
     found = PoolReader(target.path).read(pool, modules or None)
@@ -52,7 +52,7 @@ def command(
 
 
 def _print_module(name: str, stored: "StoredModule") -> None:
-    from pymodules_core.checkpoints.statistics import tensor_statistics
+    from pymodules_core.checkpoints.tools.statistics import tensor_statistics
     from pymodules_core.cli.output import format_size, print_table
     from pymodules_core.errors import display_path, printable
 
@@ -81,7 +81,7 @@ def _print_module(name: str, stored: "StoredModule") -> None:
 
 
 def _mark_of(stored: "StoredModule") -> "VersionMark":
-    from pymodules_core.checkpoints.version_marks import VersionMark
+    from pymodules_core.checkpoints.file_format.layout_version import VersionMark
 
     return VersionMark.read(getattr(stored.state, "_metadata", {}), file=stored.file)
 
@@ -102,7 +102,7 @@ def _cells(one: "TensorStatistics") -> tuple[str, ...]:
 def _as_json(name: str, stored: "StoredModule") -> dict[str, Any]:
     import attrs
 
-    from pymodules_core.checkpoints.statistics import tensor_statistics
+    from pymodules_core.checkpoints.tools.statistics import tensor_statistics
 
     return {
         "module": name,

@@ -31,9 +31,9 @@ class Target:
             CheckpointNotFoundError: There never was any.
             LostStoreError: There was.
         """
-        from pymodules_core.checkpoints.lost_store import lost_store
-        from pymodules_core.checkpoints.store.layout import Layout
+        from pymodules_core.checkpoints.store.paths import Layout
         from pymodules_core.checkpoints.store.records import record_numbers
+        from pymodules_core.checkpoints.tools.lost_store import lost_store
         from pymodules_core.errors import CheckpointNotFoundError, display_path
         from pymodules_core.names import pool_names_in
 
@@ -59,7 +59,7 @@ def open_target(exp: str, data_home: Path | None) -> Target:
         CheckpointNotFoundError: There are no pools yet.
         LostStoreError: There were.
     """
-    from pymodules_core.checkpoints.store.layout import STORE_NAME
+    from pymodules_core.checkpoints.store.paths import STORE_NAME
     from pymodules_core.experiment import Experiment, expand_path
     from pymodules_core.names import pool_names_in
     from pymodules_core.run_files import checkpoints_dir

@@ -42,11 +42,11 @@ def command(targets: tuple[str, ...], data_home: Path | None) -> int:
 
 
 def _verify_pools(target: "Target") -> bool:
-    from pymodules_core.checkpoints.lost_store import lost_store
-    from pymodules_core.checkpoints.reading import digest_of_file
-    from pymodules_core.checkpoints.store.layout import Layout
+    from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+    from pymodules_core.checkpoints.store.paths import Layout
     from pymodules_core.checkpoints.store.records import record_numbers
     from pymodules_core.checkpoints.store.verification import verify_store
+    from pymodules_core.checkpoints.tools.lost_store import lost_store
     from pymodules_core.errors import display_path
     from pymodules_core.names import pool_names_in
 

@@ -13,8 +13,8 @@ they see, through their own ``__builtins__``. So nothing is put into ``sys.modul
 
 import sys
 
-from pymodules_core.discovery.module_files.files import ExperimentFiles, isolated_imports
-from pymodules_core.discovery.module_files.importer import ExperimentFinder
+from pymodules_core.discovery.scan.import_files import ExperimentFiles, isolated_imports
+from pymodules_core.discovery.scan.importer import ExperimentFinder
 
 __all__ = ["ExperimentFiles", "isolated_imports"]
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 
-from pymodules_core.processes.sharding import is_in_parts, local_part
+from pymodules_core.processes.dtensor import is_in_parts, local_part
 
 
 def clip_norm(parameters: Sequence[Parameter], limit: float) -> None:

@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from pymodules_core.errors import ProcessesError, TaskError, list_words
 from pymodules_core.module_pool import ModulePool
+from pymodules_core.processes.dtensor import unsharded_leaves
 from pymodules_core.processes.group import Processes
-from pymodules_core.processes.sharding import unsharded_leaves
+from pymodules_core.training.optim.named_state import parameters_of
 from pymodules_core.training.parallel.batch_norm import synchronise_batch_norm
 from pymodules_core.training.parallel.ddp import DataParallel
 from pymodules_core.training.parallel.owned import OwnedModules
@@ -22,7 +23,6 @@ from pymodules_core.training.parallel.planning import (
     group_modules,
     settings_of,
 )
-from pymodules_core.training.state.optimizer_state import parameters_of
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

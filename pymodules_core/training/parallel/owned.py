@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from torch.nn import Parameter
 
-from pymodules_core.processes.sharding import is_in_parts
+from pymodules_core.processes.dtensor import is_in_parts
 from pymodules_core.training.parallel.gradients import average_gradients
 
 if TYPE_CHECKING:

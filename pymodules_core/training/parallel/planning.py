@@ -2,7 +2,7 @@
 
 from pymodules_core.errors import ProcessesError, SettingsError, closest_match, list_words
 from pymodules_core.module_pool import ModulePool
-from pymodules_core.module_pool.places import locate_setting
+from pymodules_core.module_pool.setting_location import locate_setting
 from pymodules_core.settings import ParallelSettings
 
 

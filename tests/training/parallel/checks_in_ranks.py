@@ -11,16 +11,16 @@ from torch.optim import SGD
 
 from pymodules_core import ModulePool
 from pymodules_core.errors import ProcessesError
+from pymodules_core.processes.dtensor import gathered
 from pymodules_core.processes.group import Processes
-from pymodules_core.processes.sharding import gathered
 from pymodules_core.settings import OptimizerSettings
-from pymodules_core.training.metrics import MetricAverages
-from pymodules_core.training.optimize import OptimizeBlock, make_units
-from pymodules_core.training.optimizer_unit import Precision
+from pymodules_core.training.optim.accumulation import OpenWindows
+from pymodules_core.training.optim.block import OptimizeBlock, make_units
+from pymodules_core.training.optim.unit import Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.parallel.batch_norm import synchronise_batch_norm
 from pymodules_core.training.parallel.modules import make_mesh
-from pymodules_core.training.parallel.windows import OpenWindows
+from pymodules_core.training.task.metrics import MetricAverages
 
 CPU = torch.device("cpu")
 FULL = Precision(device_type="cpu")

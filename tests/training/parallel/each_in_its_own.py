@@ -11,7 +11,7 @@ from pathlib import Path
 from pymodules_core import Trainer
 from pymodules_core.errors import PymodulesError
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 
 def outcome_of(folder: Path, processes: Processes) -> list[str] | None:

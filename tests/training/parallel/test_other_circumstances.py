@@ -7,7 +7,7 @@ from support import write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.training import trainer
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 FEW = {"train.epochs": 1}
 

@@ -16,8 +16,8 @@ from rank_cases import (
 from support import TINY_MODULE, write_experiment
 
 from pymodules_core import ModulePool
-from pymodules_core.checkpoints.reading import PoolReader
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.loading.pool_reader import PoolReader
+from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records
 from pymodules_core.run_files import read_run_file
 

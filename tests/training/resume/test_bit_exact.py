@@ -5,7 +5,7 @@ from run_cases import KilledRuns, copy_example, outcome_of, write_everything
 
 from pymodules_core import Trainer
 from pymodules_core.errors import StepError
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 
 def fit(path, **overrides):

@@ -29,7 +29,7 @@ def epoch_finished(run):
     from concurrent.futures import wait
     from pathlib import Path
 
-    from pymodules_core.checkpoints.writer import Writer
+    from pymodules_core.checkpoints.saving.writer_thread import Writer
 
     if run.epoch == 2 and "FAULT" in os.environ:
         data = run.data_dir

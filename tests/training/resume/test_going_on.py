@@ -23,7 +23,7 @@ from pymodules_core.errors import (
     TrainingError,
     WeightMismatchError,
 )
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 
 class Lines(SilentReporter):

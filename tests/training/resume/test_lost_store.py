@@ -10,12 +10,12 @@ import pytest
 from support import TINY_TASK, write_experiment
 
 from pymodules_core import CheckpointManager, ModulePool, Trainer
-from pymodules_core.checkpoints.repair import repair
-from pymodules_core.checkpoints.store.layout import Layout
+from pymodules_core.checkpoints.store.paths import Layout
+from pymodules_core.checkpoints.tools.repair import repair
 from pymodules_core.cli.main import run
 from pymodules_core.errors import CheckpointError, LostStoreError
 from pymodules_core.run_files import read_run_facts
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 DATA = Path("data/experiments/tiny/data")
 CKPS = DATA / "module_ckps"

@@ -8,8 +8,8 @@ from pymodules_core import Trainer
 from pymodules_core.cli.main import run as run_command
 from pymodules_core.errors import RunChangedError, StepError, TaskError
 from pymodules_core.testing import train_steps
-from pymodules_core.training.reporting import SilentReporter
-from pymodules_core.training.state.optimizer_memory import OptimizerMemory
+from pymodules_core.training.optim.resume import OptimizerMemory
+from pymodules_core.training.run_output.console import SilentReporter
 
 # The first two layers rest until a task lets them learn.
 LAYERS = """

@@ -17,7 +17,7 @@ from run_cases import outcome_of
 from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
-from pymodules_core.training.reporting import SilentReporter
+from pymodules_core.training.run_output.console import SilentReporter
 
 SLOW = TINY_TASK.replace(
     "def train_step(module_pool, batch):",

@@ -16,16 +16,16 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel
 
 from pymodules_core import ModulePool, Trainer
-from pymodules_core.checkpoints.state_dicts import refuse_unsaveable
+from pymodules_core.checkpoints.file_format.state_dict import refuse_unsaveable
 from pymodules_core.errors import StepError, TaskError, UnassignedStateError
 from pymodules_core.testing import train_steps
-from pymodules_core.training.reporting import SilentReporter
-from pymodules_core.training.state.encoding import decode, encode
-from pymodules_core.training.state.optimizer_state import (
+from pymodules_core.training.optim.named_state import (
     load_optimizer_state,
     optimizer_state,
     parameter_names,
 )
+from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.state.encoding import decode, encode
 from pymodules_core.training.state.random_state import random_state, restore_random_state
 from pymodules_core.training.state.user_state import UserState
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pymodules_core.checkpoints.state_dicts import refuse_lazy, unwrap
+from pymodules_core.checkpoints.file_format.state_dict import refuse_lazy, unwrap
 from pymodules_core.errors import BuildError, list_words
-from pymodules_core.processes.sharding import local_part
+from pymodules_core.processes.dtensor import local_part
 
 # Below the host's logger, which shows it as it shows its own.
 logger = logging.getLogger("pymodules_core.ema")

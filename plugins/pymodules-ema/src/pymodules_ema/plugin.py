@@ -11,7 +11,7 @@ from pymodules_ema.settings import EmaSettings, average_name
 if TYPE_CHECKING:
     from torch import nn
 
-    from pymodules_core.training.run import Run
+    from pymodules_core.training.task.run import Run
     from pymodules_ema.average import Average
 
 

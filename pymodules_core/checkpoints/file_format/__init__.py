@@ -1,0 +1,1 @@
+"""One checkpoint file: its state dict, digest, buffer, and checks."""

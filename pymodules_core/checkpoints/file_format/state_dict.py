@@ -1,0 +1,219 @@
+"""Plain state dicts: what is saved of a module, free of wrappers and of memory it only views."""
+
+import sys
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import is_lazy
+
+from pymodules_core.errors import CheckpointError, UninitializedModuleError, list_words
+from pymodules_core.processes.dtensor import is_in_parts
+
+_PRIMITIVES = {str, bytes, int, float, bool, type(None)}
+_MAPPINGS = {dict, OrderedDict}
+_SEQUENCES = {list, tuple, torch.Size}
+
+_DEEPEST = 100
+_LONGEST_SHOWN = 100
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """Give the module inside DDP, ``DataParallel`` and ``torch.compile`` wrappers.
+
+    By type of the wrapper, never by the text of a key: a module may well have a child ``module``.
+    """
+    while True:
+        if isinstance(module, DistributedDataParallel | DataParallel):
+            module = module.module
+        elif _is_compiled(module):
+            module = cast("nn.Module", module._orig_mod)
+        else:
+            return module
+
+
+def refuse_lazy(module: nn.Module, *, name: str) -> None:
+    """Refuse a module that cannot be saved or loaded yet.
+
+    Raises:
+        UninitializedModuleError: A lazy parameter has no shape yet.
+    """
+    inner = unwrap(module)
+    own = (
+        tensor
+        for child in inner.modules()
+        for tensor in chain(child._parameters.values(), child._buffers.values())
+        if tensor is not None
+    )
+    # Names only where there is one: they are as expensive as the state dict itself.
+    if any(map(is_lazy, own)):
+        tensors: chain[tuple[str, Any]] = chain(inner.named_parameters(), inner.named_buffers())
+        lazy = [key for key, value in tensors if is_lazy(value)]
+        raise UninitializedModuleError(
+            f"module {name!r} has lazy parameters without a shape: {list_words(lazy)}",
+            key=name,
+            found=lazy,
+            fix="run one batch through it where it is made: "
+            "def build(): net = ...; net(torch.zeros(shape)); return net",
+        )
+
+
+def live_state_dict(module: nn.Module, *, name: str) -> "OrderedDict[str, Any]":
+    """Give a module's state dict as it is saved, without a copy.
+
+    Args:
+        module: The module, wrapped or not.
+        name: Its name, for messages.
+
+    Returns:
+        Keys to the module's own tensors, detached, and to primitives where it has extra state.
+        ``_metadata`` is kept.
+
+    Raises:
+        UninitializedModuleError: A lazy parameter has no shape yet.
+        CheckpointError: A value is neither a dense tensor nor a primitive.
+    """
+    refuse_lazy(module, name=name)
+    given = unwrap(module).state_dict()
+    state: OrderedDict[str, Any] = OrderedDict(
+        (key, value.detach() if isinstance(value, torch.Tensor) else value)
+        for key, value in given.items()
+    )
+    if hasattr(given, "_metadata"):
+        state._metadata = given._metadata  # type: ignore[attr-defined]  # torch's own attribute
+    refuse_unsaveable(state, owner=f"module {name!r}")
+    return state
+
+
+def refuse_unsaveable(state: Mapping[str, Any], *, owner: str) -> None:
+    """Refuse what ``torch.load(weights_only=True)`` would not give back as it is.
+
+    Args:
+        state: Keys to values.
+        owner: Whose they are, for messages.
+
+    Raises:
+        CheckpointError: A value is neither a dense tensor nor a nested primitive.
+    """
+    for key, value in state.items():
+        if not is_plain(value):
+            raise CheckpointError(
+                f"{owner}: {key} is {type(value).__name__}, and a checkpoint holds tensors "
+                "and primitives only",
+                key=key,
+                found=type(value).__name__,
+                fix="give tensors, Python's own numbers, texts, lists or dicts (float(x) of a "
+                "numpy number); a module does so from get_extra_state",
+            )
+        for tensor in tensors_in(value):
+            if kind := _unsaveable_kind(tensor):
+                raise CheckpointError(
+                    f"{owner}: {key} is a {kind} tensor, and a checkpoint holds dense ones",
+                    key=key,
+                    found=kind,
+                    fix="materialise it first: module.to_empty(device='cpu'), then its weights"
+                    if tensor.is_meta
+                    else "keep its parts: indices and values, or int_repr and scale",
+                )
+
+
+def _unsaveable_kind(tensor: torch.Tensor) -> str | None:
+    if tensor.is_meta:
+        return "meta"
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.layout is not torch.strided:
+        return str(tensor.layout)
+    if is_in_parts(tensor):  # whoever saves it gathers it, or refuses to
+        return None
+    # Its parts are tensors, and it has no memory of its own: TwoTensor.
+    return type(tensor).__name__ if hasattr(tensor, "__tensor_flatten__") else None
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Give the tensors of nested dicts, lists and tuples in order; ties as often as they stand."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_in(item)
+
+
+def same_bytes(value: torch.Tensor, other: torch.Tensor) -> bool:
+    """Tell whether two dense tensors are equal bit by bit; False for any others."""
+    if value is other:
+        return True
+    if value.layout is not torch.strided or other.layout is not torch.strided:
+        return False
+    if value.dtype != other.dtype or value.shape != other.shape:
+        return False
+    # As bytes: NaN is equal to NaN, and 8-bit floats have no comparison.
+    first, second = (t.contiguous().reshape(-1).view(torch.uint8) for t in (value, other))
+    return torch.equal(first, second)
+
+
+def is_plain(value: object) -> bool:
+    """Tell whether ``torch.load(weights_only=True)`` gives ``value`` back: nested primitives.
+
+    False for a list or dict that holds itself, or is nested too deep to be walked.
+    """
+    return _is_plain(value, depth=0, done=set())
+
+
+def count_items(value: object) -> int:
+    """Count what ``is_plain`` holds for plain, a list that stands at two places twice.
+
+    A small file may hold one list a billion times, and whoever walks it would not come to an end.
+    """
+    return _count_items(value, {})
+
+
+def show_key(key: str) -> str:
+    """Give a key of a file for a message: one short line, whatever the file says."""
+    text = key if key.isprintable() else ascii(key)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    # Looked up and never imported: 1.7 s, and where nobody compiled there is no such wrapper.
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")
+    return dynamo is not None and isinstance(module, dynamo.OptimizedModule)
+
+
+def _is_plain(value: object, *, depth: int, done: set[int]) -> bool:
+    # By exact type: of a subclass, such as a number of numpy's, a file would keep the class.
+    if isinstance(value, torch.Tensor) or type(value) in _PRIMITIVES or id(value) in done:
+        # No bytes at all are pickled as a call of `bytes`, which is refused.
+        return type(value) is not bytes or value != b""
+    if depth > _DEEPEST:
+        return False
+    items: list[object]
+    if isinstance(value, dict) and type(value) in _MAPPINGS:
+        if not all(type(key) in _PRIMITIVES for key in value):
+            return False
+        items = list(value.values())
+    elif isinstance(value, list | tuple) and type(value) in _SEQUENCES:
+        items = list(value)
+    else:
+        return False
+    if not all(_is_plain(item, depth=depth + 1, done=done) for item in items):
+        return False
+    # Walked once: a small file may hold one list a billion times.
+    done.add(id(value))
+    return True
+
+
+def _count_items(value: object, counts: dict[int, int]) -> int:
+    if isinstance(value, torch.Tensor) or not isinstance(value, dict | list | tuple):
+        return 1
+    if id(value) not in counts:
+        items = value.values() if isinstance(value, dict) else value
+        counts[id(value)] = 1 + sum(_count_items(item, counts) for item in items)
+    return counts[id(value)]

@@ -1,0 +1,1 @@
+"""From files to modules: which weights, how they match, how they are put in."""

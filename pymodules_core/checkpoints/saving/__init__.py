@@ -1,0 +1,1 @@
+"""From modules to commits: what is saved, staged, and written by a thread."""

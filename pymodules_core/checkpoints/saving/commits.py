@@ -1,0 +1,159 @@
+"""What one commit changes, the record that says so, and how both get to the disk."""
+
+import math
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+
+from pymodules_core.checkpoints.file_format.buffer import FileImage
+from pymodules_core.checkpoints.saving.receipt import Receipt
+from pymodules_core.checkpoints.store.disk_errors import disk_errors
+from pymodules_core.checkpoints.store.objects import Added
+from pymodules_core.checkpoints.store.records import CommitRecord, StoredBest, StoredPool
+from pymodules_core.checkpoints.store.store import Store
+from pymodules_core.names import LAST, epoch_pool, parse_epoch_pool
+from pymodules_core.specs import WeightsOrigin
+
+STATE = "training state"
+
+
+@attrs.frozen(kw_only=True)
+class Commit:
+    """One commit on its way to the disk.
+
+    Attributes:
+        receipt: Says which pools, and is filled in at the end.
+        members: Pool name to the names of its modules.
+        images: Module name to its weights; the training state is called ``STATE``.
+        metrics: What was measured of these weights.
+        best: The best value, this commit's included.
+        module_names: All modules of today's pool.
+        keep_epochs: How many ``epoch_<n>`` stay.
+        started: When it was asked for, by ``time.perf_counter``.
+        added: What is in the store already: name as in ``images`` to object.
+        module_states: Module name to what ``added`` calls the training state that is its own.
+        frozen: Frozen modules to look at: name to state dict.
+        weights_origins: Module name to where its initial weights were loaded from.
+        provenance: Kept with it.
+    """
+
+    receipt: Receipt
+    members: Mapping[str, list[str]]
+    images: Mapping[str, FileImage]
+    metrics: Mapping[str, float]
+    best: StoredBest | None
+    module_names: frozenset[str]
+    keep_epochs: int | Literal["all"]
+    started: float
+    added: Mapping[str, Added] = attrs.field(factory=dict)
+    module_states: Mapping[str, str] = attrs.field(factory=dict)
+    frozen: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    weights_origins: Mapping[str, WeightsOrigin] = attrs.field(factory=dict)
+    provenance: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+def next_record(
+    before: CommitRecord | None, commit: Commit, added: Mapping[str, Added]
+) -> CommitRecord:
+    """Give the record after a commit.
+
+    Args:
+        before: The newest commit.
+        commit: What it changes.
+        added: The objects of its images.
+    """
+    receipt = commit.receipt
+    number = before.number + 1 if before else 1
+    pools = dict(before.pools) if before else {}
+    metrics = {
+        name: value if math.isfinite(value) else None for name, value in commit.metrics.items()
+    }
+    for pool_name in receipt.pools:
+        modules = {name: added[name].digest for name in commit.members[pool_name]}
+        pools[pool_name] = StoredPool(
+            modules=_orphans(pool_name, before, commit.module_names) | modules,
+            epoch=receipt.epoch,
+            step=receipt.step,
+            commit=number,
+            metrics=metrics,
+        )
+    for pool_name in _old_epochs(pools, commit.keep_epochs):
+        del pools[pool_name]
+    # What a run goes on from is of one moment: that of the last commit that named `last`.
+    held = None if LAST in receipt.pools else before
+    state = added[STATE].digest if STATE in added else None
+    record = CommitRecord(
+        number=number,
+        parent=before.number if before else None,
+        time=datetime.now(UTC),
+        epoch=held.epoch if held else receipt.epoch,
+        step=held.step if held else receipt.step,
+        changed=[name for name in receipt.pools if name in pools],
+        pools=pools,
+        objects={},
+        state=held.state if held else state,
+        module_states=held.module_states
+        if held
+        else {name: added[key].digest for name, key in commit.module_states.items()},
+        best=commit.best,
+        weights_origins={
+            **(before.weights_origins if before else {}),
+            **commit.weights_origins,
+        },
+        provenance=dict(commit.provenance),
+    )
+    known = dict(before.objects) if before else {}
+    for one in added.values():
+        known |= {**one.parts, one.digest: one.stored}
+    record = attrs.evolve(record, objects=known)
+    return attrs.evolve(record, objects={d: known[d] for d in sorted(record.used_digests())})
+
+
+def write_commit(store: Store, commit: Commit, path: Path) -> None:
+    """Put a commit on disk, and say in its receipt what that took.
+
+    Args:
+        store: Where to.
+        commit: What to write.
+        path: Folder of the pools, for messages.
+
+    Raises:
+        CheckpointError: The disk refuses; the commit before stands.
+    """
+    receipt = commit.receipt
+
+    def make_record(before: CommitRecord | None) -> CommitRecord:
+        added = {**commit.added, **store.objects.add_all(commit.images)}
+        receipt.bytes_written = sum(one.bytes_written for one in added.values())
+        receipt.bytes_shared = sum(
+            one.stored.size_bytes for one in added.values() if not one.bytes_written
+        )
+        return next_record(before, commit, added)
+
+    needed_bytes = sum(image.size_bytes for image in commit.images.values())
+    with disk_errors(path, needed_bytes=needed_bytes):
+        receipt.commit = store.commit(make_record).number
+    receipt.write_ms = (time.perf_counter() - commit.started) * 1000
+    receipt.durable = True
+
+
+def _orphans(
+    pool_name: str, before: CommitRecord | None, module_names: frozenset[str]
+) -> dict[str, str]:
+    """Give the modules that are not in today's pool: their weights stay where they were."""
+    if before is None:
+        return {}
+    pool = before.pools.get(pool_name) or before.pools.get(LAST)
+    modules = pool.modules if pool else {}
+    return {name: digest for name, digest in modules.items() if name not in module_names}
+
+
+def _old_epochs(pools: Mapping[str, StoredPool], keep: int | Literal["all"]) -> list[str]:
+    if keep == "all":
+        return []
+    epochs = sorted(epoch for name in pools if (epoch := parse_epoch_pool(name)))
+    return [epoch_pool(epoch) for epoch in epochs[:-keep]]

@@ -1,0 +1,99 @@
+"""Images of the modules in memory that is reused from commit to commit."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+
+from pymodules_core.checkpoints.file_format.buffer import FileImage, Place
+from pymodules_core.checkpoints.file_format.digest import Content
+
+# Less is compared faster than other threads are woken.
+_WORTH_THREADS_BYTES = 1 << 24
+
+
+class Staging:
+    """One image a name; a commit waits only until its changes are copied here."""
+
+    def __init__(self) -> None:
+        self._images: dict[str, FileImage] = {}
+        self._threads: ThreadPoolExecutor | None = None
+
+    def take(
+        self, states: Mapping[str, Mapping[str, Any]], wait: Callable[[], object]
+    ) -> dict[str, FileImage]:
+        """Copy what changed into the images.
+
+        Args:
+            states: Name to state dict.
+            wait: Called before the first change; returns when nobody reads the images any more.
+        """
+        contents = {name: Content(state) for name, state in states.items()}
+        new = {name for name in contents if not self._has_room_for(name, contents[name])}
+        changed = self._find_changed({n: contents[n] for n in contents if n not in new})
+        if new or changed:
+            wait()
+        for name in new:
+            # What holds the step, say, is laid out anew each time, in the memory it had.
+            before = self._images.pop(name, None)
+            self._images[name] = FileImage(states[name], pages=before.memory if before else None)
+        for name in changed:
+            self._images[name].fill(contents[name])
+        return {name: self._images[name] for name in states}
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Give back the memory of images that are not needed again."""
+        for name in names:
+            self._images.pop(name, None)
+
+    def close(self) -> None:
+        """Stop the threads that compare; safe to call twice."""
+        if self._threads is not None:
+            self._threads.shutdown()
+            self._threads = None
+
+    def _has_room_for(self, name: str, content: Content) -> bool:
+        image = self._images.get(name)
+        return image is not None and image.fits(content)
+
+    def _find_changed(self, contents: Mapping[str, Content]) -> set[str]:
+        """Give the names whose images hold other values."""
+        changed = {name for name, content in contents.items() if not content.is_on_cpu}
+        # One queue for all: other threads may wait for cores on which torch's still spin.
+        places = deque[tuple[str, Place]]()
+        for name, content in contents.items():
+            if name in changed:
+                continue
+            own = self._images[name].places(content)
+            first = next(own, None)
+            if first is not None and not first.is_unchanged():
+                changed.add(name)
+            else:
+                places += ((name, place) for place in own)
+        others: list[Future[None]] = []
+        if sum(len(place.piece) for _, place in places) >= _WORTH_THREADS_BYTES:
+            others = [self._submit(places, changed) for _ in range(torch.get_num_threads() - 1)]
+        _compare(places, changed)
+        for other in others:
+            # One that has not begun has nothing to do any more.
+            if not other.cancel():
+                other.result()
+        return changed
+
+    def _submit(self, places: deque[tuple[str, Place]], changed: set[str]) -> Future[None]:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(torch.get_num_threads(), "pymodules-compare")
+        return self._threads.submit(_compare, places, changed)
+
+
+def _compare(places: deque[tuple[str, Place]], changed: set[str]) -> None:
+    """Add the names of places that differ to ``changed``, until no place is left."""
+    while True:
+        try:
+            name, place = places.popleft()
+        except IndexError:
+            return
+        if name not in changed and not place.is_unchanged():
+            changed.add(name)

@@ -1,0 +1,21 @@
+"""Modules saved in shards: each process writes its part, and whoever reads puts them together.
+
+The shards are what ``torch.distributed.checkpoint`` writes as safetensors: nothing in them is ever
+executed, as its own format with pickled metadata would be. An index beside them, a plain ``.pt`` of
+primitives and small tensors, says how they make a state dict.
+"""
+
+from pymodules_core.checkpoints.sharded.chunks import pieces_in_bytes, pieces_in_file
+from pymodules_core.checkpoints.sharded.read import Like, read_shards
+from pymodules_core.checkpoints.sharded.write import Shard, index_of, layout_of, write_shards
+
+__all__ = [
+    "Like",
+    "Shard",
+    "index_of",
+    "layout_of",
+    "pieces_in_bytes",
+    "pieces_in_file",
+    "read_shards",
+    "write_shards",
+]

@@ -1,0 +1,129 @@
+"""The index of a module in shards: its state dict, with a note in the place of each tensor."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from pymodules_core.processes.dtensor import is_in_parts, local_part
+
+FORMAT_KEY, FORMAT = "pymodules_shards", 1
+STATE_KEY = "state"
+_FILES_KEY = "files"
+_NOTE = "$shard"
+
+
+def identity_of_part(tensor: torch.Tensor) -> object:
+    """Give what two names of one tensor in parts have in common, and two tensors do not.
+
+    By the memory that the part lies in, not by what it shows of it: a process whose part is empty
+    has to find the same ties as the others.
+    """
+    part = local_part(tensor)
+    place = part.untyped_storage()._cdata, part.storage_offset(), part.shape, part.stride()
+    return (*place, part.dtype, tensor.shape)
+
+
+def split(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], Any]:
+    """Take the tensors in parts out of a state.
+
+    Args:
+        state: Keys to tensors, primitives, and nested ones.
+
+    Returns:
+        Name to tensor, ties once, and the state with a note in the place of each.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    names: dict[object, str] = {}
+    return tensors, _split(state, (), tensors, names)
+
+
+def _split(
+    value: Any, path: tuple[str, ...], tensors: dict[str, torch.Tensor], names: dict[object, str]
+) -> Any:
+    if is_in_parts(value):
+        identity = identity_of_part(value)
+        if identity not in names:
+            name = ".".join(path)
+            while name in tensors:  # the keys of two paths may join to one text
+                name += "_"
+            names[identity], tensors[name] = name, value
+        name = names[identity]
+        dtype = str(value.dtype).removeprefix("torch.")
+        return {_NOTE: name, "shape": list(value.shape), "dtype": dtype}
+    if isinstance(value, Mapping):
+        result: Any = type(value)()
+        for key, item in value.items():
+            result[key] = _split(item, (*path, str(key)), tensors, names)
+        if hasattr(value, "_metadata"):
+            result._metadata = value._metadata
+        return result
+    if type(value) in {list, tuple}:
+        return type(value)(
+            _split(item, (*path, str(number)), tensors, names) for number, item in enumerate(value)
+        )
+    return value
+
+
+def join(value: Any, tensor_of: Any, path: tuple[str, ...] = ()) -> Any:
+    """Put tensors in the place of their notes.
+
+    Args:
+        value: What ``split`` gave, as it was read.
+        tensor_of: Given a note and its path, gives the tensor.
+        path: Keys that lead to ``value``.
+    """
+    if isinstance(value, Mapping):
+        if is_note(value):
+            return tensor_of(value, path)
+        result: Any = type(value)()
+        for key, item in value.items():
+            result[key] = join(item, tensor_of, (*path, str(key)))
+        if hasattr(value, "_metadata"):
+            result._metadata = value._metadata
+        return result
+    if type(value) in {list, tuple}:
+        return type(value)(
+            join(item, tensor_of, (*path, str(number))) for number, item in enumerate(value)
+        )
+    return value
+
+
+def is_note(value: Mapping[Any, Any]) -> bool:
+    """Tell whether a mapping stands for a tensor."""
+    return value.keys() == {_NOTE, "shape", "dtype"}
+
+
+def make_index(state: Any, files: Mapping[str, str]) -> dict[str, Any]:
+    """Give what the file of an index holds.
+
+    Args:
+        state: What ``split`` left of a state.
+        files: Name of a shard to the digest of its bytes.
+    """
+    return {FORMAT_KEY: FORMAT, STATE_KEY: state, _FILES_KEY: dict(files)}
+
+
+def files_in(index: Mapping[str, Any]) -> dict[str, str]:
+    """Give the shards of an index, whoever wrote it: name to digest of the bytes."""
+    found = index.get(_FILES_KEY)
+    files = found if isinstance(found, dict) else {}
+    return {str(name): str(digest) for name, digest in files.items()}
+
+
+def name_in(note: Mapping[str, Any]) -> str:
+    """Give the name that a note's tensor has in the shards."""
+    return str(note[_NOTE])
+
+
+def iter_notes(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Give all notes of a state."""
+    if isinstance(value, Mapping):
+        if is_note(value):
+            yield value
+        else:
+            for item in value.values():
+                yield from iter_notes(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from iter_notes(item)

@@ -1,0 +1,159 @@
+"""Puts shards together: into whole tensors, or into the parts that a process needs of them."""
+
+import math
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+
+from pymodules_core.checkpoints.sharded.chunks import Piece
+from pymodules_core.checkpoints.sharded.index import (
+    FORMAT,
+    FORMAT_KEY,
+    STATE_KEY,
+    iter_notes,
+    join,
+    name_in,
+)
+from pymodules_core.errors import CheckpointFileError
+from pymodules_core.processes.dtensor import empty_part, is_in_parts, local_part, offsets_of
+
+# Given the keys that lead to a tensor, gives one like it, or None.
+Like = Callable[[tuple[str, ...]], "torch.Tensor | None"]
+
+
+def read_shards(
+    index: Mapping[str, Any],
+    shards: Iterable[Iterable[Piece]],
+    *,
+    source: Path,
+    like: Like | None = None,
+) -> "OrderedDict[str, Any]":
+    """Read a state dict.
+
+    Args:
+        index: What ``index_of`` gave.
+        shards: The pieces of each file.
+        source: The file of the index, for messages.
+        like: Of a tensor that is in parts only this process's part is read.
+
+    Raises:
+        CheckpointFileError: These are no shards of that index, or it is of a newer format.
+    """
+    try:
+        if index[FORMAT_KEY] != FORMAT:
+            raise CheckpointFileError(
+                f"is an index of format {index[FORMAT_KEY]}, and this version reads {FORMAT}",
+                file=source,
+                found=index[FORMAT_KEY],
+                fix="pip install -U pymodules-core",
+            )
+        pieces: dict[str, list[Piece]] = defaultdict(list)
+        for shard in shards:
+            for piece in shard:
+                pieces[piece.name].append(piece)
+        for note in iter_notes(index[STATE_KEY]):
+            _check_coverage(note, pieces[name_in(note)])
+        state: OrderedDict[str, Any] = join(index[STATE_KEY], _Reader(pieces, like))
+        if not isinstance(state, dict):
+            raise TypeError(f"its state is {type(state).__name__}")
+    except CheckpointFileError:
+        raise
+    except (
+        *(KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError),
+        safetensors.SafetensorError,
+    ) as error:
+        raise CheckpointFileError(
+            f"does not fit its shards: {type(error).__name__}: {error}",
+            file=source,
+            fix="pymodules ckpt verify tells what is damaged",
+        ) from error
+    return state
+
+
+class _Reader:
+    """Gives the tensor of a note; one that stands in several places once."""
+
+    def __init__(self, pieces: Mapping[str, list[Piece]], like: Like | None) -> None:
+        self._pieces = pieces
+        self._like = like
+        self._made: dict[str, torch.Tensor] = {}
+
+    def __call__(self, note: Mapping[str, Any], path: tuple[str, ...]) -> torch.Tensor:
+        name = name_in(note)
+        if name not in self._made:
+            self._made[name] = self._read(note, path)
+        return self._made[name]
+
+    def _read(self, note: Mapping[str, Any], path: tuple[str, ...]) -> torch.Tensor:
+        shape, dtype = torch.Size(note["shape"]), getattr(torch, note["dtype"])
+        like = self._like(path) if self._like is not None else None
+        if like is not None and is_in_parts(like) and like.shape == shape:
+            tensor = empty_part(like, dtype)
+            target, offsets = local_part(tensor), offsets_of(like)
+        else:
+            target = tensor = torch.empty(shape, dtype=dtype)
+            offsets = (0,) * len(shape)
+        for piece in self._pieces[name_in(note)]:
+            _copy_overlap(piece, target, offsets)
+        return tensor
+
+
+def _check_coverage(note: Mapping[str, Any], pieces: Sequence[Piece]) -> None:
+    """Refuse pieces that are no partition, before memory is taken for what an index claims.
+
+    Where they left a gap, what the memory held before would be taken for weights.
+    """
+    shape = tuple(int(size) for size in note["shape"])
+    filled = [piece for piece in pieces if math.prod(piece.shape)]
+    for piece in filled:
+        ends = map(sum, zip(piece.offsets, piece.shape, strict=True))
+        is_inside = len(piece.shape) == len(shape) and all(
+            start >= 0 and end <= size
+            for start, end, size in zip(piece.offsets, ends, shape, strict=True)
+        )
+        if not is_inside:
+            raise ValueError(f"a part of {name_in(note)} lies outside of it")
+    there = sum(math.prod(piece.shape) for piece in filled)
+    if there != math.prod(shape) or min(shape, default=0) < 0:
+        raise ValueError(f"of {name_in(note)} {there:,} of {math.prod(shape):,} elements are there")
+    if _overlap(filled, shape):
+        raise ValueError(f"two parts of {name_in(note)} overlap")
+
+
+def _overlap(pieces: Sequence[Piece], shape: Sequence[int]) -> bool:
+    if all(piece.shape[1:] == shape[1:] for piece in pieces):  # rows, which is nearly always so
+        rows = sorted((piece.offsets[:1], piece.shape[:1]) for piece in pieces)
+        return any(a[0] + count[0] > b[0] for (a, count), (b, _) in pairwise(rows) if a and count)
+    return any(
+        all(
+            max(a, b) < min(a + a_size, b + b_size)
+            for a, a_size, b, b_size in zip(
+                one.offsets, one.shape, other.offsets, other.shape, strict=True
+            )
+        )
+        for one, other in combinations(pieces, 2)
+    )
+
+
+def _copy_overlap(piece: Piece, target: torch.Tensor, offsets: Sequence[int]) -> None:
+    """Copy what a piece and a target have in common."""
+    if not target.numel() or not math.prod(piece.shape):
+        return
+    source_slices, target_slices = [], []
+    for begins, size, own_begins, own_size in zip(
+        piece.offsets, piece.shape, offsets, target.shape, strict=True
+    ):
+        start, stop = max(begins, own_begins), min(begins + size, own_begins + own_size)
+        if start >= stop:
+            return
+        source_slices.append(slice(start - begins, stop - begins))
+        target_slices.append(slice(start - own_begins, stop - own_begins))
+    values = piece.read(tuple(source_slices))
+    if values.dtype != target.dtype:  # a copy would convert it
+        raise ValueError(f"{piece.name} is {values.dtype}, and the index says {target.dtype}")
+    target[tuple(target_slices)].copy_(values)

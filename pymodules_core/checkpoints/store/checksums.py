@@ -1,0 +1,132 @@
+"""Seals: whether every byte of a file is still what was written.
+
+XXH3 reads memory about as fast as it comes, where BLAKE3 takes several times as long; a file is
+sealed once and read often. Its 128 bits are evidence against chance, a flipped bit or a torn write,
+and no identity: contents are named by BLAKE3. Nor would a slower seal keep out a person who means
+harm, since whoever can change a file can change the record beside it.
+"""
+
+import os
+import stat
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from xxhash import xxh3_128, xxh3_128_digest
+
+from pymodules_core.checkpoints.store.zip_layout import Hole, find_holes, is_archive
+
+# So long that a thread seldom has to ask for the interpreter again, so short that several passes
+# over one find it in the cache.
+PIECE_BYTES = 1 << 22
+# The first is short: weights that were trained differ in it already.
+_HEAD_BYTES = 1 << 14
+# Less is read faster than other threads are started.
+_WORTH_THREADS_BYTES = 1 << 24
+_MOST_THREADS = 4
+
+
+def fingerprint(piece: memoryview) -> bytes:
+    """Give 16 bytes that differ where two pieces differ."""
+    return xxh3_128_digest(piece)
+
+
+def cuts_of(size_bytes: int) -> Iterator[tuple[int, int]]:
+    """Cut a tensor of a size into pieces: start and stop of each."""
+    starts = [0, *range(_HEAD_BYTES, size_bytes, PIECE_BYTES)]
+    return zip(starts, [*starts[1:], size_bytes], strict=True)
+
+
+def pieces_in(memory: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Cut memory into pieces: the offset of each, and its bytes."""
+    return ((start, memory[start:stop]) for start, stop in cuts_of(len(memory)))
+
+
+def seal_of(frame: Iterable[memoryview | bytes], fingerprints: Mapping[int, bytes]) -> str:
+    """Give the seal over every byte of a file.
+
+    Args:
+        frame: What lies before, between and behind the tensors, in the order of the file.
+        fingerprints: Of every piece of every tensor, by its offset in the file.
+    """
+    seal = xxh3_128()
+    for part in frame:
+        seal.update(len(part).to_bytes(8, "little"))
+        seal.update(part)
+    for offset in sorted(fingerprints):
+        seal.update(fingerprints[offset])
+    return seal.hexdigest()
+
+
+def gaps_between(holes: Sequence[Hole], size_bytes: int) -> list[tuple[int, int]]:
+    """Give start and stop of what lies before, between and behind the tensors of a file."""
+    starts = [0, *(hole.stop for hole in holes)]
+    return list(zip(starts, [*(hole.start for hole in holes), size_bytes], strict=True))
+
+
+def seal_of_file(path: Path) -> str:
+    """Read a file and give its seal.
+
+    By reads and not through a mapping: a file that is cut meanwhile would end the process. Of one
+    that ``torch.save`` did not write, a shard, all bytes are read as those of a single tensor.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no checkpoint file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep the reader waiting
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        is_shard = not is_archive(file.read(4))
+        holes = [Hole(0, 0, size_bytes, (0, 0))] if is_shard else find_holes(file)
+        if any(start > stop for start, stop in gaps_between(holes, size_bytes)):
+            raise ValueError("its tensors overlap")
+        frame = []
+        for start, stop in gaps_between(holes, size_bytes):
+            file.seek(start)
+            frame.append(file.read(stop - start))
+        pieces = [
+            (hole.start + start, hole.start + stop)
+            for hole in holes
+            for start, stop in cuts_of(hole.stop - hole.start)
+        ]
+        read = partial(_fingerprints, file.fileno())
+        count = min(_core_count(), _MOST_THREADS) if size_bytes >= _WORTH_THREADS_BYTES else 1
+        if count == 1:
+            return seal_of(frame, read(pieces))
+        # Every other piece, so that together they read the file from start to end.
+        with ThreadPoolExecutor(count) as threads:
+            parts = threads.map(read, (pieces[first::count] for first in range(count)))
+            return seal_of(frame, dict(ChainMap(*parts)))
+
+
+def seal_if_readable(path: Path) -> str | None:
+    """Give the seal of a file, or None where it is no checkpoint file that can be read."""
+    try:
+        return seal_of_file(path)
+    except (OSError, ValueError):
+        return None
+
+
+def _fingerprints(descriptor: int, pieces: Sequence[tuple[int, int]]) -> dict[int, bytes]:
+    buffer = memoryview(bytearray(max((stop - start for start, stop in pieces), default=0)))
+    found = {}
+    for start, stop in pieces:
+        piece = buffer[: stop - start]
+        filled = 0
+        while filled < len(piece):
+            count = os.preadv(descriptor, [piece[filled:]], start + filled)
+            if not count:
+                raise ValueError("it ends too early")
+            filled += count
+        found[start] = fingerprint(piece)
+    return found
+
+
+def _core_count() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,1 @@
+"""What ``pymodules ckpt`` does: look at pools and change them outside a run."""

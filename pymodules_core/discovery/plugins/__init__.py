@@ -1,0 +1,1 @@
+"""Installed plugins and the task: found, loaded, called, named where they fail."""

@@ -1,0 +1,1 @@
+"""The files of an experiment: found, read without executing them, imported."""

@@ -1,0 +1,205 @@
+"""The files of one experiment, each imported once, with errors that name file and line."""
+
+import faulthandler
+import importlib
+import itertools
+import logging
+import sys
+import threading
+import traceback
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from pymodules_core.discovery.scan.importer import (
+    MODULES,
+    ExperimentFileLoader,
+    Isolation,
+    current_isolation,
+    encode_package,
+)
+from pymodules_core.errors import ModuleFileError, PymodulesError, display_path, missing_package_fix
+
+logger = logging.getLogger("pymodules_core")
+
+SLOW_IMPORT_S = 60.0
+
+# The extra `examples`, by import name: what an experiment of `pymodules new` may miss.
+EXAMPLE_LIBRARIES = frozenset({"PIL", "sklearn"})
+
+_copies = itertools.count(1)
+# Private packages whose pools are gone.
+_abandoned: list[str] = []
+
+
+class ExperimentFiles:
+    """Imports the files below one ``pymodules`` folder under private names.
+
+    The names leave ``sys.modules`` once this object, which the pool holds, is gone and the next one
+    is made: a sweep of many runs in one process does not keep all of their modules.
+
+    Args:
+        folder: The experiment's ``pymodules`` folder.
+        slow_import_s: Seconds after which an import that still runs prints every thread's stack.
+    """
+
+    def __init__(self, folder: Path, *, slow_import_s: float = SLOW_IMPORT_S) -> None:
+        self.folder = folder.absolute()
+        self._package = encode_package(self.folder, next(_copies))
+        self._slow_import_s = slow_import_s
+        _forget_abandoned()
+        # Only noted: a finalizer may run while somebody walks through sys.modules.
+        weakref.finalize(self, _abandoned.append, self._package).atexit = False
+
+    def load(self, relative_name: str) -> ModuleType:
+        """Import ``modules.encoder`` or ``task``, or give what was imported before.
+
+        Raises:
+            ModuleFileError: The file cannot be read or compiled, raises, or exits the interpreter.
+        """
+        file = self.folder.joinpath(*relative_name.split(".")).with_suffix(".py")
+        private_name = f"{self._package}.{relative_name}"
+        if private_name in sys.modules:
+            return sys.modules[private_name]
+        if not file.is_file():
+            raise ModuleFileError(
+                "is a folder, expected a file" if file.is_dir() else "is no file",
+                file=file,
+                fix="remove it, or let its name start with '_'",
+            )
+        logger.debug("importing %s", display_path(file))
+        try:
+            with _dump_stacks_if_slow(file, self._slow_import_s):
+                return importlib.import_module(private_name)
+        except PymodulesError as error:
+            if isinstance(error, ModuleFileError) and error.line is None:
+                error.file = file_in_folder(error, self.folder) or error.file or file
+                error.line = line_in_folder(error, self.folder)
+            raise
+        except SystemExit as error:
+            raise ModuleFileError(
+                f"exits the interpreter when imported: SystemExit({error.code!r})",
+                file=file_in_folder(error, self.folder) or file,
+                line=line_in_folder(error, self.folder),
+                fix="remove the call of sys.exit, or put it under a function",
+            ) from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # One of a text that the file itself executes is an error like any other.
+            if isinstance(error, SyntaxError) and Path(error.filename or "").is_file():
+                raise ModuleFileError(
+                    f"is not valid Python: {error.msg}",
+                    file=error.filename,
+                    line=error.lineno,
+                    fix="save it as UTF-8 text" if _is_about_encoding(error) else None,
+                ) from error
+            # A user knows `modules.encoder`, not the private name in front of it.
+            reason = str(error).replace(f"{self._package}.", "")
+            raise ModuleFileError(
+                f"raises when imported: {': '.join(filter(None, (type(error).__name__, reason)))}",
+                file=file_in_folder(error, self.folder) or file,
+                line=line_in_folder(error, self.folder),
+                fix=fix_of_import(error, self.folder),
+            ) from error
+
+    def executed(self) -> dict[str, str]:
+        """Give each file executed so far, helpers included, with the SHA-256 of what ran.
+
+        Returns:
+            Paths below the folder to hex digests, sorted.
+        """
+        loaders = [
+            module.__loader__
+            for name, module in list(sys.modules.items())
+            if name.startswith(f"{self._package}.")
+        ]
+        return {
+            Path(loader.path).relative_to(self.folder).as_posix(): loader.sha256
+            for loader in sorted(
+                (found for found in loaders if isinstance(found, ExperimentFileLoader)),
+                key=lambda found: found.path,
+            )
+        }
+
+
+@contextmanager
+def isolated_imports(isolation: Isolation) -> Iterator[None]:
+    """Surround the execution of each experiment file in this context.
+
+    Args:
+        isolation: Given a file's dotted name below ``pymodules`` and its path, makes a context.
+    """
+    token = current_isolation.set(isolation)
+    try:
+        yield
+    finally:
+        current_isolation.reset(token)
+
+
+def line_in_folder(error: BaseException, folder: Path) -> int | None:
+    """Give the line of the innermost frame of ``error`` that runs a file of ``folder``."""
+    frame = _innermost_frame(error, folder)
+    return frame.lineno if frame else None
+
+
+def file_in_folder(error: BaseException, folder: Path) -> Path | None:
+    """Give the file of the innermost frame of ``error`` that runs a file of ``folder``."""
+    frame = _innermost_frame(error, folder)
+    return Path(frame.filename) if frame else None
+
+
+def fix_of_import(error: BaseException, folder: Path) -> str | None:
+    """Return what makes a failed import work; None for any other error.
+
+    Args:
+        error: What the import raised.
+        folder: The experiment's ``pymodules`` folder: of its files none is a package to install.
+    """
+    name = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+    stem = (name or "").partition(".")[0]
+    if stem and folder.joinpath(MODULES, f"{stem}.py").is_file():
+        return f"write {MODULES}.{stem} instead of {stem}"
+    fix = missing_package_fix(error)
+    if fix and stem in EXAMPLE_LIBRARIES:
+        fix += ', or pip install "pymodules-core[examples]" for all that the examples import'
+    return fix
+
+
+def _forget_abandoned() -> None:
+    while _abandoned:
+        package = _abandoned.pop()
+        for name in [name for name in sys.modules if f"{name}.".startswith(f"{package}.")]:
+            del sys.modules[name]
+        # An import also makes a package an attribute of its parent.
+        parent, _, key = package.rpartition(".")
+        vars(sys.modules[parent]).pop(key, None)
+
+
+def _is_about_encoding(error: SyntaxError) -> bool:
+    return any(word in error.msg for word in ("null bytes", "(unicode error)", "encoding"))
+
+
+def _innermost_frame(error: BaseException, folder: Path) -> traceback.FrameSummary | None:
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((f for f in reversed(frames) if Path(f.filename).is_relative_to(folder)), None)
+
+
+@contextmanager
+def _dump_stacks_if_slow(file: Path, after_s: float) -> Iterator[None]:
+    def dump() -> None:
+        logger.warning(
+            "importing %s takes more than %g s; this is where it is:", display_path(file), after_s
+        )
+        faulthandler.dump_traceback(sys.__stderr__ or sys.stderr)
+
+    timer = threading.Timer(after_s, dump)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()

@@ -1,0 +1,116 @@
+"""Lists the modules an experiment would have, without executing a module file or building one."""
+
+from functools import partial
+
+import attrs
+
+from pymodules_core.discovery.plugins.manager import PluginManager
+from pymodules_core.discovery.plugins.missing import FormerPlugins
+from pymodules_core.discovery.scan.static_reader import StaticModuleFile, read_module_file
+from pymodules_core.discovery.selection.named_plugins import left_out_told, report_unmatched
+from pymodules_core.discovery.selection.selection import select_specs
+from pymodules_core.discovery.selection.spec_settings import check_spec_settings
+from pymodules_core.errors import DuplicateModuleError, PymodulesError
+from pymodules_core.experiment import Experiment
+from pymodules_core.settings import ModuleSettings, ModulesSettings
+from pymodules_core.specs import FileOrigin, ModuleSpec, Origin
+
+# Up to so many files a listing also tells syntax errors, for 0.2 ms a file.
+_MOST_FILES_PARSED_WHOLE = 200
+
+
+@attrs.frozen(kw_only=True)
+class ListedModule:
+    """One module as far as it can be told without building it.
+
+    Attributes:
+        name: Its name.
+        origin: Where it comes from.
+        description: One line.
+        built_from: Where its factory takes weights from; empty where it does not.
+        settings: Its settings; None where they are computed (``is_dynamic``) or wrong.
+        is_dynamic: The settings are no literal.
+        problem: What would keep it from being built.
+    """
+
+    name: str
+    origin: Origin | None
+    description: str = ""
+    built_from: str = ""
+    settings: ModuleSettings | None = None
+    is_dynamic: bool = False
+    problem: str | None = None
+
+    @property
+    def is_frozen(self) -> bool | None:
+        """Whether it is frozen; None where that cannot be known."""
+        return self.settings.frozen if self.settings else None
+
+    @property
+    def weights(self) -> str | None:
+        """Where its initial weights come from; None for weights as built, or not known."""
+        return (self.settings.weights_text if self.settings else None) or self.built_from or None
+
+
+@attrs.frozen
+class Catalog:
+    """The modules, and the conflict between providers where there is one."""
+
+    modules: list[ListedModule]
+    conflict: DuplicateModuleError | None = None
+
+
+def list_modules(plugins: PluginManager, experiment: Experiment | None = None) -> Catalog:
+    """List what providers give; where two give one name, both are listed and told.
+
+    Args:
+        plugins: The loaded plugins.
+        experiment: Gives include, exclude, override and settings; None lists packages only.
+
+    Raises:
+        SettingsError: ``experiment.toml`` names a module or provider that is not there.
+        InvalidNameError: A module file's name is not allowed.
+    """
+    specs = plugins.provided_specs()
+    report_unmatched(plugins)
+    conflict = None
+    try:
+        with left_out_told(plugins):
+            specs = (
+                select_specs(
+                    specs,
+                    experiment.settings.modules,
+                    locate=experiment.locate,
+                    former=FormerPlugins(experiment.path),
+                )
+                if experiment
+                else select_specs(specs, ModulesSettings())
+            )
+    except DuplicateModuleError as error:
+        conflict = error
+    whole = len(specs) <= _MOST_FILES_PARSED_WHOLE
+    return Catalog([_describe(spec, experiment, whole=whole) for spec in specs], conflict)
+
+
+def _describe(spec: ModuleSpec, experiment: Experiment | None, *, whole: bool) -> ListedModule:
+    file = spec.origin.file if isinstance(spec.origin, FileOrigin) else None
+    if file is not None:
+        static = read_module_file(file, whole=whole)
+    elif callable(spec.settings):
+        static = StaticModuleFile(is_dynamic=True, description=spec.description)
+    else:
+        static = StaticModuleFile(settings=spec.settings, description=spec.description)
+    describe = partial(
+        ListedModule,
+        name=spec.name,
+        origin=spec.origin,
+        description=static.description,
+        built_from=spec.weights,
+    )
+    if static.settings is None:
+        return describe(is_dynamic=static.is_dynamic, problem=static.fault)
+    try:
+        settings = check_spec_settings(static.settings, spec, experiment)
+    except PymodulesError as error:
+        return describe(problem=str(error))
+    return describe(settings=settings)

@@ -1,0 +1,170 @@
+"""Decides which of the specs that providers gave join the pool.
+
+Order never picks a winner: two providers of one name are an error until ``[modules.override]``
+names one.
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+from pymodules_core.discovery.plugins.missing import FormerPlugins, explain
+from pymodules_core.discovery.plugins.records import normalise
+from pymodules_core.errors import (
+    DuplicateModuleError,
+    SettingsError,
+    closest_match,
+    list_words,
+)
+from pymodules_core.names import check_distinct
+from pymodules_core.settings import ModulesSettings
+from pymodules_core.specs import DistributionOrigin, ModuleSpec
+
+Locate: TypeAlias = Callable[[SettingsError], SettingsError]
+
+logger = logging.getLogger("pymodules_core")
+
+
+def select_specs(
+    specs: Sequence[ModuleSpec],
+    settings: ModulesSettings,
+    *,
+    locate: Locate = lambda error: error,
+    former: FormerPlugins | None = None,
+) -> list[ModuleSpec]:
+    """Apply ``include``, ``exclude`` and ``override``.
+
+    Args:
+        specs: What the providers gave, names may repeat.
+        settings: ``[modules]``.
+        locate: Says where the setting behind an error was written.
+        former: The plugins of the experiment's run, to name what is missing.
+
+    Returns:
+        One spec a name, sorted by name.
+
+    Raises:
+        DuplicateModuleError: Two providers of one name, or names that differ only in case.
+        SettingsError: A table names a module or provider that nobody gives.
+    """
+    former = former or FormerPlugins(None)
+    by_name: dict[str, list[ModuleSpec]] = defaultdict(list)
+    for spec in specs:
+        by_name[spec.name].append(spec)
+    for table in ("override", "settings", "args"):
+        _check_table_names(table, getattr(settings, table), by_name, locate, former)
+    _report_patterns_without_match(settings, by_name)
+    chosen = [
+        _choose(name, by_name[name], settings.override.get(name), locate, former)
+        for name in sorted(by_name)
+        if is_included(name, settings)
+    ]
+    check_distinct(spec.name for spec in chosen)
+    return chosen
+
+
+def is_included(name: str, settings: ModulesSettings) -> bool:
+    """Tell whether ``include`` and ``exclude`` leave a module in."""
+    return _matches_any(name, settings.include) and not _matches_any(name, settings.exclude)
+
+
+def _choose(
+    name: str,
+    specs: list[ModuleSpec],
+    override: str | None,
+    locate: Locate,
+    former: FormerPlugins,
+) -> ModuleSpec:
+    if override is not None:
+        matching = [spec for spec in specs if normalise(override) in _provider_names(spec)]
+        if len(matching) == 1:
+            return matching[0]
+        if not matching:
+            providers = [spec.origin.provider for spec in specs if spec.origin is not None]
+            near = closest_match(override, providers)
+            error = SettingsError(
+                f"modules.override.{name}: {override!r} provides no module {name!r}; "
+                f"its providers are: {list_words(providers)}",
+                key=f"modules.override.{name}",
+                found=override,
+                closest=near,
+                fix=None if near else f"pip install {override}, or remove it there",
+            )
+            origin = former.provider_of(name)
+            if origin is not None and normalise(override) not in _names_of(origin):
+                origin = None
+            raise locate(explain(error, origin, otherwise="remove it there"))
+        specs = matching
+    if len(specs) == 1:
+        return specs[0]
+    count = "twice" if len(specs) == 2 else f"{len(specs)} times"
+    listed = "".join(f"\n  - {spec.origin}" for spec in specs)
+    raise DuplicateModuleError(
+        f"module {name!r} is provided {count}:{listed}",
+        key=f"modules.override.{name}",
+        found=[str(spec.origin) for spec in specs],
+        fix="pick one in experiment.toml:  [modules.override]  "
+        + f'{name} = "{_shortest_unique_provider(specs)}"',
+    )
+
+
+def _provider_names(spec: ModuleSpec) -> set[str]:
+    if spec.origin is None:
+        return set()
+    if isinstance(spec.origin, DistributionOrigin):
+        return _names_of(spec.origin)
+    return {normalise(spec.origin.provider)}
+
+
+def _names_of(origin: DistributionOrigin) -> set[str]:
+    whole = f"{origin.distribution}:{origin.entry_point}"
+    return set(map(normalise, (origin.distribution, origin.entry_point, whole)))
+
+
+def _shortest_unique_provider(specs: list[ModuleSpec]) -> str:
+    """Give a name for the last provider that means no other of them."""
+    last = specs[-1].origin
+    if isinstance(last, DistributionOrigin):
+        names = [spec.origin.provider for spec in specs if spec.origin is not None]
+        if names.count(last.provider) > 1:
+            return f"{last.distribution}:{last.entry_point}"
+    return last.provider if last is not None else "files"
+
+
+def _check_table_names(
+    table: str,
+    names: Iterable[str],
+    known: Iterable[str],
+    locate: Locate,
+    former: FormerPlugins,
+) -> None:
+    for name in names:
+        if name not in set(known):
+            near = closest_match(name, known)
+            error = SettingsError(
+                f"modules.{table}.{name}: no module is called {name!r}; "
+                f"there are: {list_words(sorted(known))}",
+                key=f"modules.{table}.{name}",
+                found=name,
+                closest=near,
+                fix=None if near else "remove it, or add the module",
+            )
+            raise locate(explain(error, former.provider_of(name), otherwise="remove it there"))
+
+
+def _report_patterns_without_match(settings: ModulesSettings, names: Iterable[str]) -> None:
+    for key in ("include", "exclude"):
+        for pattern in getattr(settings, key):
+            if pattern != "*" and not any(fnmatchcase(name, pattern) for name in names):
+                logger.warning(
+                    "modules.%s: %r matches no module; there are: %s",
+                    key,
+                    pattern,
+                    list_words(sorted(names)),
+                )
+
+
+def _matches_any(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

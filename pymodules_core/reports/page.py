@@ -1,0 +1,155 @@
+"""One HTML page of one or more runs; it needs no other file and no network."""
+
+import base64
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.resources import files
+
+from pymodules_core.errors import PymodulesError
+from pymodules_core.reports.cards import run_card
+from pymodules_core.reports.chart_section import chart_data, chart_section, charts_of, run_style
+from pymodules_core.reports.comparison import compare
+from pymodules_core.reports.difference_table import difference_table
+from pymodules_core.reports.history import History
+from pymodules_core.reports.markup import Html, join, script_json, tag
+from pymodules_core.reports.run_sections import run_sections
+from pymodules_core.reports.subjects import Subject
+from pymodules_core.run_files import RUN_FILE_NAME
+from pymodules_core.versions import own_version
+
+_ASSETS = files("pymodules_core.reports") / "assets"
+_SCRIPTS = ("elements.js", "scales.js", "charts.js")
+_GENERATOR = "pymodules plot"
+
+# How every page begins; what does not is no page of ours, and is not replaced by one.
+_PAGE_START = Html(
+    '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    f'<meta name="generator" content="{_GENERATOR}">\n'
+)
+
+
+def make_page(subjects: Sequence[Subject], *, now: datetime | None = None) -> str:
+    """Make the page.
+
+    Args:
+        subjects: What to show, in this order.
+        now: When it is made.
+
+    Raises:
+        PymodulesError: One of them has no run.
+    """
+    histories = [_history_of(subject) for subject in subjects]
+    labels = [subject.label for subject in subjects]
+    charts = charts_of(histories)
+    has_several = len(subjects) > 1
+    title = f"{len(subjects)} runs: {', '.join(labels)}" if has_several else labels[0]
+    script = "".join((_ASSETS / name).read_text("utf-8") for name in _SCRIPTS)
+    made = f"{(now or datetime.now(UTC)).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    head = join(
+        [
+            tag("meta", http_equiv="Content-Security-Policy", content=_policy(script)),
+            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+            tag("meta", name="color-scheme", content="light dark"),
+            tag("title", f"{title} · pymodules"),
+            tag("style", Html((_ASSETS / "page.css").read_text("utf-8"))),
+        ]
+    )
+    cards = [
+        run_card(label if has_several else "Run", history, style=run_style(number))
+        for number, (label, history) in enumerate(zip(labels, histories, strict=True))
+    ]
+    body = join(
+        [
+            tag(
+                "header",
+                tag("h1", f"{len(subjects)} runs side by side" if has_several else labels[0]),
+                tag("p", f"As of {made}, pymodules {own_version()}", class_="muted small"),
+                _progress_note(labels, histories),
+                class_="wide",
+            ),
+            tag(
+                "main",
+                tag("div", *cards, class_="cards runs"),
+                tag("h2", "Metrics"),
+                chart_section(charts, labels, histories),
+                *_differences(subjects),
+                *_details(subjects, histories),
+                class_="wide",
+            ),
+            tag(
+                "script",
+                script_json(chart_data(charts, labels, histories)),
+                type="application/json",
+                id="plot-data",
+            ),
+            tag("script", Html(script)),
+        ]
+    )
+    return f"{_PAGE_START}{head}\n</head>\n{tag('body', body)}\n</html>\n"
+
+
+def is_page(start: bytes) -> bool:
+    """Tell whether a file that begins so is a page that ``make_page`` made."""
+    return start.startswith(_PAGE_START.encode())
+
+
+def _history_of(subject: Subject) -> History:
+    if subject.history is None:
+        experiment = subject.experiment
+        raise PymodulesError(
+            f"experiment {experiment.name!r} has no run yet: there is no {RUN_FILE_NAME}",
+            file=experiment.data_dir,
+            fix=f"pymodules train {experiment.name}",
+        )
+    return subject.history
+
+
+def _policy(script: str) -> str:
+    """Allow the page's own script and styles and nothing else, no request of any kind."""
+    digest = base64.b64encode(sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _progress_note(labels: Sequence[str], histories: Sequence[History]) -> Html | None:
+    at_work = [
+        label
+        for label, history in zip(labels, histories, strict=True)
+        if history.state == "running"
+    ]
+    if not at_work:
+        return None
+    return tag(
+        "p",
+        f"Still running when this page was made: {', '.join(at_work)}. Plot again for what came "
+        "since.",
+        class_="note",
+    )
+
+
+def _differences(subjects: Sequence[Subject]) -> list[Html]:
+    if len(subjects) == 1:
+        return []
+    return [tag("h2", "What differs"), difference_table(compare(subjects))]
+
+
+def _details(subjects: Sequence[Subject], histories: Sequence[History]) -> list[Html]:
+    if len(subjects) == 1:
+        section = run_sections(subjects[0].experiment, histories[0])
+        return [tag("h2", "The run"), tag("div", section, style=run_style(0))]
+    return [
+        tag("h2", "Each run"),
+        *(
+            tag(
+                "details",
+                tag("summary", tag("i", class_="dot"), subject.label),
+                run_sections(subject.experiment, history),
+                class_="run-details",
+                style=run_style(number),
+            )
+            for number, (subject, history) in enumerate(zip(subjects, histories, strict=True))
+        ),
+    ]

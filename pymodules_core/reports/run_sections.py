@@ -1,0 +1,164 @@
+"""The parts of the page that are about one run: its card, modules, checkpoints, lineage."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pymodules_core.checkpoints.tools.lineage import Ancestor, ancestry
+from pymodules_core.errors import PymodulesError
+from pymodules_core.experiment import Experiment
+from pymodules_core.reports.checkpoints import checkpoint_section
+from pymodules_core.reports.comparison import flatten
+from pymodules_core.reports.history import History, table, tables, text, whole
+from pymodules_core.reports.markup import Html, data_table, join, tag
+from pymodules_core.reports.text import (
+    MISSING,
+    count_text,
+    origin_text,
+    setting_text,
+)
+from pymodules_core.reports.timeline import read_timeline
+from pymodules_core.run_files import CHECKPOINTS_DIR_NAME
+from pymodules_core.specs import WeightsOrigin
+
+_SHOWN_DIGEST_CHARACTERS = 12
+_KNOWN_STATES = frozenset({"finished", "running", "interrupted", "failed", "killed", "unreadable"})
+
+
+def run_sections(experiment: Experiment, history: History) -> Html:
+    """Make modules, checkpoints, lineage and overrides of one run."""
+    return join(
+        [
+            _block("Modules", _modules(history.facts)),
+            _block("Checkpoints", _checkpoints(experiment, history)),
+            _block("Where the weights came from", _lineage(experiment)),
+            _block("Overridden settings", _overrides(history.facts)),
+        ]
+    )
+
+
+def _modules(facts: Mapping[str, Any]) -> Html:
+    modules = tables(facts, "modules")
+    if not modules:
+        return _nothing("No module is on record.")
+    rows = [
+        (
+            text(module, "name") or MISSING,
+            tag("code", text(module, "class") or MISSING),
+            count_text(whole(module.get("parameters"))),
+            "frozen" if module.get("frozen") is True else "trained",
+            text(module, "weights") or "built",
+            _origin(table(module, "origin")),
+        )
+        for module in modules
+    ]
+    total = sum(whole(module.get("parameters")) or 0 for module in modules)
+    trained = sum(
+        whole(module.get("parameters")) or 0
+        for module in modules
+        if module.get("frozen") is not True
+    )
+    return join(
+        [
+            data_table(
+                ("Module", "Class", "Parameters", "Trained", "Weights from", "Origin"),
+                rows,
+                caption="Modules",
+                numeric=[2],
+            ),
+            tag("p", f"{total:,} parameters, {trained:,} of them trained", class_="muted small"),
+        ]
+    )
+
+
+def _origin(origin: Mapping[str, Any]) -> Html:
+    digest = text(origin, "sha256")
+    entry_point = text(origin, "entry_point")
+    return join(
+        [
+            tag("code", origin_text(origin)),
+            tag("span", f" sha256 {digest[:_SHOWN_DIGEST_CHARACTERS]}", class_="muted small")
+            if digest
+            else None,
+            tag("span", f" {entry_point}", class_="muted small") if entry_point else None,
+        ]
+    )
+
+
+def _checkpoints(experiment: Experiment, history: History) -> Html:
+    try:
+        timeline = read_timeline(experiment.path, history)
+    except PymodulesError as error:
+        return tag("p", str(error), class_="note error")
+    if not timeline.store.pools:
+        return _nothing("There are no checkpoints.")
+    return checkpoint_section(timeline, history)
+
+
+def _lineage(experiment: Experiment) -> Html:
+    try:
+        ancestors = ancestry(experiment.data_home, experiment.path)
+    except PymodulesError as error:
+        return tag("p", str(error), class_="note error")
+    if not ancestors:
+        return _nothing("No commit tells it.")
+    return join(_chain(ancestor) for ancestor in ancestors)
+
+
+def _chain(one: Ancestor) -> Html:
+    """Draw what one module came from, a step back after the other."""
+    nodes = [tag("li", tag("span", one.module, class_="node own"))]
+    while one.origin is not None:
+        nodes.append(tag("li", _source_node(one, one.origin)))
+        if one.parent is None:
+            return tag("ol", *nodes, class_="chain")
+        one = one.parent
+    if one.module is not None:
+        nodes.append(tag("li", tag("span", "as built", class_="node built")))
+    elif one.same_as:
+        holders = f"same content as {', '.join(one.same_as)}"
+        nodes.append(tag("li", tag("span", holders, class_="node built")))
+    return tag("ol", *nodes, class_="chain")
+
+
+def _source_node(one: Ancestor, origin: WeightsOrigin) -> Html:
+    if origin.experiment is None:
+        name = f"{CHECKPOINTS_DIR_NAME}/{origin.ckp_name}"
+    else:
+        name = f"{origin.experiment}/{origin.pool}/{origin.module}"
+    epoch = "" if origin.epoch is None else f"epoch {origin.epoch}, "
+    gone = "is gone" if one.parent is None else "holds other weights now"
+    return tag(
+        "span",
+        name,
+        tag(
+            "small",
+            f"{epoch}digest {origin.digest[:_SHOWN_DIGEST_CHARACTERS]}",
+            tag("span", f", {gone}", class_="gone") if one.is_there is False else None,
+        ),
+        class_="node",
+    )
+
+
+def _overrides(facts: Mapping[str, Any]) -> Html:
+    overrides = flatten_overrides(facts)
+    if not overrides:
+        return _nothing("None: the run had the settings of experiment.toml.")
+    rows = [(key, tag("code", setting_text(value))) for key, value in overrides.items()]
+    return data_table(("Setting", "Value"), rows, caption="Overridden settings")
+
+
+def flatten_overrides(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Give dotted keys to what ``-s`` and options put in place of ``experiment.toml``."""
+    found: dict[str, Any] = {}
+    for key, value in table(facts, "overrides").items():
+        # The keys are dotted already; a table given as a whole is taken apart.
+        found |= flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
+    return found
+
+
+def _block(title: str, content: Html) -> Html:
+    return tag("section", tag("h3", title), content, class_="card block")
+
+
+def _nothing(why: str) -> Html:
+    return tag("p", why, class_="muted")

@@ -1,0 +1,1 @@
+"""A run from start to end: its order, what a resume restores, its log."""

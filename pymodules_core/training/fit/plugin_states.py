@@ -1,0 +1,77 @@
+"""The state of plugins that have ``state_dict`` and ``load_state_dict``, in every checkpoint."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from pymodules_core.discovery import PluginManager, PluginRecord
+from pymodules_core.discovery.isolation.global_state import guard_global_state, keep_random_streams
+from pymodules_core.specs import Origin
+from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.training.task.plugin_calls import PluginCalls
+from pymodules_core.training.task.run import Run
+
+
+class PluginStates:
+    """Asks plugins for their state, and gives it back.
+
+    Args:
+        plugins: All plugins.
+        run: Their run.
+    """
+
+    def __init__(self, plugins: PluginManager, run: Run) -> None:
+        self._plugins = plugins.stateful()
+        self._calls = PluginCalls(run)
+        # Of plugins that are not here, or could not take it: theirs when they come back.
+        self._kept: dict[str, Any] = {}
+        self._without: set[str] = set()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the states by plugin, as tensors and primitives; none of a plugin that failed.
+
+        Raises:
+            PluginError: A plugin that the run needs fails.
+        """
+        states = {
+            record.name: self._call(record, "state_dict", partial(_encoded_state, plugin))
+            for record, plugin in self._plugins
+            if record.name not in self._without
+        }
+        return self._kept | {name: state for name, state in states.items() if state is not None}
+
+    def load_state_dict(self, states: Mapping[str, Any]) -> None:
+        """Give back what ``state_dict`` gave, to those plugins that are there.
+
+        Raises:
+            PluginError: A plugin that the run needs fails.
+        """
+        self._kept = dict(states)
+        for record, plugin in self._plugins:
+            if record.name in states:
+                take = partial(_load_state, plugin, decode(states[record.name]))
+                if self._call(record, "load_state_dict", take):
+                    del self._kept[record.name]
+                else:
+                    # What it gives from now on is of a beginning anew, which must not replace it.
+                    self._without.add(record.name)
+
+    def _call(self, record: PluginRecord, name: str, function: Callable[[], Any]) -> Any:
+        return self._calls.call(record, name, function, _isolated(record.origin, name))
+
+
+def _load_state(plugin: Any, state: Any) -> bool:
+    plugin.load_state_dict(state)
+    return True
+
+
+def _encoded_state(plugin: Any) -> Any:
+    return encode(plugin.state_dict(), name="its state")
+
+
+@contextmanager
+def _isolated(origin: Origin, name: str) -> Iterator[None]:
+    """Let neither numbers that are drawn nor settings that are changed be seen by the training."""
+    with guard_global_state(f"{name} of plugin {origin}", depth="call"), keep_random_streams():
+        yield

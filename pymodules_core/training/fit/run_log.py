@@ -1,0 +1,170 @@
+"""Tells what a run does while it goes on: to ``run.json``, the log, a person, and run hooks."""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from pymodules_core.checkpoints import CheckpointManager, Receipt
+from pymodules_core.checkpoints.store.disk_errors import disk_errors
+from pymodules_core.errors import PymodulesError, RunInterruptedError
+from pymodules_core.training.fit.training_state import Position
+from pymodules_core.training.loop.stop_conditions import Stopping
+from pymodules_core.training.preparation.session import Session
+from pymodules_core.training.run_output.console import EpochSummary, Reporter
+from pymodules_core.training.run_output.run_record import RunRecord, RunState
+
+logger = logging.getLogger("pymodules_core")
+
+
+class Journal:
+    """What is told of one run.
+
+    Args:
+        session: The parts of the run.
+        checkpoints: Where it is saved.
+        reporter: Shows progress.
+        stopping: Why and when the run ends.
+        position: Where it is.
+        facts: What ``run.json`` tells besides.
+
+    Attributes:
+        record: ``run.json`` and ``metrics.jsonl``.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        checkpoints: CheckpointManager,
+        reporter: Reporter,
+        *,
+        stopping: Stopping,
+        position: Position,
+        facts: Mapping[str, Any],
+    ) -> None:
+        is_first = session.processes.is_first
+        if is_first:
+            with disk_errors(session.run.data_dir):
+                session.run.data_dir.mkdir(parents=True, exist_ok=True)
+        self.record = RunRecord(session.run.data_dir, facts, is_kept=is_first)
+        self._session = session
+        self._run = session.run
+        self._checkpoints = checkpoints
+        self._reporter = reporter
+        self._stopping = stopping
+        self._position = position
+        self._epochs = session.experiment.settings.train.epochs
+        self._untold: deque[Receipt] = deque()
+        self._skipped_before = 0
+
+    @property
+    def stop_reason(self) -> str:
+        """Why the run ends as planned."""
+        return self._stopping.reason or f"all {self._epochs} epochs done"
+
+    def log(self, phase: str, metrics: Mapping[str, float], **more: Any) -> None:
+        """Log the metrics of a pass over the data."""
+        self.record.log_metrics(
+            epoch=self._run.epoch, step=self._run.step, phase=phase, metrics=metrics, **more
+        )
+
+    def committed(self, receipt: Receipt) -> None:
+        """Take note of a commit; the hook hears of it once it is on disk, where it was written."""
+        if self._session.processes.is_first:
+            self._untold.append(receipt)
+            self.tell_commits()
+
+    def tell_commits(self) -> None:
+        """Call the hook for commits that are on disk by now: a plugin may act on their files."""
+        while self._untold and self._untold[0].durable:
+            receipt = self._untold.popleft()
+            logger.debug("saved %s in %.1f ms", ", ".join(receipt.pools), receipt.write_ms)
+            self._session.events.emit("checkpoint_committed", receipt=receipt)
+
+    def went_on(self, line: str) -> None:
+        """Tell that the run goes on in this process."""
+        self._skipped_before = self._skipped_steps()
+        self.record.go_on(self._position.log_bytes, epoch=self._run.epoch, step=self._run.step)
+        self._reporter.line(line)
+        self.write(RunState.RUNNING)
+
+    def epoch_ended(self, start: float, *, is_evaluated: bool, is_best: bool) -> None:
+        """Tell what came of an epoch.
+
+        Args:
+            start: When it began, by ``time.perf_counter``.
+            is_evaluated: Whether it had an evaluation.
+            is_best: Whether that was the best so far.
+        """
+        position = self._position
+        self.tell_commits()
+        self.write(RunState.RUNNING)
+        self._reporter.epoch_ended(
+            EpochSummary(
+                epoch=self._run.epoch,
+                epochs=self._epochs,
+                train_metrics=position.train_metrics,
+                eval_metrics=position.metrics if is_evaluated else {},
+                is_best=is_best,
+                seconds=time.perf_counter() - start,
+                skipped_steps=self._skipped_steps() - self._skipped_before,
+            )
+        )
+        self._skipped_before = self._skipped_steps()
+
+    def write(self, state: RunState, error: str | None = None) -> None:
+        """Write ``run.json``."""
+        best = self._checkpoints.best
+        self.record.write(
+            state,
+            epoch=self._run.epoch,
+            epochs=self._epochs,
+            step=self._run.step,
+            commit=self._checkpoints.newest_commit,
+            metrics=self._position.metrics,
+            wall_s=round(self._stopping.elapsed_s, 3),
+            best=None
+            if best.value is None
+            else {"metric": best.monitor, "value": best.value, "epoch": best.epoch},
+            skipped_steps=self._skipped_steps(),
+            stop_reason=self.stop_reason if state is RunState.FINISHED else None,
+            error=error,
+        )
+
+    def failed(self, error: BaseException, *, is_written: bool) -> None:
+        """Record why the run ends early and call ``run_failed``.
+
+        What they raise themselves must not hide it.
+
+        Args:
+            error: Why.
+            is_written: Whether ``run.json`` says so; else it stays as it is.
+        """
+        is_interrupt = isinstance(error, KeyboardInterrupt | RunInterruptedError)
+        state = RunState.INTERRUPTED if is_interrupt else RunState.FAILED
+        reason = ": ".join(filter(None, (type(error).__name__, str(error))))
+        if isinstance(error, RunInterruptedError):
+            reason = error.what
+        tells: tuple[Callable[[], object], ...] = (
+            self._checkpoints.wait,
+            self.tell_commits,
+            *([partial(self.write, state, error=reason)] if is_written else []),
+            partial(self._session.events.emit, "run_failed", error=error),
+        )
+        for tell in tells:
+            try:
+                tell()
+            except (PymodulesError, OSError) as second:
+                if not _is_one_fault(error, second):
+                    logger.warning("%s", second)
+
+    def _skipped_steps(self) -> int:
+        return sum(unit.skipped_steps for unit in self._session.units.values())
+
+
+def _is_one_fault(error: BaseException, second: BaseException) -> bool:
+    """Tell whether the system gave one reason for both, such as a disk that is full."""
+    reasons = [getattr(one.__cause__, "errno", None) for one in (error, second)]
+    return reasons[0] is not None and reasons[0] == reasons[1]

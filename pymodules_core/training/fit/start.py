@@ -1,0 +1,127 @@
+"""How a run begins: with its first commit, or from its newest one."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from pymodules_core.checkpoints import CheckpointManager, Resumed
+from pymodules_core.errors import CheckpointError, PymodulesError
+from pymodules_core.initial_weights import load_initial_weights
+from pymodules_core.training.fit.run_log import Journal
+from pymodules_core.training.fit.training_state import (
+    Position,
+    Stage,
+    TrainingState,
+    is_training_state,
+)
+from pymodules_core.training.preparation.session import Session
+from pymodules_core.training.run_output.run_record import RunState
+from pymodules_core.training.run_output.sources import copy_sources, has_sources
+
+logger = logging.getLogger("pymodules_core")
+
+# What comes of reading nested values as what they are not.
+_OF_OTHER_SHAPE = (
+    *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+)
+_LONGEST_SHOWN = 200
+
+
+@attrs.frozen(kw_only=True)
+class Beginning:
+    """What it takes.
+
+    Attributes:
+        session: The parts of the run.
+        checkpoints: Where it is saved.
+        journal: Where it is told.
+        state: What a run goes on from.
+        position: Where it is in its order.
+        has_changes: The run goes on with other sources than it began with.
+        accepts_changes: The run resumes without what cannot be restored.
+    """
+
+    session: Session
+    checkpoints: CheckpointManager
+    journal: Journal
+    state: TrainingState
+    position: Position
+    has_changes: bool
+    accepts_changes: bool
+
+    def start(self) -> None:
+        """Begin a new run: commit ``frzn``, ``init`` and ``last``."""
+        session = self.session
+        session.events.emit("weights_ready")
+        captured = self.state.capture()
+        receipt = self.checkpoints.start(state=captured.state, module_states=captured.of_modules)
+        # From here on no other process writes here.
+        self.journal.record.begin()
+        if session.processes.is_first:
+            copy_sources(session.experiment, session.run.data_dir)
+        self.journal.write(RunState.RUNNING)
+        self.journal.committed(receipt)
+
+    def restore(self) -> Mapping[str, Any] | None:
+        """Bring everything back to the newest commit; nothing is written.
+
+        Returns:
+            The sums of metrics of the epoch's first part, where it is in the middle of one.
+        """
+        resumed = self.checkpoints.resume(allow_new=True)
+        load_initial_weights(self.session.pool)  # of modules that are new
+        if not is_training_state(resumed.state):
+            self._take_weights_only(resumed)
+            return None
+        migrations = {
+            name: report.migration
+            for name, report in resumed.reports.items()
+            if report.migration is not None
+        }
+        try:
+            return self.state.restore(
+                resumed.state,
+                migrations,
+                resumed.module_states,
+                accepts_losses=self.accepts_changes,
+            )
+        except PymodulesError:
+            raise
+        # It may come from a stranger, or of a state that was made by hand.
+        except _OF_OTHER_SHAPE as error:
+            reason = next(iter(str(error).splitlines()), "")
+            raise CheckpointError(
+                "the training state is not what this version writes: "
+                f"{type(error).__name__}: {reason[:_LONGEST_SHOWN]}",
+                file=self.checkpoints.path,
+                fix="begin another experiment, whose modules take their weights from this one by "
+                "load_weights_from_exp; or go on with the version that wrote it",
+            ) from error
+
+    def go_on(self) -> None:
+        """Record that the run goes on."""
+        run = self.session.run
+        if self.session.processes.is_first and (self.has_changes or not has_sources(run.data_dir)):
+            copy_sources(self.session.experiment, run.data_dir)
+        run.resumed_step = run.step
+        where = "in" if self.position.stage is Stage.TRAINING else "after"
+        self.journal.went_on(f"going on {where} epoch {run.epoch}, step {run.step}")
+
+    def _take_weights_only(self, resumed: Resumed) -> None:
+        """Go on from a commit that the trainer did not make, or that was repaired from files."""
+        logger.warning(
+            "the checkpoint has no training state of the trainer's: optimizers, schedulers and "
+            "random numbers begin anew after epoch %d",
+            resumed.epoch,
+        )
+        run, position = self.session.run, self.position
+        run.epoch, run.step = resumed.epoch, resumed.step
+        position.stage = Stage.FINISHED if resumed.epoch else Stage.STARTED
+        position.metrics = {
+            name: math.nan if value is None else value for name, value in resumed.metrics.items()
+        }
+        position.last_epoch_pool = resumed.epoch
+        position.log_bytes = self.journal.record.log_bytes

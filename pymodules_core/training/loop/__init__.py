@@ -1,0 +1,1 @@
+"""The steps of an epoch, and what ends a run before its last one."""

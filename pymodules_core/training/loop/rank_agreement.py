@@ -1,0 +1,96 @@
+"""What all processes have to decide alike: whether to stop, and how late it is."""
+
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from pymodules_core.processes.group import Processes
+from pymodules_core.training.loop.signals import NOTICE, StopRequest
+from pymodules_core.training.parallel.modules import SharedModules
+
+# How long a signal may take to be heard by all; asking costs the step that asks some 0.1 ms.
+_ASK_EVERY_S = 0.1
+
+
+class Agreement:
+    """Makes signals and the clock of all processes one.
+
+    Every process asks at the same places. What they agreed on stays as it is until they ask again,
+    so that nothing is decided differently in between. In one process nothing is asked.
+
+    Args:
+        processes: Who has to agree.
+        request: Tells of a signal in this process.
+        tell: Says one line to the person who waits, of what several processes agreed on.
+        modules: What the steps of all call alike.
+
+    Attributes:
+        received: The signal that any of them received, the first that they agreed on.
+        steps: How many steps of several processes have ended, those of evaluations among them.
+    """
+
+    def __init__(
+        self,
+        processes: Processes,
+        request: StopRequest,
+        tell: Callable[[str], None],
+        modules: SharedModules,
+    ) -> None:
+        self._modules = modules
+        self._tell = tell
+        self.received: signal.Signals | None = None
+        self.steps = 0
+        self._processes = processes
+        self._request = request
+        self._now = time.monotonic()
+        # Of monotonic clocks only differences say something: on another machine it is another time.
+        self._started_at = time.monotonic()
+        self._elapsed_s = 0.0
+        self._skips = 0
+        self._calls_left = 0
+
+    def now(self) -> float:
+        """Give the seconds that all processes take it to be."""
+        if self._processes.is_alone:
+            return time.monotonic()
+        return self._now
+
+    def ask(self) -> None:
+        """Agree now.
+
+        Raises:
+            TaskError: The steps of some process called other modules than those of the rest.
+        """
+        number = self._request.received
+        if self._processes.is_alone:
+            self.received = number
+            return
+        elapsed_s = time.monotonic() - self._started_at
+        found, latest_s, *bounds = self._processes.maximum(
+            [float(number or 0), elapsed_s, *self._modules.call_bounds()]
+        )
+        self._modules.check_calls(bounds)
+        if found and self.received is None:
+            self.received = signal.Signals(int(found))
+            # The terminal may be gone, which is what SIGHUP says; the run is to be saved anyhow.
+            with suppress(Exception, SystemExit):
+                self._tell(NOTICE.format(self.received.name))
+        # Calls that fit into the time until all should ask again: the same number in each.
+        calls = self._skips + 1
+        each_s = (latest_s - self._elapsed_s) / calls
+        self._skips = max(0, min(2 * calls, int(_ASK_EVERY_S / max(each_s, 1e-6))) - 1)
+        self._calls_left = self._skips
+        self._now += latest_s - self._elapsed_s
+        self._elapsed_s = latest_s
+
+    def ask_often(self) -> None:
+        """Agree, unless it was a moment ago: called after each step."""
+        if self._processes.is_alone:
+            self.received = self._request.received
+            return
+        self.steps += 1
+        if self._calls_left:
+            self._calls_left -= 1
+        else:
+            self.ask()

@@ -1,0 +1,91 @@
+"""Data that gives each process a part of its own: all go through it in step.
+
+Nobody knows how many batches the others have. Training ends with the first that has none left,
+since each update needs all; evaluation goes on until all have none.
+"""
+
+import logging
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from pymodules_core.checkpoints.file_format.digest import memory_of
+from pymodules_core.checkpoints.file_format.state_dict import tensors_in
+from pymodules_core.checkpoints.store.checksums import fingerprint
+from pymodules_core.errors import TaskError
+from pymodules_core.processes.group import Processes
+from pymodules_core.training.data.shares import Share
+from pymodules_core.training.task.device import batch_length
+from pymodules_core.training.task.run import Run
+
+logger = logging.getLogger("pymodules_core")
+
+NO_BATCH = object()
+
+
+def in_step(
+    batches: Iterator[Any],
+    run: Run,
+    processes: Processes,
+    *,
+    name: str,
+    is_training: bool,
+    has_shards: bool,
+    compares: bool,
+) -> Iterator[Any]:
+    """Give the batches of this process while the others have some.
+
+    Args:
+        batches: Its own.
+        run: Learns what part of all samples a batch is.
+        processes: Who goes in step.
+        name: The function that gave the data.
+        is_training: End with the first process that has no batch left.
+        has_shards: Evaluation needs all processes, too.
+        compares: Look whether all have the same first batch.
+
+    Yields:
+        Batches; ``NO_BATCH`` where only others have one.
+
+    Raises:
+        TaskError: Only some have one, and evaluation needs all.
+    """
+    for number in count():
+        batch = next(batches, NO_BATCH)
+        samples = 0 if batch is NO_BATCH else batch_length(batch)
+        ended, all_samples = processes.totals([batch is NO_BATCH, samples])
+        if ended == processes.size:
+            return
+        if ended and is_training:
+            logger.warning(
+                "%s has more batches in some processes than in others: epoch %d ends after %d",
+                name,
+                run.epoch,
+                number,
+            )
+            return
+        if ended and has_shards:
+            raise TaskError(
+                f"{name} has more batches in some processes than in others, and modules of "
+                'parallel "fsdp" compute in all at once',
+                key=name,
+                fix='give each process as many batches, or let the modules be parallel = "ddp"',
+            )
+        if compares and not number and not ended:
+            _tell_equal(batch, processes, name)
+        run.take_share(Share(samples * processes.size / all_samples if all_samples else 1.0))
+        yield batch
+
+
+def _tell_equal(batch: Any, processes: Processes, name: str) -> None:
+    """Notice data that says it is shared out, and is not."""
+    own = [fingerprint(memory_of(tensor)) for tensor in tensors_in(batch)]
+    found = processes.gather(own)
+    if own and all(one == found[0] for one in found):
+        logger.warning(
+            "%s gives all %d processes the same first batch. Fix: give each its own part, by the "
+            "arguments rank and world_size of %s",
+            name,
+            processes.size,
+            name,
+        )

@@ -1,0 +1,1 @@
+"""Optimizers: a block, an update, accumulation, and their state by name."""

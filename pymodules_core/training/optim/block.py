@@ -1,0 +1,168 @@
+"""``run.optimize``: which losses update which optimizer, and a task's optimizers as units."""
+
+from collections.abc import Mapping
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from pymodules_core.errors import TaskError
+from pymodules_core.module_pool import ModulePool
+from pymodules_core.processes.group import Processes
+from pymodules_core.settings import OptimizerSettings
+from pymodules_core.training.optim.named_state import parameter_names
+from pymodules_core.training.optim.ownership import check_ownership
+from pymodules_core.training.optim.unit import OptimizerUnit, Precision
+from pymodules_core.training.parallel import SharedModules
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from torch import Tensor
+
+
+class OptimizeBlock:
+    """``with run.optimize(name) as step:`` - what it computes updates one optimizer.
+
+    Its losses give gradients to the parameters of that optimizer only. What is computed inside
+    keeps its whole graph, so that a later block can train through it.
+
+    Args:
+        unit: The optimizer.
+        stepped: Receives its name if it updates.
+
+    Attributes:
+        loss: Set it inside the block; ``backward`` is there for several losses.
+        name: The optimizer's name.
+        total: Sum of the losses, detached; None before the first.
+        is_open: The block has begun and not ended.
+        is_over: The block has begun and ended.
+        is_skipped: One of its losses was not finite and is left out, and with it the update.
+    """
+
+    __slots__ = (
+        "_held",
+        "_stepped",
+        "_unit",
+        "is_open",
+        "is_over",
+        "is_skipped",
+        "loss",
+        "name",
+        "total",
+    )
+
+    def __init__(self, unit: OptimizerUnit, stepped: set[str]) -> None:
+        self.loss: Tensor | None = None
+        self.total: Tensor | None = None
+        self._held: Tensor | None = None
+        self.name = unit.name
+        self.is_open = False
+        self.is_over = False
+        self._unit = unit
+        self._stepped = stepped
+        self.is_skipped = False
+
+    def backward(self, loss: "Tensor") -> None:
+        """Add the gradients of one of several losses.
+
+        Where DDP averages them over processes, which it does in one backward, the gradients of all
+        losses are computed at the end of the block.
+        """
+        if self._unit.takes_one_backward:
+            self._held = loss if self._held is None else self._held + loss
+            return
+        self._backward(loss)
+
+    def _backward(self, loss: "Tensor") -> None:
+        if not self._unit.backward(loss):
+            self.is_skipped = True
+            return
+        value = loss.detach()
+        self.total = value if self.total is None else self.total + value
+
+    def __enter__(self) -> "Self":
+        self.is_open = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self._finish()
+        finally:
+            self.is_open, self.is_over = False, True
+
+    def _finish(self) -> None:
+        if self.loss is not None:
+            self.backward(self.loss)
+        if self._held is not None:
+            self._backward(self._held)
+            self._held = None
+        elif self.total is None and not self.is_skipped:
+            raise TaskError(
+                f"run.optimize({self._unit.name!r}) ended without a loss",
+                fix="set step.loss, or call step.backward(loss), inside the block",
+            )
+        if not self.is_skipped:
+            if self._unit.close_micro_step():
+                self._stepped.add(self._unit.name)
+        elif self.total is not None:
+            self._unit.drop_window()
+
+
+def make_units(
+    optimizers: Mapping[str, Optimizer],
+    *,
+    schedulers: Mapping[str, Any],
+    settings: Mapping[str, OptimizerSettings],
+    pool: ModulePool,
+    precision: Precision,
+    skip_nonfinite: bool,
+    processes: Processes,
+    modules: SharedModules,
+) -> dict[str, OptimizerUnit]:
+    """Check the optimizers of a task and make a unit of each.
+
+    Args:
+        optimizers: By name.
+        schedulers: By optimizer name, for those that have one.
+        settings: ``[optimizers]``.
+        pool: Holds all that is saved.
+        precision: Autocast of the steps.
+        skip_nonfinite: See ``OptimizerUnit``.
+        processes: Who trains together.
+        modules: How they share the modules.
+
+    Raises:
+        TaskError: A parameter belongs to two optimizers, or ``check_owned`` refuses one.
+    """
+    check = partial(check_ownership, optimizers, pool, parameter_names(pool))
+    check()
+    shares = modules.hand_out(optimizers)
+    return {
+        name: OptimizerUnit(
+            name,
+            optimizer,
+            is_single=len(optimizers) == 1,
+            check_ownership=check,
+            settings=settings.get(name, OptimizerSettings()),
+            scheduler=schedulers.get(name),
+            precision=precision,
+            skip_nonfinite=skip_nonfinite,
+            processes=processes,
+            modules=shares[name],
+        )
+        for name, optimizer in optimizers.items()
+    }
+
+
+def is_scheduler(value: object) -> bool:
+    """Tell whether a task's scheduler is one of torch's."""
+    return isinstance(value, LRScheduler | ReduceLROnPlateau)

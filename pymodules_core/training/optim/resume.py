@@ -1,0 +1,263 @@
+"""One optimizer and its scheduler as a training state holds them, and as they go on from it."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch.nn import Parameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from pymodules_core.errors import PymodulesError, TaskError
+from pymodules_core.training.optim.named_state import (
+    LoadedState,
+    load_optimizer_state,
+    optimizer_state,
+    options_of,
+    untrained_line,
+)
+from pymodules_core.training.optim.parameter_groups import PARAMETERS
+from pymodules_core.training.state.encoding import decode, encode
+
+logger = logging.getLogger("pymodules_core")
+
+# What a plateau scheduler has seen; the rest of its state are its options.
+_SEEN_BY_PLATEAU = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+
+
+class OptimizerMemory:
+    """What an optimizer and its scheduler began as, and what they are.
+
+    Args:
+        name: The optimizer's name.
+        optimizer: As the task made it.
+        scheduler: As the task made it, or None.
+        schedule: Whether the scheduler follows epochs or updates.
+
+    Attributes:
+        updates: How often the optimizer updated.
+        epochs: Epochs that ended.
+
+    Raises:
+        TaskError: They keep what a checkpoint cannot hold.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        optimizer: Optimizer,
+        scheduler: Any,
+        *,
+        schedule: Literal["epoch", "step"],
+    ) -> None:
+        self.updates = 0
+        self.epochs = 0
+        self._name = name
+        self._where = f"optimizer {name!r}"
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._schedule = schedule
+        # As the task made them: where a run goes on with others, the task was changed.
+        self._start = {
+            "kinds": [_kind_of(optimizer), _kind_of(scheduler)],
+            "schedule": schedule,
+            "options": options_of(optimizer, name=self._where),
+            "scheduler": copy.deepcopy(self._scheduler_state()),
+        }
+        self._start_groups = [list(group[PARAMETERS]) for group in optimizer.param_groups]
+
+    def state_dict(self, names: Mapping[Parameter, str]) -> dict[str, Any]:
+        """Return the state, the optimizer's by the names of its parameters.
+
+        Raises:
+            TaskError: They keep what a checkpoint cannot hold.
+        """
+        return {
+            "start": self._start,
+            # Beside the groups as they are now: a task may change them during the run.
+            "start_groups": [
+                {PARAMETERS: [names[one] for one in group]} for group in self._start_groups
+            ],
+            "updates": self.updates,
+            "epochs": self.epochs,
+            "optimizer": optimizer_state(self._optimizer, names, name=self._where),
+            "scheduler": self._scheduler_state(),
+        }
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], names: Mapping[Parameter, str]
+    ) -> list[str]:
+        """Load what ``state_dict`` returned.
+
+        Where the task makes optimizer and scheduler as it did, that is all, parameter groups that
+        it added during the run included. An optimizer of another class starts without state;
+        options that are others today are today's; and so is a schedule that is another, at the
+        place where the run is. All of it is reported.
+
+        Returns:
+            What could not be restored, a line each.
+
+        Raises:
+            TaskError: The optimizer or scheduler does not take it.
+        """
+        self.updates, self.epochs = state["updates"], state["epochs"]
+        before = state["start"]
+        with self._refusals():
+            if is_same(before, self._start):
+                loaded = self._load_optimizer(state, names)
+                if self._scheduler is not None:
+                    self._scheduler.load_state_dict(decode(state["scheduler"]))
+                    # It has what it keeps of each group where the task put it, a function for one.
+                    if None in loaded.starts and not is_same(
+                        self._scheduler_state(), state["scheduler"]
+                    ):
+                        return [
+                            *loaded.lost,
+                            f"{self._where}: its scheduler does not take back what it had of the "
+                            "parameter groups that the run added",
+                        ]
+                return loaded.lost
+            old, new = before["kinds"], self._start["kinds"]
+            if old[0] != new[0]:
+                if self._scheduler is not None:
+                    self._take_place_in_schedule(state)
+                return list(self._losses_of_another_class(state, names))
+            if old[1] is None and new[1] is None:
+                loaded = self._load_optimizer(state, names)
+                self._take_changed_options(before["options"], loaded.starts)
+            else:
+                self._take_place_in_schedule(state)
+                loaded = self._load_optimizer(state, names, keeps_options=True)
+            return loaded.lost
+
+    def _losses_of_another_class(
+        self, state: Mapping[str, Any], names: Mapping[Parameter, str]
+    ) -> Iterator[str]:
+        old, new = state["start"]["kinds"][0], self._start["kinds"][0]
+        yield f"{self._where}: it was {old} and is {new}: it starts without state"
+        there = {names[one] for group in self._start_groups for one in group}
+        there |= {name for group in _groups_at_start(state) for name in group}
+        saved = (name for group in state["optimizer"]["param_groups"] for name in group[PARAMETERS])
+        if added := [name for name in saved if name not in there]:
+            yield untrained_line(self._name, added)
+
+    def _load_optimizer(
+        self,
+        state: Mapping[str, Any],
+        names: Mapping[Parameter, str],
+        *,
+        keeps_options: bool = False,
+    ) -> LoadedState:
+        return load_optimizer_state(
+            self._optimizer,
+            state["optimizer"],
+            names,
+            name=self._name,
+            began=_groups_at_start(state),
+            keeps_options=keeps_options,
+        )
+
+    def _take_changed_options(self, before: list[Any], starts: list[int | None]) -> None:
+        """Of options that nothing schedules, take those that the task sets otherwise today.
+
+        Args:
+            before: The options when the run began.
+            starts: For each group which of the task's own it is.
+        """
+        today = self._start["options"]
+        if len(before) != len(today):
+            return  # told already, and they are today's
+        for group, start in zip(self._optimizer.param_groups, starts, strict=True):
+            if start is None:
+                continue
+            old = before[start]
+            for key, value in today[start].items():
+                if key in old and is_same(old[key], value):
+                    continue
+                group[key] = decode(value)
+                self._tell(
+                    "%s was %s when the run began, and %s goes on",
+                    key,
+                    decode(old.get(key)),
+                    group[key],
+                )
+
+    def _take_place_in_schedule(self, state: Mapping[str, Any]) -> None:
+        """Bring today's schedule to where it would be had the run begun with it."""
+        scheduler, start = self._scheduler, self._start["scheduler"]
+        if scheduler is None:
+            self._tell("it has no schedule any more, and goes on as the task makes it")
+            return
+        if isinstance(scheduler, ReduceLROnPlateau):
+            # It follows metrics, which are not kept: what it has seen, but not what it made of it.
+            if state["start"]["kinds"][1] == self._start["kinds"][1]:
+                seen = {key: state["scheduler"][key] for key in _SEEN_BY_PLATEAU}
+                scheduler.load_state_dict(decode({**start, **seen}))
+        else:
+            with warnings.catch_warnings():
+                # torch expects an optimizer's step before each, and there were.
+                warnings.simplefilter("ignore")
+                for _ in range(self.updates if self._schedule == "step" else self.epochs):
+                    scheduler.step()
+        self._tell(
+            "its options or its schedule are others than when the run began: it goes on with "
+            "today's, after %d updates and %d epochs, at the learning rate %g",
+            self.updates,
+            self.epochs,
+            float(self._optimizer.param_groups[0]["lr"]),
+        )
+
+    def _scheduler_state(self) -> Any:
+        if self._scheduler is None:
+            return None
+        return encode(self._scheduler.state_dict(), name=f"the scheduler of {self._where}")
+
+    def _tell(self, text: str, *facts: object) -> None:
+        logger.warning("%s: %s", self._where, text % facts)
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except PymodulesError:
+            raise
+        except Exception as error:
+            raise TaskError(
+                f"{self._where} or its scheduler does not go on from what was saved: "
+                f"{type(error).__name__}: {error}",
+                key=self._name,
+                fix="make both as they were when the run began, or give the optimizer another "
+                "name: it then starts without state",
+            ) from error
+
+
+def is_same(first: Any, second: Any) -> bool:
+    """Compare encoded values; NaN equals NaN, tensors are compared by value."""
+    if isinstance(first, torch.Tensor) or isinstance(second, torch.Tensor):
+        return (
+            isinstance(first, torch.Tensor)
+            and isinstance(second, torch.Tensor)
+            and first.shape == second.shape
+            and torch.equal(first.cpu(), second.cpu())
+        )
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(is_same(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(is_same, first, second))
+    return bool(first == second or (first != first and second != second))  # noqa: PLR0124  NaN
+
+
+def _groups_at_start(state: Mapping[str, Any]) -> list[list[str]]:
+    """Return the parameters of each group when the run began."""
+    groups = state.get("start_groups")
+    if groups is None:  # an older version wrote it: what was added came after the others
+        groups = state["optimizer"]["param_groups"][: len(state["start"]["options"])]
+    return [list(group[PARAMETERS]) for group in groups]
+
+
+def _kind_of(value: object) -> str | None:
+    return None if value is None else f"{type(value).__module__}.{type(value).__qualname__}"

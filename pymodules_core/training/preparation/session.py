@@ -1,0 +1,313 @@
+"""Sets up everything a run needs, and writes nothing: what is wrong is told before a run exists."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+from torch.nn import Parameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from pymodules_core.checkpoints import CheckpointManager, LoadReport
+from pymodules_core.discovery import PluginManager
+from pymodules_core.errors import (
+    MonitorError,
+    SettingsError,
+    TaskError,
+    closest_match,
+    list_words,
+)
+from pymodules_core.experiment import Experiment
+from pymodules_core.module_pool import ModulePool, compile_modules, derive_seed, seed_everything
+from pymodules_core.processes.group import Processes
+from pymodules_core.run_files import METRICS_FILE_NAME
+from pymodules_core.training.data import Batches, Phase
+from pymodules_core.training.loop.epoch_loops import Loops
+from pymodules_core.training.optim.accumulation import OpenWindows
+from pymodules_core.training.optim.block import make_units
+from pymodules_core.training.optim.named_state import parameter_names
+from pymodules_core.training.optim.unit import OptimizerUnit, Precision
+from pymodules_core.training.parallel import SharedModules
+from pymodules_core.training.parallel.modules import make_mesh
+from pymodules_core.training.preparation.building import BuiltParts
+from pymodules_core.training.preparation.rank_consistency import refuse_differences
+from pymodules_core.training.run_output.console import Reporter
+from pymodules_core.training.task.hooks import RunEvents
+from pymodules_core.training.task.run import Run
+from pymodules_core.training.task.task import Task
+
+logger = logging.getLogger("pymodules_core")
+
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@attrs.frozen(kw_only=True)
+class Session:
+    """The parts of one run, wired together.
+
+    Attributes:
+        experiment: The experiment.
+        plugins: All plugins, the task among them.
+        pool: The modules, on their device, with initial weights.
+        reports: How the initial weights fitted.
+        device: Where modules and batches are.
+        run: What steps and hooks see.
+        units: The optimizers by name.
+        loops: Train and eval loop.
+        events: Run hooks.
+        processes: Who trains together.
+        modules: How they share the modules.
+    """
+
+    experiment: Experiment
+    plugins: PluginManager
+    pool: ModulePool
+    reports: list[LoadReport]
+    device: torch.device
+    run: Run
+    units: dict[str, OptimizerUnit]
+    loops: Loops
+    events: RunEvents
+    processes: Processes
+    modules: SharedModules
+
+    @classmethod
+    def prepare(
+        cls,
+        experiment: Experiment,
+        *,
+        data_dir: Path,
+        reporter: Reporter,
+        plugins: PluginManager | None = None,
+        load_installed: bool = True,
+        load_weights: bool = True,
+        processes: Processes | None = None,
+    ) -> "Session":
+        """Build the pool, load its weights, and set up task, data and optimizers.
+
+        With several processes each does so, and they compare what came of it.
+
+        Args:
+            experiment: The experiment.
+            data_dir: What the run calls ``run.data_dir``.
+            reporter: Shows progress.
+            plugins: Plugins loaded already, for this run only; else they are loaded here.
+            load_installed: Whether to load installed plugins then.
+            load_weights: Whether modules get the initial weights that settings ask for.
+            processes: Who trains together; this one alone by default.
+
+        Raises:
+            ProcessesError: The processes differ, or a module cannot be shared among them.
+            PymodulesError: Anything that keeps the run from starting.
+        """
+        processes = processes or Processes.alone()
+        parts = processes.together(
+            lambda: BuiltParts.build(
+                experiment,
+                plugins=plugins,
+                load_installed=load_installed,
+                load_weights=load_weights,
+                place=processes.place,
+            )
+        )
+        refuse_differences(processes, experiment, parts.plugins, parts.pool)
+        mesh = make_mesh(parts.pool, processes, parts.device)
+        return processes.together(
+            lambda: cls._wire(
+                experiment,
+                parts,
+                data_dir=data_dir,
+                reporter=reporter,
+                processes=processes,
+                modules=SharedModules(parts.pool, processes, mesh=mesh),
+            )
+        )
+
+    @classmethod
+    def _wire(
+        cls,
+        experiment: Experiment,
+        parts: "BuiltParts",
+        *,
+        data_dir: Path,
+        reporter: Reporter,
+        processes: Processes,
+        modules: SharedModules,
+    ) -> "Session":
+        """Add to the pool what trains it."""
+        settings, train = experiment.settings, experiment.settings.train
+        pool, plugins, task, device = parts.pool, parts.plugins, parts.task, parts.device
+        compile_modules(pool)
+        # From here on the run draws from the global streams; what was built before has its own.
+        seed_everything(derive_seed(train.seed, "run"))
+        train_batches = _batches(task, "train", experiment, device, processes)
+        eval_batches = (
+            _batches(task, "eval", experiment, device, processes) if task.has_eval else None
+        )
+        optimizers = task.optimizers(pool)
+        precision = Precision(device_type=device.type, dtype=_DTYPES[train.precision])
+        schedulers = task.schedulers(
+            optimizers, epochs=train.epochs, steps_per_epoch=train_batches.length
+        )
+        _check_optimizer_settings(experiment, optimizers, schedulers)
+        with task.errors("optimizers", TaskError):
+            units = make_units(
+                optimizers,
+                schedulers=schedulers,
+                settings=settings.optimizers,
+                pool=pool,
+                precision=precision,
+                skip_nonfinite=train.on_nonfinite == "skip",
+                processes=processes,
+                modules=modules,
+            )
+        _report_untrained(trained_parameters(pool), units)
+        if processes.rank:
+            # Data and optimizers were made alike in all; steps draw in each for itself.
+            seed_everything(derive_seed(train.seed, "run", *processes.place.purpose))
+        run = Run(
+            experiment=experiment,
+            module_pool=pool,
+            config=task.config,
+            device=device,
+            units=units,
+            data_dir=data_dir,
+            processes=processes,
+        )
+        events = RunEvents(plugins, task, run)
+        loops = Loops(
+            task=task,
+            run=run,
+            events=events,
+            units=units,
+            precision=precision,
+            reporter=reporter,
+            train_batches=train_batches,
+            eval_batches=eval_batches,
+            modules=modules,
+            windows=OpenWindows(units.values(), processes),
+            processes=processes,
+        )
+        return cls(
+            experiment=experiment,
+            plugins=plugins,
+            pool=pool,
+            reports=parts.reports,
+            device=device,
+            run=run,
+            units=units,
+            loops=loops,
+            events=events,
+            processes=processes,
+            modules=modules,
+        )
+
+    def checkpoints(
+        self, path: Path, *, provenance: Mapping[str, Any] | None = None
+    ) -> CheckpointManager:
+        """Make the checkpoint manager that the experiment's settings describe."""
+        settings = self.experiment.settings
+        train, checkpoints = settings.train, settings.checkpoints
+        return CheckpointManager(
+            path,
+            self.pool,
+            monitor=train.monitor,
+            mode=train.mode,
+            min_delta=train.min_delta,
+            keep_epochs=checkpoints.keep_epochs,
+            asynchronous=checkpoints.asynchronous,
+            link=checkpoints.link,
+            companions=(self.run.data_dir / METRICS_FILE_NAME,),
+            provenance=provenance,
+            processes=self.processes,
+        )
+
+    def monitored(self, checkpoints: CheckpointManager, metrics: Mapping[str, float]) -> float:
+        """Give the value that decides about ``best``.
+
+        Raises:
+            MonitorError: ``metrics`` lacks it; with the line of ``train.monitor``.
+        """
+        try:
+            return checkpoints.best.read(metrics)
+        except MonitorError as error:
+            self.experiment.locate(error)
+            raise
+
+
+def trained_parameters(pool: ModulePool) -> dict[Parameter, str]:
+    """Give each parameter that may learn with its ``module.parameter`` name, shared ones once."""
+    return {
+        parameter: name
+        for parameter, name in parameter_names(pool).items()
+        if parameter.requires_grad and not pool.is_frozen(name.partition(".")[0])
+    }
+
+
+def _batches(
+    task: Task,
+    phase: Phase,
+    experiment: Experiment,
+    device: torch.device,
+    processes: Processes,
+) -> Batches:
+    data = task.data(phase, processes.place)
+    with task.errors(f"{phase}_data", TaskError):
+        return Batches(
+            data,
+            phase=phase,
+            settings=experiment.settings.train,
+            pin_memory=device.type == "cuda",
+            place=processes.place,
+        )
+
+
+def _check_optimizer_settings(
+    experiment: Experiment, optimizers: Mapping[str, Optimizer], schedulers: Mapping[str, Any]
+) -> None:
+    for name, settings in experiment.settings.optimizers.items():
+        if name not in optimizers:
+            near = closest_match(name, optimizers)
+            raise experiment.locate(
+                SettingsError(
+                    f"optimizers.{name}: there is no optimizer {name!r}; "
+                    f"there are: {list_words(optimizers)}",
+                    key=f"optimizers.{name}",
+                    found=name,
+                    closest=near,
+                    fix=f"write [optimizers.{near or next(iter(optimizers))}]",
+                )
+            )
+        if settings.schedule == "step" and isinstance(schedulers.get(name), ReduceLROnPlateau):
+            raise experiment.locate(
+                SettingsError(
+                    f"optimizers.{name}.schedule: 'step' does not fit ReduceLROnPlateau, which "
+                    "needs the metric of an epoch",
+                    key=f"optimizers.{name}.schedule",
+                    found="step",
+                    fix='schedule = "epoch"',
+                )
+            )
+
+
+def _report_untrained(
+    owners: "Mapping[Parameter, str]", units: Mapping[str, OptimizerUnit]
+) -> None:
+    updated = {
+        id(parameter)
+        for unit in units.values()
+        for group in unit.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    idle = {
+        name.partition(".")[0] for parameter, name in owners.items() if id(parameter) not in updated
+    }
+    if idle:
+        logger.warning(
+            "no optimizer updates all parameters of: %s. Fix: add them in optimizers(), or set "
+            '"frozen": True',
+            list_words(sorted(idle)),
+        )

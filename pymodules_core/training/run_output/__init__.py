@@ -1,0 +1,1 @@
+"""What a run writes beside its checkpoints: records, console, result, sources."""
