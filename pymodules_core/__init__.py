@@ -5,6 +5,7 @@ The public names are loaded when first used, so that importing the package impor
 
 from typing import TYPE_CHECKING
 
+import pymodules_core.moved  # noqa: F401  old names of modules
 from pymodules_core.lazy import lazy_names
 
 if TYPE_CHECKING:
