@@ -158,7 +158,7 @@ SCHEDULERS = {
 @pytest.mark.parametrize(
     ("scheduler", "schedule"),
     [
-        (name, schedule)
+        pytest.param(name, schedule, marks=pytest.mark.long if schedule == "step" else ())
         for name in SCHEDULERS
         for schedule in ("epoch", "step")
         if (name, schedule) != ("ReduceLROnPlateau", "step")
@@ -184,7 +184,10 @@ CIRCUMSTANCES = {
 
 
 @pytest.mark.parametrize("toml", CIRCUMSTANCES.values(), ids=CIRCUMSTANCES)
-@pytest.mark.parametrize("layers", [LAYERS, LAYERS.replace("module[:2]", "# module[:2]")])
+@pytest.mark.parametrize(
+    "layers",
+    [LAYERS, pytest.param(LAYERS.replace("module[:2]", "# module[:2]"), marks=pytest.mark.long)],
+)
 def test_it_is_restored_in_an_open_window_and_with_any_precision(tmp_path, toml, layers):
     step = "run.step == 4 and add(run, 0)"
 
