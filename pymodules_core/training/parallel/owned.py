@@ -50,13 +50,14 @@ class OwnedModules:
         Under FSDP2 these are other tensors: asked for gradients of a parameter in parts, a backward
         computes none, in silence.
         """
+        if not self._leaf_of:  # hashing a tensor takes as long as a small kernel
+            return list(parameters)
         return [self._leaf_of.get(one, one) for one in parameters]
 
     def release(self, parameters: Iterable[Parameter]) -> None:
         """Let go of what FSDP2 holds gathered of parameters, which an update has made old."""
-        updated = set(parameters)
         for module, own in self._shards:
-            if own & updated:
+            if not own.isdisjoint(parameters):
                 module.reshard()
 
     def start_step(self, *, is_synced: bool) -> None:
@@ -95,5 +96,7 @@ class OwnedModules:
         They are those of modules without a wrapper, and of parameters that began to learn after DDP
         looked at its module.
         """
+        if self.size == 1:
+            return
         averaged = [group.averaged for group in self.replicas]
         self.average(p for p in parameters if not any(p in one for one in averaged))
