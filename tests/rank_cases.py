@@ -19,7 +19,7 @@ from pymodules_core import Trainer
 from pymodules_core.checkpoints.loading.pool_reader import PoolReader
 from pymodules_core.errors import RunInterruptedError
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "experiments"
 KINDS = ("ddp", "fsdp")
@@ -95,7 +95,7 @@ def _train(one, processes: Processes) -> None:
         one["experiment"],
         overrides=one["overrides"],
         existing=one["existing"],
-        reporter=SilentReporter(),
+        reporter=SilentPrinter(),
         processes=processes,
     )
     if one["stop_at"]:

@@ -200,12 +200,12 @@ def fit(path: str, overrides: Mapping[str, Any]) -> None:
     import torch
 
     from pymodules_core import Trainer
-    from pymodules_core.training.run_output.console import SilentReporter
+    from pymodules_core.training.run_output.console import SilentPrinter
 
     # Workers of a killed run end with it only where they are its own children.
     multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
-    reporter = SilentReporter()
+    reporter = SilentPrinter()
     Trainer(path, existing="resume", overrides=overrides, reporter=reporter).fit()
 
 

@@ -18,7 +18,7 @@ from torch.distributed.tensor import Shard
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.errors import PymodulesError
-from pymodules_core.processes.dtensor import gathered, is_in_parts
+from pymodules_core.processes.dtensor import gathered, is_dtensor
 from pymodules_core.processes.group import Processes
 
 FULL = "full.pt"
@@ -215,7 +215,7 @@ def scene_resume(folder: Path, processes: Processes) -> object:
     slots = resumed.module_states["net"]["main"]["net.embed.weight"]
     found = {
         "net": whole(net),
-        "parts": is_in_parts(slots["exp_avg"]),
+        "parts": is_dtensor(slots["exp_avg"]),
         "exp_avg": gathered(slots["exp_avg"]),
         "step": slots["step"],
     }
@@ -269,7 +269,7 @@ def main() -> None:
     with Processes.join() as processes:
         for name in sys.argv[2:]:
             folder = Path(sys.argv[1]) / name
-            processes.share(lambda folder=folder: folder.mkdir(exist_ok=True))
+            processes.run_on_rank0(lambda folder=folder: folder.mkdir(exist_ok=True))
             outcomes = processes.gather(SCENES[name](folder, processes))
             if processes.is_first:
                 (folder / OUTCOMES).write_text(json.dumps(outcomes))

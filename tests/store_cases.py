@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from pymodules_core.checkpoints.file_format.buffer import FileImage
+from pymodules_core.checkpoints.file_format.buffer import FileBuffer
 from pymodules_core.checkpoints.loading.pool_reader import PoolReader
 from pymodules_core.checkpoints.saving.commits import Commit, next_record
-from pymodules_core.checkpoints.saving.receipt import Receipt
+from pymodules_core.checkpoints.saving.receipt import CommitResult
 from pymodules_core.checkpoints.store import staged_writes
 from pymodules_core.checkpoints.store.checksums import seal_of_file
 from pymodules_core.checkpoints.store.file_system import Disk
@@ -58,23 +58,23 @@ def write_in_threads(monkeypatch) -> None:
     monkeypatch.setattr(staged_writes, "CHUNK_BYTES", 4096)
 
 
-def images(value: float) -> dict[str, FileImage]:
+def images(value: float) -> dict[str, FileBuffer]:
     """Give the weights of one moment, laid out and sealed, so that a child needs no torch."""
     torch.manual_seed(int(value))
     made = {
-        "net": FileImage({"weight": torch.rand(40, 40)}),
-        "head": FileImage({"b": torch.ones(2)}),
+        "net": FileBuffer({"weight": torch.rand(40, 40)}),
+        "head": FileBuffer({"b": torch.ones(2)}),
     }
     for image in made.values():
         image.seal()
     return made
 
 
-def commit(store: Store, epoch: int, weights: dict[str, FileImage]):
+def commit(store: Store, epoch: int, weights: dict[str, FileBuffer]):
     pools = (LAST, BEST, f"epoch_{epoch}") if epoch else (FRZN, INIT, LAST)
     members = {pool: ["head"] if pool == FRZN else ["net"] for pool in pools}
     asked = Commit(
-        receipt=Receipt(pools=pools, epoch=epoch, step=epoch * 10, best_moved=bool(epoch)),
+        receipt=CommitResult(pools=pools, epoch=epoch, step=epoch * 10, best_moved=bool(epoch)),
         members=members,
         images=weights,
         metrics={"loss": 1.0 / (epoch + 1)},

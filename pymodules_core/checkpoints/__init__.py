@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from pymodules_core.checkpoints.loading.match import LoadReport, match_weights
     from pymodules_core.checkpoints.loading.resume_point import Resumed
     from pymodules_core.checkpoints.manager import CheckpointManager
-    from pymodules_core.checkpoints.saving.receipt import Receipt
+    from pymodules_core.checkpoints.saving.receipt import CommitResult, Receipt
 
 __all__ = [
     "BestTracker",
     "CheckpointManager",
+    "CommitResult",
     "LoadReport",
     "Receipt",
     "Resumed",
@@ -33,6 +34,7 @@ __getattr__ = lazy_names(
         "BestTracker": "pymodules_core.checkpoints.best",
         "CheckpointManager": "pymodules_core.checkpoints.manager",
         "LoadReport": "pymodules_core.checkpoints.loading.match",
+        "CommitResult": "pymodules_core.checkpoints.saving.receipt",
         "Receipt": "pymodules_core.checkpoints.saving.receipt",
         "Resumed": "pymodules_core.checkpoints.loading.resume_point",
         "apply_weights": "pymodules_core.checkpoints.loading.apply",

@@ -12,9 +12,9 @@ from pymodules_core.checkpoints.file_format.state_dict import live_state_dict
 from pymodules_core.checkpoints.loading.apply import load_modules
 from pymodules_core.checkpoints.loading.match import LoadReport
 from pymodules_core.checkpoints.loading.pool_reader import PoolReader
-from pymodules_core.checkpoints.loading.resume_point import Moment, Resumed, resumed
+from pymodules_core.checkpoints.loading.resume_point import Resumed, ResumePoint, resumed
 from pymodules_core.checkpoints.opening import Opening, existing_run
-from pymodules_core.checkpoints.saving.receipt import Receipt
+from pymodules_core.checkpoints.saving.receipt import CommitResult
 from pymodules_core.checkpoints.saving.saver import Saver
 from pymodules_core.checkpoints.store.records import CommitRecord
 from pymodules_core.errors import (
@@ -49,7 +49,7 @@ class CheckpointManager:
         asynchronous: A commit waits only until the weights are copied; what fails afterwards is
             raised by the next call. Else it returns when everything is on disk.
         link: ``copy`` lets pools share nothing on disk; ``auto`` shares what the disk can.
-        companions: Files that a commit's ``state`` refers to, such as a log whose length it holds:
+        fsync_files: Files that a commit's ``state`` refers to, such as a log whose length it holds:
             made durable before the commit is.
         provenance: Kept with every commit: JSON values that tell how the run came about. Origins
             of modules and versions are kept in any case.
@@ -72,7 +72,7 @@ class CheckpointManager:
         keep_epochs: int | Literal["all"] = "all",
         asynchronous: bool = True,
         link: Literal["auto", "copy"] = "auto",
-        companions: Iterable[Path] = (),
+        fsync_files: Iterable[Path] = (),
         provenance: Mapping[str, Any] | None = None,
         processes: Processes | None = None,
     ) -> None:
@@ -89,7 +89,7 @@ class CheckpointManager:
             keep_epochs=keep_epochs,
             is_asynchronous=asynchronous,
             link=link,
-            companions=tuple(companions),
+            fsync_files=tuple(fsync_files),
             provenance=provenance or {},
             processes=self._processes,
         )
@@ -115,7 +115,7 @@ class CheckpointManager:
     @property
     def has_commit(self) -> bool:
         """Whether there is something to ``resume`` from."""
-        return self._processes.share(self._opening.has_record)
+        return self._processes.run_on_rank0(self._opening.has_record)
 
     @property
     def newest_commit(self) -> int | None:
@@ -127,7 +127,7 @@ class CheckpointManager:
         *,
         state: Mapping[str, Any] | None = None,
         module_states: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> Receipt:
+    ) -> CommitResult:
         """Save frozen modules to ``frzn`` and all others to ``init`` and ``last``.
 
         Args:
@@ -152,12 +152,12 @@ class CheckpointManager:
         # What cannot be saved is told before anything is written.
         for name in self._pool:
             live_state_dict(self._pool[name], name=name)
-        self._processes.share(self._opening.make_store)
-        receipt = Receipt(pools=(FRZN, INIT, LAST), epoch=0, step=0, best_moved=False)
+        self._processes.run_on_rank0(self._opening.make_store)
+        receipt = CommitResult(pools=(FRZN, INIT, LAST), epoch=0, step=0, best_moved=False)
         try:
             self._saver.save(receipt, {}, state=state, module_states=module_states)
             # A folder that cannot be written to is told before the first step.
-            self._processes.share(self.wait)
+            self._processes.run_on_rank0(self.wait)
             self._saver.watch_frozen()
         except BaseException:
             self._saver.drop_store()
@@ -183,20 +183,20 @@ class CheckpointManager:
             PluginError: A plugin fails to migrate weights of an older version.
             CheckpointError: A module's own load hook raises.
         """
-        moments: list[Moment] = []
+        moments: list[ResumePoint] = []
 
         def open_first() -> CommitRecord:
-            moments.append(self._opening.open_moment(allow_new=allow_new))
+            moments.append(self._opening.open_resume_point(allow_new=allow_new))
             return moments[0].record
 
         try:
             # Which commit it is the first one says: a file system may show the others an old one.
-            record = self._processes.share(open_first)
-            moment, reports = self._processes.together(
+            record = self._processes.run_on_rank0(open_first)
+            moment, reports = self._processes.run_on_all(
                 lambda: self._take(
                     moments[0]
                     if moments
-                    else self._opening.read_moment(record, allow_new=allow_new)
+                    else self._opening.read_resume_point(record, allow_new=allow_new)
                 )
             )
         except BaseException:
@@ -215,7 +215,7 @@ class CheckpointManager:
         metrics: Mapping[str, float] | None = None,
         state: Mapping[str, Any] | None = None,
         module_states: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> Receipt:
+    ) -> CommitResult:
         """Save the modules as they are now.
 
         Args:
@@ -241,7 +241,7 @@ class CheckpointManager:
         metrics = as_numbers(metrics or {})
         best_moved = BEST in pools and self.best.is_better(metrics)
         wanted = {name for name in pools if name != BEST or best_moved}
-        receipt = Receipt(
+        receipt = CommitResult(
             pools=tuple(sorted(wanted, key=pool_sort_key)),
             epoch=epoch,
             step=step,
@@ -270,15 +270,15 @@ class CheckpointManager:
             PluginError: A plugin fails to migrate weights of an older version.
             CheckpointError: A module's own load hook raises.
         """
-        self._processes.share(self.wait)
+        self._processes.run_on_rank0(self.wait)
         names = list(modules) if modules is not None else self._saver.members(pool_name)
-        return self._processes.together(
+        return self._processes.run_on_all(
             lambda: load_modules(self._pool, self._reader.read(pool_name, names), strict=strict)
         )
 
     def pools(self) -> list[str]:
         """Give the pools that are committed, in the order of a run."""
-        return self._processes.share(self._pools_on_disk)
+        return self._processes.run_on_rank0(self._pools_on_disk)
 
     def wait(self) -> None:
         """Return when everything committed is on disk.
@@ -300,5 +300,5 @@ class CheckpointManager:
         self.wait()
         return self._reader.pools()
 
-    def _take(self, moment: Moment) -> tuple[Moment, dict[str, LoadReport]]:
+    def _take(self, moment: ResumePoint) -> tuple[ResumePoint, dict[str, LoadReport]]:
         return moment, load_modules(self._pool, moment.modules, strict=True, is_exact=True)

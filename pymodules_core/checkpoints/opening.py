@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pymodules_core.checkpoints.loading.pool_reader import PoolReader
-from pymodules_core.checkpoints.loading.resume_point import Moment, read_moment
+from pymodules_core.checkpoints.loading.resume_point import ResumePoint, read_resume_point
 from pymodules_core.checkpoints.saving.saver import Saver
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.checkpoints.store.paths import Layout
@@ -55,7 +55,7 @@ class Opening:
             raise existing_run(self._path, list(store.record.pools))
         self._saver.store = store
 
-    def open_moment(self, *, allow_new: bool) -> Moment:
+    def open_resume_point(self, *, allow_new: bool) -> ResumePoint:
         """Open the store that is there, and read what its newest whole commit holds.
 
         Args:
@@ -69,7 +69,7 @@ class Opening:
             # Its time and size are right and its bytes are not: look at every byte.
             return self._open(is_thorough=True, allow_new=allow_new)
 
-    def read_moment(self, record: CommitRecord | None, *, allow_new: bool) -> Moment:
+    def read_resume_point(self, record: CommitRecord | None, *, allow_new: bool) -> ResumePoint:
         """Read what a commit holds of today's modules."""
         if record is None:
             raise self._nothing_to_resume()
@@ -77,12 +77,12 @@ class Opening:
         if allow_new:
             others = [name for name in others if name in record.pools[LAST].modules]
         frozen = self._saver.members(FRZN)
-        return read_moment(self._reader, record, self._pool, frozen=frozen, others=others)
+        return read_resume_point(self._reader, record, self._pool, frozen=frozen, others=others)
 
-    def _open(self, *, is_thorough: bool, allow_new: bool) -> Moment:
+    def _open(self, *, is_thorough: bool, allow_new: bool) -> ResumePoint:
         store = self._saver.open_store(is_thorough=is_thorough)
         try:
-            moment = self.read_moment(store.record, allow_new=allow_new)
+            moment = self.read_resume_point(store.record, allow_new=allow_new)
         except BaseException:
             store.close()
             raise

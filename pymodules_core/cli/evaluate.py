@@ -41,10 +41,10 @@ def command(
     from pymodules_core.cli.output import print_table
     from pymodules_core.experiment import Experiment
     from pymodules_core.training.evaluation import evaluate
-    from pymodules_core.training.run_output.console import ConsoleReporter, SilentReporter
+    from pymodules_core.training.run_output.console import ConsoleReporter, SilentPrinter
 
     experiment = Experiment.open(exp, data_home=data_home, overrides=parse_overrides(settings))
-    reporter = SilentReporter() if as_json else ConsoleReporter()
+    reporter = SilentPrinter() if as_json else ConsoleReporter()
     found = evaluate(
         experiment,
         pool,

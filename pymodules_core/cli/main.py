@@ -16,7 +16,7 @@ from pymodules_core.cli.lazy_group import LazyCommand, LazyGroup
 from pymodules_core.cli.messages import WarningHandler, tell_error
 from pymodules_core.cli.silent_end import refuse_silent_end
 from pymodules_core.errors import PymodulesError
-from pymodules_core.processes.environment import LaunchedAs, launched_as
+from pymodules_core.processes.environment import RankInfo, rank_info
 
 _COMMANDS = {
     "new": LazyCommand("new", "Write a new experiment from a template."),
@@ -98,9 +98,9 @@ def run(arguments: list[str]) -> int:
         logger.removeHandler(handler)
 
 
-def _place() -> LaunchedAs:
+def _place() -> RankInfo:
     """Give the place of this process among several; the first where its environment is wrong."""
     try:
-        return launched_as()
+        return rank_info()
     except PymodulesError:  # the command that needs it tells
-        return LaunchedAs()
+        return RankInfo()

@@ -25,7 +25,7 @@ from pymodules_core.errors import (
 )
 from pymodules_core.processes.environment import (
     LOST_EXIT_CODE,
-    LaunchedAs,
+    RankInfo,
     is_elastic,
     is_own,
 )
@@ -60,62 +60,62 @@ class WarningHandler(logging.Handler):
             click.echo(text, err=True)
 
 
-def tell_error(error: BaseException, place: LaunchedAs, *, is_debug: bool) -> int:
+def tell_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
     """Say what ended the command, unless another process says it, and give the exit code.
 
     Args:
         error: Any but ``SystemExit``.
-        place: Which of several processes this is.
+        ranks: Which of several processes this is.
         is_debug: Show every frame, and in each process why it ends.
     """
     if isinstance(error, RunInterruptedError):
-        if place.is_first:
+        if ranks.is_first:
             _say(f"{error}")
         # torchrun would take anything else for a failure, and start the run anew.
         return 0 if is_elastic() else error.exit_code
     if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
-        if place.is_first and not is_own():  # whose launcher says so
+        if ranks.is_first and not is_own():  # whose launcher says so
             _say("interrupted")
         return INTERRUPTED_EXIT_CODE
     if isinstance(error, click.ClickException):
-        if place.local_rank == 0:  # the others of this machine have the same command line
+        if ranks.local_rank == 0:  # the others of this machine have the same command line
             with suppress(OSError):
                 error.show()
         return error.exit_code
     if isinstance(error, RankFailedError):
         if is_debug:
-            _say(f"process {place.rank} ends: {error}")
+            _say(f"process {ranks.rank} ends: {error}")
         wait_until_told()
         return error.exit_code
-    exit_code = _tell_failure(error, place, is_debug=is_debug)
-    if place.size > 1:
+    exit_code = _tell_failure(error, ranks, is_debug=is_debug)
+    if ranks.size > 1:
         say_told()
     return exit_code
 
 
-def _tell_failure(error: BaseException, place: LaunchedAs, *, is_debug: bool) -> int:
+def _tell_failure(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
     if not isinstance(error, ProcessLostError):  # a consequence, and told before its cause
         _record_for_torchrun(error)
     if isinstance(error, PymodulesError):
         # Which process is lost, and how, is known to the launcher.
         if is_debug or error.exit_code != LOST_EXIT_CODE:
-            _echo_error(str(error), place)
+            _echo_error(str(error), ranks)
             _echo_user_frames(error, is_debug=is_debug)
         return error.exit_code
     if broken := _broken_import(error):
-        _echo_error(broken, place)
+        _echo_error(broken, ranks)
         if is_debug:
             traceback.print_exception(error)
         return 1
     if isinstance(error, OSError):
         # Not writable, a file where a folder belongs: the machine's state, no bug of ours.
-        _echo_error(_text_of(error), place)
+        _echo_error(_text_of(error), ranks)
         if is_debug:
             traceback.print_exception(error)
         return 1
     # The last resort: a bug of ours is said to be one.
     traceback.print_exception(error)
-    _echo_error("this is a bug in pymodules; please report it with the lines above", place)
+    _echo_error("this is a bug in pymodules; please report it with the lines above", ranks)
     return 1
 
 
@@ -137,8 +137,8 @@ def _broken_import(error: BaseException) -> str | None:
     return f"{reason}\n  fix: {fix}  (--debug shows every frame)"
 
 
-def _echo_error(text: str, place: LaunchedAs) -> None:
-    where = f"process {place.rank}: " if place.rank else ""
+def _echo_error(text: str, ranks: RankInfo) -> None:
+    where = f"process {ranks.rank}: " if ranks.rank else ""
     _say(f"error: {where}{text}")
 
 

@@ -17,7 +17,7 @@ from pymodules_core.cli.options import (
     parse_overrides,
     plugins_option,
 )
-from pymodules_core.processes.environment import is_elastic, launched_as
+from pymodules_core.processes.environment import is_elastic, rank_info
 
 if TYPE_CHECKING:
     from pymodules_core.experiment import Experiment
@@ -77,7 +77,7 @@ def command(
     from pymodules_core.experiment import Experiment
     from pymodules_core.run_files import has_run, refuse_existing_run
 
-    place = launched_as()
+    place = rank_info()
     existing: Existing = "reset" if reset else "resume" if resume else "refuse"
     if place.restarts:  # by torchrun, after a failure: it is the same run
         existing = "resume"
@@ -105,7 +105,7 @@ def command(
 
         with Processes.join() as processes:
             # What is wrong in all of them one tells; what is wrong in one only, that one.
-            experiment = processes.together(open_experiment)
+            experiment = processes.run_on_all(open_experiment)
             result = make_trainer(experiment, processes).fit()
         if place.is_first:
             _print_result(result)

@@ -25,7 +25,7 @@ from pymodules_core.hookspecs.markers import hookspec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pymodules_core.checkpoints import Receipt
+    from pymodules_core.checkpoints.saving.receipt import CommitResult
     from pymodules_core.training.task.run import Run
 
 
@@ -106,7 +106,7 @@ class RunHooks:
         """
 
     @hookspec
-    def checkpoint_committed(self, run: "Run", receipt: "Receipt") -> None:
+    def checkpoint_committed(self, run: "Run", receipt: "CommitResult") -> None:
         """A checkpoint is on disk, synced, and the first to be told is that of the start.
 
         With ``[checkpoints] asynchronous`` training may have gone on meanwhile: the receipt says

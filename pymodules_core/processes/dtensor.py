@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import torch
 
 
-def is_in_parts(tensor: object) -> TypeGuard[Any]:
+def is_dtensor(tensor: object) -> TypeGuard[Any]:
     """Tell whether a tensor is a ``DTensor``."""
     package = sys.modules.get("torch.distributed.tensor")
     return package is not None and isinstance(tensor, package.DTensor)
@@ -39,9 +39,9 @@ def unsharded_leaves(module: torch.nn.Module) -> dict[torch.nn.Parameter, torch.
     return leaf_of
 
 
-def local_part(tensor: torch.Tensor) -> torch.Tensor:
+def local_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Give the part of a tensor that this process holds: all of it, unless it is in parts."""
-    if not is_in_parts(tensor):
+    if not is_dtensor(tensor):
         return tensor
     part: torch.Tensor = tensor.to_local()
     return part
@@ -49,13 +49,13 @@ def local_part(tensor: torch.Tensor) -> torch.Tensor:
 
 def gathered(tensor: torch.Tensor) -> torch.Tensor:
     """Give the whole of a tensor; every process has to call it for one that is in parts."""
-    if not is_in_parts(tensor):
+    if not is_dtensor(tensor):
         return tensor
     whole: torch.Tensor = tensor.full_tensor()
     return whole
 
 
-def placed_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def distribute_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Put a tensor that every process has where another one is: on its device, or in such parts.
 
     Args:
@@ -63,7 +63,7 @@ def placed_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         like: Says where. A tensor of another shape than it, which is no number, is put whole into
             each process, in the form that can be computed with one in parts.
     """
-    if not is_in_parts(like) or is_in_parts(whole):
+    if not is_dtensor(like) or is_dtensor(whole):
         return whole.to(like.device)
     if not whole.dim():
         return whole.to(like.device)
@@ -77,10 +77,10 @@ def placed_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return placed
 
 
-def empty_part(like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def empty_local_tensor(like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Give a tensor in the same parts as another, on the CPU, whose values are still to be set."""
     package = sys.modules["torch.distributed.tensor"]
-    part = torch.empty(local_part(like).shape, dtype=dtype)
+    part = torch.empty(local_tensor(like).shape, dtype=dtype)
     made: torch.Tensor = package.DTensor.from_local(
         part,
         like.device_mesh,  # type: ignore[attr-defined]  # it is in parts

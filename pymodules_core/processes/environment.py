@@ -16,7 +16,7 @@ OWN_RUN_ID = "pymodules-"
 
 
 @attrs.frozen(kw_only=True)
-class LaunchedAs:
+class RankInfo:
     """The place of this process among those that were launched together.
 
     Attributes:
@@ -39,19 +39,19 @@ class LaunchedAs:
         return self.rank == 0
 
     @property
-    def purpose(self) -> tuple[int, ...]:
+    def rng_key(self) -> tuple[int, ...]:
         """What sets random streams of this process apart: nothing for the first, as if alone."""
         return (self.rank,) if self.rank else ()
 
 
-def launched_as(environment: Mapping[str, str] = os.environ) -> LaunchedAs:
+def rank_info(environment: Mapping[str, str] = os.environ) -> RankInfo:
     """Read what torchrun, or any launcher that sets the same variables, says of this process.
 
     Raises:
         ProcessesError: One of the variables is no number, or they contradict each other.
     """
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
-        return LaunchedAs()
+        return RankInfo()
     rank, size = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
     if not 0 <= rank < size:
         raise ProcessesError(
@@ -67,7 +67,7 @@ def launched_as(environment: Mapping[str, str] = os.environ) -> LaunchedAs:
             found=size,
             fix="start the processes with torchrun, or pymodules train --nproc",
         )
-    return LaunchedAs(
+    return RankInfo(
         rank=rank,
         size=size,
         local_rank=_number(environment, "LOCAL_RANK", rank),

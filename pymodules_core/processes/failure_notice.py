@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from pymodules_core.processes.environment import launched_as
+from pymodules_core.processes.environment import rank_info
 
 # A store answers at once, unless its machine is gone: nobody waits for it.
 _STORE_TIMEOUT = timedelta(seconds=10)
@@ -47,4 +47,4 @@ def common_store() -> Any:
 def common_key(name: str) -> str:
     """Give the key under which the processes of this start tell each other of a failure."""
     # torchrun may keep the store of the processes that it started before these.
-    return f"pymodules/failure/{name}/{launched_as().restarts}"
+    return f"pymodules/failure/{name}/{rank_info().restarts}"

@@ -12,7 +12,7 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # docum
 from torch.distributed.rendezvous import rendezvous
 
 from pymodules_core.errors import ProcessesError, RankFailedError, RunInterruptedError
-from pymodules_core.processes.environment import LaunchedAs, launched_as
+from pymodules_core.processes.environment import RankInfo, rank_info
 from pymodules_core.processes.failures import Failure, first_failure
 from pymodules_core.processes.rows import gather_rows
 
@@ -35,14 +35,14 @@ class Processes:
     is gone, the call raises within seconds.
 
     Args:
-        place: Which of them this is.
+        ranks: Which of them this is.
 
     Attributes:
-        place: Which of them this is.
+        ranks: Which of them this is.
     """
 
-    def __init__(self, place: LaunchedAs | None = None) -> None:
-        self.place = place or LaunchedAs()
+    def __init__(self, ranks: RankInfo | None = None) -> None:
+        self.ranks = ranks or RankInfo()
         # Beside the one that gradients go through: nothing here may come between them.
         self._control: dist.ProcessGroup | None = None
         self._is_owner = False
@@ -52,7 +52,7 @@ class Processes:
     @classmethod
     def join(cls) -> "Self":
         """Give the processes that a launcher started this one with; alone without one."""
-        return cls(launched_as())
+        return cls(rank_info())
 
     @classmethod
     def alone(cls) -> "Self":
@@ -90,7 +90,7 @@ class Processes:
         if self._control is None:
             return
         # After a failure the others may be gone, or wait elsewhere: nothing waits for them here.
-        # A signal ends all of them at one place.
+        # A signal ends all of them at one point.
         if error is None or isinstance(error, RunInterruptedError):
             self.barrier()
             if self._is_owner:
@@ -106,22 +106,22 @@ class Processes:
         those before, and wait for them for ever.
         """
         store, _, _ = next(rendezvous("env://", timeout=_JOIN_TIMEOUT))
-        return PrefixStore(f"restart_{self.place.restarts}", store)
+        return PrefixStore(f"restart_{self.ranks.restarts}", store)
 
     @property
     def rank(self) -> int:
         """The number of this process, from 0."""
-        return self.place.rank
+        return self.ranks.rank
 
     @property
     def size(self) -> int:
         """How many there are."""
-        return self.place.size
+        return self.ranks.size
 
     @property
     def is_first(self) -> bool:
         """Whether this is the one that writes and prints."""
-        return self.place.is_first
+        return self.ranks.is_first
 
     @property
     def is_alone(self) -> bool:
@@ -149,7 +149,7 @@ class Processes:
         dist.all_gather_object(found, value, group=self._control)
         return found
 
-    def share(self, make: Callable[[], T]) -> T:
+    def run_on_rank0(self, make: Callable[[], T]) -> T:
         """Let the first process make something, and give it to all.
 
         Args:
@@ -177,11 +177,11 @@ class Processes:
         result: T = made[0]
         return result
 
-    def together(self, do: Callable[[], T]) -> T:
+    def run_on_all(self, do: Callable[[], T]) -> T:
         """Do something in every process; where it fails in one it fails in all.
 
         Args:
-            do: Must not talk to the others, or all have to fail at the same place.
+            do: Must not talk to the others, or all have to fail at the same point.
 
         Raises:
             RankFailedError: It raised in another process, and in none of lower rank. So one of
@@ -207,7 +207,7 @@ class Processes:
             raise first.as_error()
         return result
 
-    def maximum(self, numbers: Sequence[float]) -> list[float]:
+    def all_reduce_max(self, numbers: Sequence[float]) -> list[float]:
         """Give the largest of each number over all processes."""
         if self._control is None:
             return list(numbers)
@@ -215,7 +215,7 @@ class Processes:
         dist.all_reduce(values, op=dist.ReduceOp.MAX, group=self._control)
         return values.tolist()
 
-    def copy_from_first(self, tensors: Iterable[torch.Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
         """Give tensors of all processes the values of the first one's.
 
         Args:
@@ -235,7 +235,7 @@ class Processes:
                 for tensor, part in zip(group, parts, strict=True):
                     tensor.copy_(part.view_as(tensor))
 
-    def totals(self, numbers: Sequence[float]) -> list[float]:
+    def all_reduce_sum(self, numbers: Sequence[float]) -> list[float]:
         """Give the sum of each number over all processes."""
         if self._control is None:
             return list(numbers)
@@ -243,7 +243,7 @@ class Processes:
         dist.all_reduce(values, group=self._control)
         return values.tolist()
 
-    def join_rows(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_gather_rows(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the rows of the tensors of all processes, in the order of their ranks.
 
         Args:
@@ -289,7 +289,7 @@ class Processes:
         return [store.get(key).decode() if store.check([key]) else "" for key in keys]
 
     def _key(self, name: str, rank: int) -> str:
-        return f"pymodules/{name}/{self.place.restarts}/{rank}"
+        return f"pymodules/{name}/{self.ranks.restarts}/{rank}"
 
     def failure(self, error: BaseException) -> BaseException:
         """Give what this process should raise for an error that ends its part of the run.

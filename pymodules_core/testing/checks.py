@@ -15,8 +15,8 @@ from pymodules_core.discovery.selection.spec_settings import check_spec_settings
 from pymodules_core.errors import list_words
 from pymodules_core.names import FRZN, LAST
 from pymodules_core.testing import probe
-from pymodules_core.testing.bench import Bench, NonconformityError
 from pymodules_core.testing.digests import digests_of_pool
+from pymodules_core.testing.sandbox import NonconformityError, Sandbox
 from pymodules_core.testing.steps import TrainedSteps
 
 _NOT_IMPORTABLE = "not looked at: no other process can import it by its name"
@@ -33,13 +33,13 @@ class Check:
     """
 
     title: str
-    run: Callable[[Bench], str]
+    run: Callable[[Sandbox], str]
     is_needed: bool = False
 
 
-def check_hooks(bench: Bench) -> str:
+def check_hooks(sandbox: Sandbox) -> str:
     """It can be imported, and its hooks fit their specifications."""
-    record = bench.record()
+    record = sandbox.record()
     if record.failure is not None:
         raise NonconformityError(f"{record.failure.reason}\n    fix: {record.failure.fix}")
     if not record.hooks:
@@ -47,9 +47,9 @@ def check_hooks(bench: Bench) -> str:
     return list_words(record.hooks)
 
 
-def check_settings(bench: Bench) -> str:
+def check_settings(sandbox: Sandbox) -> str:
     """Each of its settings is described in the docstring of the class."""
-    settings = bench.record().settings
+    settings = sandbox.record().settings
     if isinstance(settings, Mapping):
         return "none"
     cls = type(settings)
@@ -65,17 +65,17 @@ def check_settings(bench: Bench) -> str:
     return list_words(names)
 
 
-def check_specs(bench: Bench) -> str:
+def check_specs(sandbox: Sandbox) -> str:
     """It gives valid specs, the same each time, each with a description."""
-    specs = bench.specs()
+    specs = sandbox.specs()
     names = [spec.name for spec in specs]
     versions = [spec.name for spec in specs if spec.state_version > 1]
-    if versions and "migrate_state" not in bench.record().hooks:
+    if versions and "migrate_state" not in sandbox.record().hooks:
         raise NonconformityError(
             f"{list_words(versions)} have a state_version above 1, and there is no migrate_state "
             "for weights of older ones"
         )
-    if (again := [spec.name for spec in bench.specs()]) != names:
+    if (again := [spec.name for spec in sandbox.specs()]) != names:
         raise NonconformityError(
             f"provide_module gives other modules the second time: {list_words(names)}, then "
             f"{list_words(again)}"
@@ -88,33 +88,35 @@ def check_specs(bench: Bench) -> str:
                 f"module {spec.name!r} has no description, which pymodules list shows; "
                 "ModuleSpec(description=...)"
             )
-    if not names and "provide_module" in bench.record().hooks:
+    if not names and "provide_module" in sandbox.record().hooks:
         return "none is provided with these settings; -s KEY=VALUE, or settings=, choose others"
     return list_words(names)
 
 
-def check_discovery(bench: Bench) -> str:
+def check_discovery(sandbox: Sandbox) -> str:
     """Listing modules imports no torch, where factories are dotted names."""
-    if bench.subject.plugin is not None:
+    if sandbox.subject.plugin is not None:
         return "not looked at: it is not installed, so nothing discovers it"
-    if not all(isinstance(spec.factory, str) for spec in bench.specs()):
+    if not all(isinstance(spec.factory, str) for spec in sandbox.specs()):
         return "not looked at: a factory is no dotted name, and has to be imported"
-    answer = probe.ask("discovery", target=bench.subject.target)
+    answer = probe.ask("discovery", target=sandbox.subject.target)
     if answer is None:
         raise NonconformityError("importing it ends the process")
     if answer["torch"]:
         raise NonconformityError(
-            f"importing {bench.subject.target} imports torch, which makes pymodules list and "
+            f"importing {sandbox.subject.target} imports torch, which makes pymodules list and "
             "--help slow: let the factory name what needs it, 'package.module:function'"
         )
     return "no torch"
 
 
-def check_surroundings(bench: Bench) -> str:
+def check_surroundings(sandbox: Sandbox) -> str:
     """Importing it changes nothing for others."""
-    if not bench.subject.target:
+    if not sandbox.subject.target:
         return _NOT_IMPORTABLE
-    changed = probe.ask("surroundings", environment=bench.environment, target=bench.subject.target)
+    changed = probe.ask(
+        "surroundings", environment=sandbox.environment, target=sandbox.subject.target
+    )
     if changed is None:
         raise NonconformityError("importing it ends the process")
     if changed:
@@ -122,14 +124,14 @@ def check_surroundings(bench: Bench) -> str:
     return "unchanged by its import"
 
 
-def check_build(bench: Bench) -> str:
+def check_build(sandbox: Sandbox) -> str:
     """Modules depend on the run's seed and on nothing else."""
     torch.manual_seed(1)
-    first = bench.pool()
+    first = sandbox.pool()
     torch.manual_seed(2)
     torch.rand(3)
     before = torch.random.get_rng_state()
-    second = bench.pool()
+    second = sandbox.pool()
     if not torch.equal(before, torch.random.get_rng_state()):
         raise NonconformityError("building shifts the random stream of the caller")
     one, other = digests_of_pool(first), digests_of_pool(second)
@@ -141,17 +143,17 @@ def check_build(bench: Bench) -> str:
     return "the same under one seed"
 
 
-def check_round_trip(bench: Bench) -> str:
+def check_round_trip(sandbox: Sandbox) -> str:
     """Weights go into files that anyone can open, and come back to the last bit."""
-    pool = bench.pool()
-    names = bench.own_modules(pool)
-    folder = bench.folder / "round_trip"
+    pool = sandbox.pool()
+    names = sandbox.own_modules(pool)
+    folder = sandbox.folder / "round_trip"
     with CheckpointManager(folder, pool) as checkpoints:
         checkpoints.start()
     for name in names:
         pool_name = FRZN if pool.is_frozen(name) else LAST
         torch.load(folder / pool_name / f"{name}.pt", weights_only=True)
-    other = bench.pool(seed=1)
+    other = sandbox.pool(seed=1)
     with CheckpointManager(folder, other) as checkpoints:
         checkpoints.resume()
     before, after = digests_of_pool(pool), digests_of_pool(other)
@@ -163,15 +165,15 @@ def check_round_trip(bench: Bench) -> str:
     return list_words(names)
 
 
-def check_worker(bench: Bench) -> str:
+def check_worker(sandbox: Sandbox) -> str:
     """Modules can be sent to a worker process, as data loaders do."""
-    pool = bench.pool()
-    names = bench.own_modules(pool)
+    pool = sandbox.pool()
+    names = sandbox.own_modules(pool)
     if not names:
         return "none to send"
     if parametrized := [name for name in names if _is_parametrized(pool[name])]:
         return f"not looked at: torch pickles no parametrized modules, {list_words(parametrized)}"
-    file = bench.folder / "modules.pickle"
+    file = sandbox.folder / "modules.pickle"
     try:
         file.write_bytes(pickle.dumps({name: pool[name] for name in names}))
     # Pickling runs the modules' code: what it raises is anything.
@@ -189,18 +191,18 @@ def check_worker(bench: Bench) -> str:
     return list_words(names)
 
 
-def check_training(bench: Bench) -> str:
+def check_training(sandbox: Sandbox) -> str:
     """A run with it goes on exactly where it stopped, and trains others as one without it."""
-    whole = bench.train("whole", 7)
+    whole = sandbox.train("whole", 7)
     for steps in (2, 4, 6):
-        bench.train("stopped", steps)
-    stopped = bench.train("stopped", 7)
+        sandbox.train("stopped", steps)
+    stopped = sandbox.train("stopped", 7)
     if fault := _first_difference(whole, stopped):
         raise NonconformityError(
             f"a run that stopped and went on is not the run that did not: {fault}; what a plugin "
             "remembers belongs into run.state, or its state_dict() and load_state_dict(state)"
         )
-    alone = bench.train("alone", 7, has_plugin=False)
+    alone = sandbox.train("alone", 7, has_plugin=False)
     if fault := _first_difference(alone, whole):
         raise NonconformityError(f"it changes the training of modules of others: {fault}")
     return "7 steps, stopped after 2, 4 and 6: the same to the last bit"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pymodules_core.errors import PluginConformanceError, PymodulesError, list_words
-from pymodules_core.testing.bench import Bench, NonconformityError
 from pymodules_core.testing.checks import CHECKS
+from pymodules_core.testing.sandbox import NonconformityError, Sandbox
 from pymodules_core.testing.subject import TEST, Subject
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ def check_plugin(plugin: object, *, settings: Mapping[str, Any] | None = None) -
     subjects = Subject.find(plugin, settings or {})
     for subject in subjects:
         with tempfile.TemporaryDirectory(prefix="pymodules-conformance-") as folder:
-            bench = Bench(subject, Path(folder))
-            bench.plugins()  # settings that do not fit are no fault of the plugin's
-            yield from _try_all(bench, faults)
+            sandbox = Sandbox(subject, Path(folder))
+            sandbox.plugins()  # settings that do not fit are no fault of the plugin's
+            yield from _try_all(sandbox, faults)
     if faults:
         names = list_words(subject.name for subject in subjects)
         raise PluginConformanceError(
@@ -65,12 +65,12 @@ def check_plugin(plugin: object, *, settings: Mapping[str, Any] | None = None) -
         )
 
 
-def _try_all(bench: Bench, faults: list[str]) -> Iterator[str]:
+def _try_all(sandbox: Sandbox, faults: list[str]) -> Iterator[str]:
     for check in CHECKS:
         found = len(faults)
-        with _Warnings(bench.subject.name) as told:
+        with _Warnings(sandbox.subject.name) as told:
             try:
-                line = f"{check.title}: {check.run(bench)}"
+                line = f"{check.title}: {check.run(sandbox)}"
             except NonconformityError as error:
                 faults.append(f"{check.title}: {error}")
             # Whatever it raises while it is built, trained or saved is what is looked for.

@@ -16,9 +16,9 @@ from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.run_files import METRICS_FILE_NAME, checkpoints_dir
 from pymodules_core.testing.subject import refuse_failed, register_objects
-from pymodules_core.training.fit.run_loop import Execution
+from pymodules_core.training.fit.run_loop import RunLoop
 from pymodules_core.training.preparation.session import Session
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 from pymodules_core.training.run_output.run_record import provenance_of, run_facts
 from pymodules_core.training.task.run import Run
 
@@ -73,7 +73,7 @@ def train_steps_with(
     plugins: PluginManager, experiment: Experiment, steps: int | None
 ) -> TrainedSteps:
     """Train with the plugins of a manager that is used for nothing else; as ``train_steps``."""
-    reporter = SilentReporter()
+    reporter = SilentPrinter()
     session = Session.prepare(
         experiment,
         data_dir=experiment.data_dir,
@@ -86,7 +86,7 @@ def train_steps_with(
     with session.checkpoints(folder, provenance=provenance_of(facts)) as checkpoints:
         is_enough = None if steps is None else _StopAfter(steps, lambda: session.run.step)
         with suppress(RunInterruptedError):
-            Execution(session, checkpoints, reporter, facts, signals=is_enough).execute()
+            RunLoop(session, checkpoints, reporter, facts, signals=is_enough).execute()
     log = (experiment.data_dir / METRICS_FILE_NAME).read_text("utf-8")
     return TrainedSteps(
         pool=session.pool,

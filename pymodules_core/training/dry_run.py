@@ -13,9 +13,9 @@ from pymodules_core.experiment import Experiment
 from pymodules_core.names import FRZN, LAST
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME
 from pymodules_core.training.data import Batches
-from pymodules_core.training.fit.run_loop import Execution
+from pymodules_core.training.fit.run_loop import RunLoop
 from pymodules_core.training.preparation.session import Session
-from pymodules_core.training.run_output.console import EpochSummary, SilentReporter
+from pymodules_core.training.run_output.console import EpochSummary, SilentPrinter
 from pymodules_core.training.run_output.run_record import run_facts
 
 
@@ -36,14 +36,14 @@ def check_experiment(experiment: Experiment, *, load_installed: bool = True) -> 
         session = Session.prepare(
             experiment,
             data_dir=Path(folder),
-            reporter=SilentReporter(),
+            reporter=SilentPrinter(),
             load_installed=load_installed,
         )
         yield from _describe_pool(session)
         reporter = _LastSummary()
         with session.checkpoints(Path(folder) / CHECKPOINTS_DIR_NAME) as checkpoints:
             batch_session = _on_one_batch(session)
-            Execution(batch_session, checkpoints, reporter, run_facts(session)).execute()
+            RunLoop(batch_session, checkpoints, reporter, run_facts(session)).execute()
             yield f"one train step on {session.device}: {_join(reporter.train_metrics)}"
             if reporter.eval_metrics:
                 yield f"one eval step: {_join(reporter.eval_metrics)}"
@@ -73,7 +73,7 @@ def _on_one_batch(session: Session) -> Session:
     )
 
 
-class _LastSummary(SilentReporter):
+class _LastSummary(SilentPrinter):
     """Keeps the metrics of the last epoch."""
 
     train_metrics: Mapping[str, float]

@@ -25,7 +25,7 @@ from pymodules_core.run_files import checkpoints_dir
 from pymodules_core.training.fit.training_state import is_training_state
 from pymodules_core.training.preparation.resume_changes import with_overrides_of
 from pymodules_core.training.preparation.session import Session
-from pymodules_core.training.run_output.console import Reporter, SilentReporter
+from pymodules_core.training.run_output.console import ProgressPrinter, SilentPrinter
 
 
 @attrs.frozen(kw_only=True)
@@ -50,7 +50,7 @@ def evaluate(
     pool_name: str,
     *,
     load_installed: bool = True,
-    reporter: Reporter | None = None,
+    reporter: ProgressPrinter | None = None,
     before_building: Callable[[Experiment], object] = lambda _: None,
 ) -> Evaluation:
     """Load a pool's weights, and those of ``frzn``, into today's modules and run the eval loop.
@@ -96,7 +96,7 @@ def evaluate(
         session = Session.prepare(
             experiment,
             data_dir=experiment.data_dir,
-            reporter=reporter or SilentReporter(),
+            reporter=reporter or SilentPrinter(),
             load_installed=load_installed,
             load_weights=False,
         )

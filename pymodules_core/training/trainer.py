@@ -15,7 +15,7 @@ from pymodules_core.errors import (
     display_path,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.processes.environment import SIGNALS_APART_S, launched_as
+from pymodules_core.processes.environment import SIGNALS_APART_S, rank_info
 from pymodules_core.processes.group import Processes
 from pymodules_core.run_files import (
     checkpoints_dir,
@@ -24,7 +24,7 @@ from pymodules_core.run_files import (
     refuse_existing_run,
 )
 from pymodules_core.training.data.workers import lost_worker
-from pymodules_core.training.fit.run_loop import Execution, mark_failed
+from pymodules_core.training.fit.run_loop import RunLoop, mark_failed
 from pymodules_core.training.loop.signals import StopSignals
 from pymodules_core.training.preparation.resume_changes import (
     check_changes,
@@ -32,7 +32,11 @@ from pymodules_core.training.preparation.resume_changes import (
     with_overrides_of,
 )
 from pymodules_core.training.preparation.session import Session
-from pymodules_core.training.run_output.console import ConsoleReporter, Reporter, SilentReporter
+from pymodules_core.training.run_output.console import (
+    ConsoleReporter,
+    ProgressPrinter,
+    SilentPrinter,
+)
 from pymodules_core.training.run_output.result import RunResult
 from pymodules_core.training.run_output.run_record import provenance_of, run_facts
 from pymodules_core.training.task.device import out_of_memory
@@ -64,15 +68,15 @@ class Trainer:
         existing: Literal["refuse", "reset", "resume"] = "refuse",
         accept_changes: bool = False,
         load_installed: bool = True,
-        reporter: Reporter | None = None,
+        reporter: ProgressPrinter | None = None,
         processes: Processes | None = None,
     ) -> None:
         self.experiment = Experiment.open(experiment, data_home=data_home, overrides=overrides)
         # What torchrun starts anew after a failure goes on; it is no new run.
-        self._existing = "resume" if launched_as().restarts else existing
+        self._existing = "resume" if rank_info().restarts else existing
         self._accept_changes = accept_changes
         self._load_installed = load_installed
-        self._reporter: Reporter = reporter or ConsoleReporter()
+        self._reporter: ProgressPrinter = reporter or ConsoleReporter()
         self._processes = processes
 
     def fit(self) -> RunResult:
@@ -102,7 +106,7 @@ class Trainer:
 
     def _fit(self, processes: Processes) -> RunResult:
         if not processes.is_first:
-            self._reporter = SilentReporter()
+            self._reporter = SilentPrinter()
         try:
             return self._train(processes)
         except Exception as error:
@@ -112,9 +116,9 @@ class Trainer:
             raise told from error
 
     def _train(self, processes: Processes) -> RunResult:
-        if restarts := processes.place.restarts:
+        if restarts := processes.ranks.restarts:
             self._reporter.line(f"a process failed; restart {restarts}")
-        record = processes.share(self._find_record)
+        record = processes.run_on_rank0(self._find_record)
         if record is not None:
             self._take_overrides_of(record)
         session = Session.prepare(
@@ -126,15 +130,15 @@ class Trainer:
             processes=processes,
         )
         facts = run_facts(session)
-        changes = processes.share(lambda: self._check_changes(record, session, facts))
-        moved = processes.share(self._make_room)
+        changes = processes.run_on_rank0(lambda: self._check_changes(record, session, facts))
+        moved = processes.run_on_rank0(self._make_room)
         try:
             folder = checkpoints_dir(self.experiment.path)
             with (
                 _stop_signals(processes, self._reporter) as signals,
                 session.checkpoints(folder, provenance=provenance_of(facts)) as checkpoints,
             ):
-                return Execution(
+                return RunLoop(
                     session,
                     checkpoints,
                     self._reporter,
@@ -200,7 +204,7 @@ class Trainer:
             self._reporter.line(f"the old run is back in {display_path(self.experiment.data_dir)}")
 
 
-def _stop_signals(processes: Processes, reporter: Reporter) -> StopSignals:
+def _stop_signals(processes: Processes, reporter: ProgressPrinter) -> StopSignals:
     """Give what listens to signals; several processes tell of one once they agree on it."""
     if processes.is_alone:
         return StopSignals(reporter.line)

@@ -22,7 +22,7 @@ from torch import nn
 from pymodules_core import CheckpointManager, ModulePool
 
 if TYPE_CHECKING:
-    from pymodules_core.checkpoints import Receipt
+    from pymodules_core.checkpoints import CommitResult
 
 SIDE = 1024
 
@@ -169,7 +169,7 @@ class Pymodules(Loop):
 
     def __init__(self, *, asynchronous: bool = True) -> None:
         self._asynchronous = asynchronous
-        self.receipts: list[Receipt] = []
+        self.receipts: list[CommitResult] = []
         if not asynchronous:
             self.name = "pymodules, asynchronous = false"
 

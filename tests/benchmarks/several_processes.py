@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from pymodules_core import Trainer
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 PROCESSES = 2
 ROUNDS = 7
@@ -64,7 +64,7 @@ def train_step(module_pool, batch):
 """
 
 
-class Clock(SilentReporter):
+class Clock(SilentPrinter):
     """Reads the clock where a pass over the data begins and ends."""
 
     def pass_started(self, _: object) -> None:
@@ -115,7 +115,7 @@ def with_pymodules(processes: Processes, folder: Path, kind: str) -> float:
         processes=processes,
     )
     trainer.fit()
-    return processes.share(lambda: clock.seconds)
+    return processes.run_on_rank0(lambda: clock.seconds)
 
 
 def measure(folder: Path) -> None:

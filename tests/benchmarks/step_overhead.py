@@ -36,8 +36,8 @@ from pymodules_core.training.run_output.console import (
     ConsoleReporter,
     EpochSummary,
     PassStart,
-    Reporter,
-    SilentReporter,
+    ProgressPrinter,
+    SilentPrinter,
 )
 
 BATCH_SIZE = 32
@@ -112,7 +112,7 @@ class TimedReporter:
         steps: Its steps.
     """
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: ProgressPrinter) -> None:
         self.seconds = 0.0
         self.steps = 0
         self._reporter = reporter
@@ -224,7 +224,7 @@ def run_pymodules(
 ) -> float:
     """Train an experiment with the real trainer."""
     reporter = TimedReporter(
-        ConsoleReporter(Terminal(), show_bar=True) if show_bar else SilentReporter()
+        ConsoleReporter(Terminal(), show_bar=True) if show_bar else SilentPrinter()
     )
     with tempfile.TemporaryDirectory(prefix="pymodules-overhead-") as folder:
         path = Path(folder) / "experiments" / "overhead"

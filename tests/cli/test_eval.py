@@ -10,7 +10,7 @@ from pymodules_core.cli.main import run
 from pymodules_core.experiment import Experiment
 from pymodules_core.training.evaluation import evaluate as evaluate_pool
 from pymodules_core.training.preparation.session import Session
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 NORM = TINY_MODULE.replace("nn.Linear(4, 1)", "nn.BatchNorm1d(4)").replace("{}", '{"frozen": True}')
 TASK = TINY_TASK.replace("module_pool.net(inputs)", "module_pool.net(module_pool.norm(inputs))")
@@ -160,7 +160,7 @@ def test_weights_and_what_was_recorded_of_them_are_of_one_commit(trained, monkey
         session = prepare(*arguments, **more)
         monkeypatch.setattr(Session, "prepare", prepare)
         overrides = {"train.epochs": 4}
-        Trainer("tiny", existing="resume", overrides=overrides, reporter=SilentReporter()).fit()
+        Trainer("tiny", existing="resume", overrides=overrides, reporter=SilentPrinter()).fit()
         return session
 
     monkeypatch.setattr(Session, "prepare", train_meanwhile)

@@ -13,7 +13,7 @@ from view_cases import FACTS, write_run
 import pymodules_core
 from pymodules_core import Trainer
 from pymodules_core.testing import write_distribution
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 LONG = "experiment_of_a_name_that_has_sixty_letters_and_is_typed_whole"
 WIDE = "実験.数字の分類器.教師の特徴を学ぶ"
@@ -77,7 +77,7 @@ def place(tmp_path_factory) -> Path:
     student = TINY_MODULE.replace("{}", repr({"load_weights_from_exp": origin}))
     write_experiment(home, "student", modules={"net": student})
     for name in (LONG, "student"):
-        Trainer(home / "experiments" / name, reporter=SilentReporter()).fit()
+        Trainer(home / "experiments" / name, reporter=SilentPrinter()).fit()
     site = {"folder": folder / "site", "version": "12.0.0.dev20261130+cu128"}
     encoders = "acme-encoders-of-a-package-that-has-a-long-name"
     provider = PROVIDER.replace('"acme"', repr(f"provided_{LONG_MODULE}"))

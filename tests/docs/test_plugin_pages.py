@@ -13,7 +13,7 @@ from pymodules_core.discovery import PluginManager, PluginState
 from pymodules_core.discovery.plugins.implementations import HOOK_NAMES
 from pymodules_core.hookspecs import ModuleHooks, RunHooks
 from pymodules_core.testing.checks import CHECKS
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 PAGE = Path(__file__).parents[2] / "docs" / "writing_plugins.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -53,7 +53,7 @@ def test_each_plugin_of_the_page_works(install_distribution, tmp_path, caplog, s
         "    inputs, targets", "    run.log_image('inputs', batch[0][None])\n    inputs, targets", 1
     )
     path = write_experiment(tmp_path, task=task)
-    Trainer(path, reporter=SilentReporter()).fit()
+    Trainer(path, reporter=SilentPrinter()).fit()
     assert not [message for message in caplog.messages if "acme-shown" in message]
     for name in names:
         if name in WRITTEN:

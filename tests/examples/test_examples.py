@@ -10,7 +10,7 @@ from PIL import Image
 
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.initial_weights import load_initial_weights
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 EXAMPLES = Path(__file__).parents[2] / "data" / "experiments"
 SEEDS = range(5)
@@ -26,7 +26,7 @@ def copy_example(home: Path, example: str, name: str | None = None) -> Path:
 
 
 def fit(path: Path, **overrides):
-    return Trainer(path, overrides=overrides, reporter=SilentReporter()).fit()
+    return Trainer(path, overrides=overrides, reporter=SilentPrinter()).fit()
 
 
 def states(path: Path, pool: str) -> dict[str, dict[str, torch.Tensor]]:

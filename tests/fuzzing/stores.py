@@ -30,7 +30,7 @@ from pymodules_core.checkpoints.tools.overview import overview
 from pymodules_core.checkpoints.tools.statistics import tensor_statistics
 from pymodules_core.errors import CheckpointError, PymodulesError
 from pymodules_core.testing import write_experiment
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 
 class _Warnings(logging.Handler):
@@ -325,7 +325,7 @@ class TrainingStates(Target):
             self._state = checkpoints.resume().state
 
     def _trainer(self, **more: Any) -> Trainer:
-        return Trainer(self._experiment, reporter=SilentReporter(), load_installed=False, **more)
+        return Trainer(self._experiment, reporter=SilentPrinter(), load_installed=False, **more)
 
     def prepare(self, choice: random.Random) -> object:
         shutil.rmtree(self._experiment / "data")

@@ -15,14 +15,14 @@ from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import TensorDataset
 
 from pymodules_core import ModulePool, Trainer
-from pymodules_core.checkpoints import Receipt
+from pymodules_core.checkpoints import CommitResult
 from pymodules_core.discovery import PluginManager
 from pymodules_core.discovery.plugins.implementations import HOOK_NAMES
 from pymodules_core.discovery.plugins.task_file import register_task
 from pymodules_core.errors import StepError
 from pymodules_core.experiment import Experiment
 from pymodules_core.specs import DiscoveryContext, ModuleSpec
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 from pymodules_core.training.task.run import Run
 
 # When a recorder of each run hook was called last, as (epoch, step), and what with.
@@ -55,7 +55,7 @@ RUN_HOOKS: dict[str, tuple[tuple[int, int], dict[str, Callable[[Any], bool]]]] =
     ),
     "checkpoint_committed": (
         (1, 2),
-        {"receipt": lambda receipt: isinstance(receipt, Receipt) and receipt.durable},
+        {"receipt": lambda receipt: isinstance(receipt, CommitResult) and receipt.durable},
     ),
     "run_finished": ((1, 2), {}),
     "run_failed": ((1, 0), {"error": lambda error: isinstance(error, StepError)}),
@@ -120,9 +120,9 @@ def test_a_run_hook_of_a_package_gets_what_it_is_promised(
 
     if name == "run_failed":
         with pytest.raises(StepError):
-            Trainer(path, reporter=SilentReporter()).fit()
+            Trainer(path, reporter=SilentPrinter()).fit()
     else:
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
 
     origins = [str(i.record.origin) for i in PluginManager().implementations(name)]
     assert origins == ["acme-broken 1.0 (plugin)", "acme-recorder 1.0 (plugin)"]

@@ -11,7 +11,7 @@ from pymodules_core import Trainer
 from pymodules_core.discovery.plugins.implementations import HOOK_NAMES
 from pymodules_core.errors import PluginError, StepError
 from pymodules_core.hookspecs import HOOK_FAMILIES, RunHooks
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 RUN_HOOKS = [name for name in HOOK_NAMES if name in vars(RunHooks)]
 
@@ -70,7 +70,7 @@ def train_step_finished(run):
 
 
 def fit(path: Path, **overrides):
-    return Trainer(path, overrides=overrides, reporter=SilentReporter()).fit()
+    return Trainer(path, overrides=overrides, reporter=SilentPrinter()).fit()
 
 
 @pytest.mark.parametrize("name", HOOK_NAMES)

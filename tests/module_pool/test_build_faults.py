@@ -25,7 +25,7 @@ from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import build
 from pymodules_core.module_pool.build import PoolBuilder
 from pymodules_core.specs import DistributionOrigin
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 FILE = "data/experiments/tiny/pymodules/modules/net.py"
 ORIGIN = DistributionOrigin("acme-nets", "1.2", "plugin")
@@ -148,7 +148,7 @@ def test_global_state_that_the_task_changes_is_named_and_put_back(home, caplog):
     write_experiment(home, task="import os; os.chdir('data')\n" + TINY_TASK)
     before = Path.cwd()
 
-    Trainer("tiny", reporter=SilentReporter()).fit()
+    Trainer("tiny", reporter=SilentPrinter()).fit()
 
     assert caplog.messages == [
         f"importing task.py changed the working directory from {before} to {before}/data; it was "
@@ -220,7 +220,7 @@ def test_a_lazy_module_that_no_batch_has_shaped_is_named_before_the_run(home, se
     path = write_experiment(home, modules={"net": lazy})
 
     with pytest.raises(UninitializedModuleError) as caught:
-        Trainer("tiny", reporter=SilentReporter()).fit()
+        Trainer("tiny", reporter=SilentPrinter()).fit()
 
     assert caught.value.exit_code == 2
     assert str(caught.value) == (

@@ -3,7 +3,7 @@
 import pytest
 
 from pymodules_core.errors import ProcessesError
-from pymodules_core.processes.environment import LaunchedAs, is_elastic, is_own, launched_as
+from pymodules_core.processes.environment import RankInfo, is_elastic, is_own, rank_info
 
 TORCHRUN = {
     "RANK": "3",
@@ -18,26 +18,26 @@ TORCHRUN = {
 
 
 def test_a_process_that_nobody_launched_is_alone_and_first():
-    place = launched_as({"RANK": "1"})
+    place = rank_info({"RANK": "1"})
 
-    assert place == LaunchedAs()
+    assert place == RankInfo()
     assert place.is_first
     assert place.size == 1
 
 
 def test_what_torchrun_says_is_read():
-    place = launched_as(TORCHRUN)
+    place = rank_info(TORCHRUN)
 
-    assert place == LaunchedAs(rank=3, local_rank=1, size=4, local_size=2, restarts=2)
+    assert place == RankInfo(rank=3, local_rank=1, size=4, local_size=2, restarts=2)
     assert not place.is_first
 
 
 def test_a_launcher_that_says_nothing_of_machines_has_one():
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
-    place = launched_as({name: TORCHRUN[name] for name in names})
+    place = rank_info({name: TORCHRUN[name] for name in names})
 
-    assert place == LaunchedAs(rank=3, local_rank=3, size=4, local_size=4, restarts=0)
+    assert place == RankInfo(rank=3, local_rank=3, size=4, local_size=4, restarts=0)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_an_environment_that_cannot_be_is_refused(changes, message):
     environment = {k: v for k, v in (TORCHRUN | changes).items() if v is not None}
 
     with pytest.raises(ProcessesError) as caught:
-        launched_as(environment)
+        rank_info(environment)
 
     assert caught.value.what == message
     assert "torchrun" in caught.value.fix

@@ -35,9 +35,9 @@ def test_a_process_whose_first_one_is_not_there_says_where_it_looked(monkeypatch
 def test_one_process_alone_answers_at_once():
     with Processes.alone() as processes:
         assert processes.gather(3) == [3]
-        assert processes.share(lambda: 4) == 4
-        assert processes.together(lambda: 5) == 5
-        assert processes.maximum([1.0, 2.0]) == [1.0, 2.0]
+        assert processes.run_on_rank0(lambda: 4) == 4
+        assert processes.run_on_all(lambda: 5) == 5
+        assert processes.all_reduce_max([1.0, 2.0]) == [1.0, 2.0]
 
     assert not dist.is_initialized()
 

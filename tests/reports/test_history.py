@@ -10,12 +10,12 @@ from view_cases import FACTS, ROWS, row, settings, write_run
 from pymodules_core import Trainer
 from pymodules_core.reports.history import MetricsRow, Resumption, phases_of, read_history
 from pymodules_core.run_files import RunBest
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 
 def test_a_real_run_is_read_whole(tmp_path):
     path = write_experiment(tmp_path)
-    result = Trainer(path, reporter=SilentReporter()).fit()
+    result = Trainer(path, reporter=SilentPrinter()).fit()
 
     history = read_history(path)
 

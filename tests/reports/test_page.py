@@ -17,7 +17,7 @@ from pymodules_core.errors import PymodulesError
 from pymodules_core.reports.page import is_page, make_page
 from pymodules_core.reports.series import Point, thin
 from pymodules_core.reports.subjects import open_subjects
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 VOID = {"meta", "link", "br"}
 
@@ -236,9 +236,9 @@ def test_a_failed_run_tells_its_error_and_where_it_was_resumed(tmp_path):
 
 def test_a_real_run_shows_pools_lineage_and_overrides(tmp_path):
     donor = write_experiment(tmp_path, "donor")
-    Trainer(donor, reporter=SilentReporter()).fit()
+    Trainer(donor, reporter=SilentPrinter()).fit()
     path = write_experiment(tmp_path, "user", modules={"net": FROM_DONOR})
-    Trainer(path, overrides={"train.epochs": 3}, reporter=SilentReporter()).fit()
+    Trainer(path, overrides={"train.epochs": 3}, reporter=SilentPrinter()).fit()
     record = json.loads((path / "data/run.json").read_text())
 
     page = page_of(tmp_path, "user")
@@ -259,11 +259,11 @@ def test_a_real_run_shows_pools_lineage_and_overrides(tmp_path):
 
 def test_a_source_that_moved_on_is_said_to(tmp_path):
     donor = write_experiment(tmp_path, "donor")
-    Trainer(donor, reporter=SilentReporter()).fit()
+    Trainer(donor, reporter=SilentPrinter()).fit()
     path = write_experiment(tmp_path, "user", modules={"net": FROM_DONOR})
-    Trainer(path, reporter=SilentReporter()).fit()
+    Trainer(path, reporter=SilentPrinter()).fit()
     again = {"train.seed": 9}
-    Trainer(donor, existing="reset", overrides=again, reporter=SilentReporter()).fit()
+    Trainer(donor, existing="reset", overrides=again, reporter=SilentPrinter()).fit()
 
     text = "|".join(page_of(tmp_path, "user").words)
 

@@ -11,7 +11,7 @@ from pymodules_core.cli.main import run
 from pymodules_core.errors import PymodulesError, SettingsError
 from pymodules_core.experiment import Experiment
 from pymodules_core.settings import Range, structure
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 FILE = "data/experiments/tiny/experiment.toml"
 
@@ -21,7 +21,7 @@ def build(home, overrides):
 
 
 def train(home, overrides):
-    Trainer("tiny", overrides=overrides, reporter=SilentReporter()).fit()
+    Trainer("tiny", overrides=overrides, reporter=SilentPrinter()).fit()
 
 
 @pytest.mark.parametrize(

@@ -130,11 +130,11 @@ def fit(path: Path, epochs: int) -> None:
     import torch
 
     from pymodules_core import Trainer
-    from pymodules_core.training.run_output.console import SilentReporter
+    from pymodules_core.training.run_output.console import SilentPrinter
 
     torch.set_num_threads(1)
     overrides = {"train.epochs": epochs}
-    reporter = SilentReporter()
+    reporter = SilentPrinter()
     Trainer(
         path, existing="resume", overrides=overrides, reporter=reporter, load_installed=False
     ).fit()

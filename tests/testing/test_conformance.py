@@ -11,8 +11,8 @@ from pymodules_core import ModuleSpec, hookimpl
 from pymodules_core.cli.main import run
 from pymodules_core.errors import PluginConformanceError, PluginError
 from pymodules_core.testing import assert_plugin_conforms, check_plugin
-from pymodules_core.testing.bench import Bench, NonconformityError
 from pymodules_core.testing.checks import CHECKS, check_surroundings
+from pymodules_core.testing.sandbox import NonconformityError, Sandbox
 from pymodules_core.testing.subject import Subject
 
 HEAD = """
@@ -80,7 +80,7 @@ def find_fault(tmp_path, title: str, plugin: object = "acme-bad") -> str:
     (subject,) = Subject.find(plugin, {})
     (check,) = [check for check in CHECKS if check.title == title]
     with pytest.raises(NonconformityError) as caught:
-        check.run(Bench(subject, tmp_path / "bench"))
+        check.run(Sandbox(subject, tmp_path / "sandbox"))
     return str(caught.value)
 
 
@@ -250,11 +250,11 @@ def test_what_an_import_has_changed_in_this_process_already_is_found(
         "acme-bad", provider("nn.Identity", "import os\nos.environ['ACME_MODE'] = 'set'\n")
     )
     (subject,) = Subject.find("acme-bad", {})
-    bench = Bench(subject, tmp_path / "bench")
-    bench.plugins()
+    sandbox = Sandbox(subject, tmp_path / "sandbox")
+    sandbox.plugins()
 
     with pytest.raises(NonconformityError, match="importing it changes the environment"):
-        check_surroundings(bench)
+        check_surroundings(sandbox)
 
 
 def test_an_import_that_ends_the_process_is_found(install_distribution, tmp_path, monkeypatch):
@@ -264,7 +264,7 @@ def test_an_import_that_ends_the_process_is_found(install_distribution, tmp_path
     (check,) = [check for check in CHECKS if check.title == "surroundings"]
 
     with pytest.raises(NonconformityError) as caught:
-        check.run(Bench(subject, tmp_path))
+        check.run(Sandbox(subject, tmp_path))
 
     assert str(caught.value) == "importing it ends the process"
 
@@ -364,7 +364,7 @@ def test_modules_that_torch_itself_does_not_pickle_are_left_to_it(install_distri
     (subject,) = Subject.find("acme-norm", {})
     (check,) = [check for check in CHECKS if check.title == "worker process"]
 
-    assert check.run(Bench(subject, tmp_path)) == (
+    assert check.run(Sandbox(subject, tmp_path)) == (
         "not looked at: torch pickles no parametrized modules, bad"
     )
 

@@ -11,7 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.errors import SettingsError
 from pymodules_core.module_pool import compile_modules
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 
 def compiled(how: str) -> str:
@@ -19,7 +19,7 @@ def compiled(how: str) -> str:
 
 
 def fit(path):
-    return Trainer(path, reporter=SilentReporter()).fit()
+    return Trainer(path, reporter=SilentPrinter()).fit()
 
 
 def weights(path):

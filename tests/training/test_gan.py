@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from pymodules_core import ModulePool, Trainer
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 ACCUMULATE, CLIP_NORM, STEPS = 4, 0.1, 20
 MODULES = {
@@ -126,7 +126,7 @@ def test_both_networks_equal_those_of_a_loop_written_by_hand(tmp_path, precision
     pool = ModulePool.discover(path)
     initial = pool.generator[0].weight.clone()
 
-    Trainer(path, reporter=SilentReporter()).fit()
+    Trainer(path, reporter=SilentPrinter()).fit()
     train_by_hand(pool.generator, pool.discriminator, precision)
 
     assert not torch.equal(pool.generator[0].weight, initial)

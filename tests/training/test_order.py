@@ -10,7 +10,7 @@ from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.errors import ExistingRunError, StepError
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 ORDER_HOOKS = """
 
@@ -59,7 +59,7 @@ def run_finished(run):
 
 def fit(path: Path, **overrides):
     keys = {key.replace("__", "."): value for key, value in overrides.items()}
-    return Trainer(path, overrides=keys, reporter=SilentReporter()).fit()
+    return Trainer(path, overrides=keys, reporter=SilentPrinter()).fit()
 
 
 def metrics_log(path: Path) -> list[dict]:

@@ -9,7 +9,7 @@ from support import TINY_TASK, start_command, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.errors import MonitorError, PymodulesError, StepError, TaskError
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 TASK = "data/experiments/tiny/pymodules/task.py"
 TOML = "data/experiments/tiny/experiment.toml"
@@ -35,7 +35,7 @@ def failure(home: Path, task: str, toml: str = "") -> PymodulesError:
     """Train until the run fails and give its error, which the record has to tell as well."""
     path = write_experiment(home, task=task, toml=f"[train]\nbatch_size = 16\n{toml}")
     with pytest.raises(PymodulesError) as caught:
-        Trainer(path, overrides={"train.epochs": 2}, reporter=SilentReporter()).fit()
+        Trainer(path, overrides={"train.epochs": 2}, reporter=SilentPrinter()).fit()
     record = json.loads((path / "data" / "run.json").read_text())
     assert record["state"] == "failed"
     assert record["error"] == f"{type(caught.value).__name__}: {caught.value}"
@@ -218,7 +218,7 @@ def test_a_monitor_that_is_no_metric_is_named_with_its_line_and_the_metrics(home
     path = write_experiment(home, task=task, toml='[train]\nseed = 1\nmonitor = "accc"\n')
 
     with pytest.raises(MonitorError) as caught:
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
 
     error = caught.value
     assert (error.key, error.found) == ("train.monitor", "accc")
@@ -233,10 +233,10 @@ def test_a_monitor_that_is_no_metric_is_named_with_its_line_and_the_metrics(home
 
 def test_a_monitor_that_is_no_metric_puts_the_run_it_was_to_replace_back(home):
     path = write_experiment(home)
-    Trainer(path, reporter=SilentReporter()).fit()
+    Trainer(path, reporter=SilentPrinter()).fit()
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     wrong = Trainer(
-        path, overrides={"train.monitor": "acc"}, existing="reset", reporter=SilentReporter()
+        path, overrides={"train.monitor": "acc"}, existing="reset", reporter=SilentPrinter()
     )
 
     with pytest.raises(MonitorError):
@@ -314,7 +314,7 @@ def test_an_interrupt_before_the_run_passes_through_and_writes_nothing(home):
     )
 
     with pytest.raises(KeyboardInterrupt):
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
 
     assert not (path / "data").exists()
 
@@ -323,7 +323,7 @@ def test_a_loss_that_reaches_no_parameter_of_its_optimizer_is_told_once(home, ca
     body = "return (module_pool.net(inputs).detach() * inputs.requires_grad_()).mean()"
     path = write_experiment(home, task=with_step(body))
 
-    Trainer(path, reporter=SilentReporter()).fit()
+    Trainer(path, reporter=SilentPrinter()).fit()
 
     assert [record.getMessage() for record in caplog.records] == [
         "the loss of optimizer 'main' reaches none of its parameters: nothing learns. Fix: compute "

@@ -12,7 +12,7 @@ from support import TINY_MODULE, TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.errors import ExistingRunError, NonFiniteLossError
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 FROZEN_NORM = """
 from torch import nn
@@ -27,7 +27,7 @@ TASK_THROUGH_NORM = TINY_TASK.replace(
 
 def fit(path: Path, **overrides):
     keys = {key.replace("__", "."): value for key, value in overrides.items()}
-    return Trainer(path, overrides=keys, reporter=SilentReporter()).fit()
+    return Trainer(path, overrides=keys, reporter=SilentPrinter()).fit()
 
 
 def pool_files(path: Path) -> dict[str, list[str]]:
@@ -236,7 +236,7 @@ def test_a_reset_moves_the_old_run_aside(tmp_path):
     fit(path)
     old = load(path, "last")["weight"]
 
-    Trainer(path, existing="reset", overrides={"train.seed": 5}, reporter=SilentReporter()).fit()
+    Trainer(path, existing="reset", overrides={"train.seed": 5}, reporter=SilentPrinter()).fit()
 
     moved = torch.load(path / "data.1" / "module_ckps" / "last" / "net.pt", weights_only=True)
     assert torch.equal(moved["weight"], old)
@@ -249,7 +249,7 @@ def test_a_reset_of_an_invalid_experiment_moves_nothing(tmp_path):
     (path / "pymodules" / "task.py").write_text("1 / 0")
 
     with pytest.raises(ImportError):
-        Trainer(path, existing="reset", reporter=SilentReporter()).fit()
+        Trainer(path, existing="reset", reporter=SilentPrinter()).fit()
 
     assert (path / "data" / "run.json").is_file()
 

@@ -6,7 +6,7 @@ from support import write_experiment
 
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.testing.digests import digests_of_pool
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 # Draws, seeds and changes whatever it can reach, at every moment it is given.
 NOISY = """
@@ -91,7 +91,7 @@ def outcome_without_noise(path):
 
 
 def fit(path):
-    Trainer(path, overrides={"train.epochs": 2}, reporter=SilentReporter()).fit()
+    Trainer(path, overrides={"train.epochs": 2}, reporter=SilentPrinter()).fit()
 
 
 def test_an_unrelated_plugin_changes_no_initial_weights(install_distribution, tmp_path):

@@ -17,8 +17,13 @@ from torch.serialization import skip_data
 
 from pymodules_core.checkpoints.file_format.digest import Content, digest_of, identity_of, memory_of
 from pymodules_core.checkpoints.file_format.pinned_memory import Pages, start_copies
-from pymodules_core.checkpoints.store.checksums import fingerprint, gaps_between, pieces_in, seal_of
-from pymodules_core.checkpoints.store.zip_layout import Hole, MemoryFile, crc32, find_holes
+from pymodules_core.checkpoints.store.checksums import chunks_in, fingerprint, gaps_between, seal_of
+from pymodules_core.checkpoints.store.zip_layout import (
+    MemoryFile,
+    TensorRange,
+    crc32,
+    find_tensor_ranges,
+)
 
 _CRC = struct.Struct("<I")
 
@@ -31,7 +36,7 @@ class Sealed:
     seal: str
 
 
-class FileImage:
+class FileBuffer:
     """The file that ``torch.save(state, file)`` would write, in memory of its own.
 
     Args:
@@ -78,7 +83,9 @@ class FileImage:
         self.pages = self.memory.view(frame.size_bytes)
         for offset, piece in frame.pieces:
             self.pages[offset : offset + len(piece)] = piece
-        self._holes = find_holes(cast("IO[bytes]", MemoryFile(self.pages[: self.size_bytes])))
+        self._holes = find_tensor_ranges(
+            cast("IO[bytes]", MemoryFile(self.pages[: self.size_bytes]))
+        )
         by_number = {hole.number: hole for hole in self._holes}
         self._starts = [by_number[number].start for number in range(len(content.tensors))]
         self._targets = [
@@ -96,7 +103,7 @@ class FileImage:
     def places(self, content: Content) -> Iterator["Place"]:
         """Give the memory of ``content``, which has to fit and be on the CPU, piece by piece."""
         for start, tensor in zip(self._starts, content.tensors, strict=True):
-            for offset, piece in pieces_in(memory_of(tensor)):
+            for offset, piece in chunks_in(memory_of(tensor)):
                 yield Place(self, start + offset, piece)
 
     def holds(self, start: int, piece: memoryview) -> bool:
@@ -142,10 +149,10 @@ class FileImage:
         on_final(len(self.pages))
         return self.sealed
 
-    def _seal_hole(self, hole: Hole, on_final: Callable[[int], None]) -> bytes:
+    def _seal_hole(self, hole: TensorRange, on_final: Callable[[int], None]) -> bytes:
         hasher = blake3()
         crc = 0
-        for offset, piece in pieces_in(self.pages[hole.start : hole.stop]):
+        for offset, piece in chunks_in(self.pages[hole.start : hole.stop]):
             # While it is in the processor's cache.
             hasher.update(piece)
             crc = crc32(piece, crc)
@@ -160,7 +167,7 @@ class FileImage:
 class Place:
     """A piece of a tensor, and where an image has it."""
 
-    image: FileImage
+    image: FileBuffer
     start: int
     piece: memoryview
 

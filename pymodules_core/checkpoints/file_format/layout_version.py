@@ -18,7 +18,7 @@ _FIRST = 1
 
 
 @attrs.frozen
-class VersionMark:
+class LayoutVersion:
     """Which layout some weights have.
 
     Attributes:
@@ -30,7 +30,7 @@ class VersionMark:
     provider: str | None = None
 
     @classmethod
-    def read(cls, metadata: Mapping[str, Any], *, file: Path) -> "VersionMark":
+    def read(cls, metadata: Mapping[str, Any], *, file: Path) -> "LayoutVersion":
         """Read the mark of a state dict.
 
         Args:
@@ -54,7 +54,7 @@ class VersionMark:
         return cls(version, provider if isinstance(provider, str) else None)
 
 
-def put_mark(state: "OrderedDict[str, Any]", mark: VersionMark) -> "OrderedDict[str, Any]":
+def put_mark(state: "OrderedDict[str, Any]", mark: LayoutVersion) -> "OrderedDict[str, Any]":
     """Mark what is saved of a module, and give it.
 
     Args:

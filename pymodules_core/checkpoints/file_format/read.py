@@ -30,7 +30,7 @@ from pymodules_core.checkpoints.file_format.content_checks import (
     unreadable_content,
 )
 from pymodules_core.checkpoints.file_format.layout_version import with_marks
-from pymodules_core.checkpoints.sharded import pieces_in_bytes, read_shards
+from pymodules_core.checkpoints.sharded import chunks_in_bytes, read_shards
 from pymodules_core.checkpoints.sharded.index import files_in
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.checkpoints.store.records import INDEX_NAME
@@ -146,7 +146,7 @@ def _read_folder(folder: Path, most_bytes: int | None) -> "OrderedDict[str, Any]
             "names shards outside its folder", file=folder / INDEX_NAME, fix=_COPY_FOLDER
         )
     shards = (
-        pieces_in_bytes(_read_shard(folder / name, digest, most_bytes))
+        chunks_in_bytes(_read_shard(folder / name, digest, most_bytes))
         for name, digest in files.items()
     )
     state = read_shards(index, shards, source=folder / INDEX_NAME)

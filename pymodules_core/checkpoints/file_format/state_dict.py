@@ -12,7 +12,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from pymodules_core.errors import CheckpointError, UninitializedModuleError, list_words
-from pymodules_core.processes.dtensor import is_in_parts
+from pymodules_core.processes.dtensor import is_dtensor
 
 _PRIMITIVES = {str, bytes, int, float, bool, type(None)}
 _MAPPINGS = {dict, OrderedDict}
@@ -128,7 +128,7 @@ def _unsaveable_kind(tensor: torch.Tensor) -> str | None:
         return "quantized"
     if tensor.layout is not torch.strided:
         return str(tensor.layout)
-    if is_in_parts(tensor):  # whoever saves it gathers it, or refuses to
+    if is_dtensor(tensor):  # whoever saves it gathers it, or refuses to
         return None
     # Its parts are tensors, and it has no memory of its own: TwoTensor.
     return type(tensor).__name__ if hasattr(tensor, "__tensor_flatten__") else None

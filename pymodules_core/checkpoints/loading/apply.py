@@ -20,7 +20,7 @@ from pymodules_core.checkpoints.loading.plain_copies import find_plain_copies
 from pymodules_core.checkpoints.loading.pool_reader import StoredModule
 from pymodules_core.errors import CheckpointError, WeightMismatchError, display_path
 from pymodules_core.module_pool import ModulePool
-from pymodules_core.processes.dtensor import is_in_parts, placed_like
+from pymodules_core.processes.dtensor import distribute_like, is_dtensor
 
 logger = logging.getLogger("pymodules_core")
 
@@ -84,11 +84,12 @@ def apply_weights(loads: Iterable[Matched]) -> None:
 
 def _in_place_of(module: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
     """Give values in the parts that the module's own are in; ``copy_`` takes no others."""
-    own = {key: value for key, value in module.state_dict().items() if is_in_parts(value)}
+    own = {key: value for key, value in module.state_dict().items() if is_dtensor(value)}
     if not own:
         return state
     placed = OrderedDict(
-        (key, placed_like(value, own[key]) if key in own else value) for key, value in state.items()
+        (key, distribute_like(value, own[key]) if key in own else value)
+        for key, value in state.items()
     )
     if hasattr(state, "_metadata"):
         placed._metadata = state._metadata  # type: ignore[attr-defined]  # torch's own attribute

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import torch
 
-from pymodules_core.checkpoints.file_format.layout_version import VersionMark
+from pymodules_core.checkpoints.file_format.layout_version import LayoutVersion
 from pymodules_core.checkpoints.file_format.state_dict import same_bytes
 from pymodules_core.checkpoints.loading.pool_reader import StoredModule
 from pymodules_core.discovery.plugins.records import normalise
@@ -65,7 +65,7 @@ def bring_to_today(
     migrator = entry.migrator
     if migrator is None:
         return None
-    mark = VersionMark.read(metadata, file=stored.file)
+    mark = LayoutVersion.read(metadata, file=stored.file)
     version, provider = mark.version, migrator.origin.provider
     if version == entry.state_version or not _is_one(mark.provider or provider, provider):
         return None

@@ -16,7 +16,7 @@ from pymodules_core.checkpoints.file_format.read import (
     read_own_file,
     read_state_dict,
 )
-from pymodules_core.checkpoints.sharded import Like, pieces_in_file, read_shards
+from pymodules_core.checkpoints.sharded import Like, chunks_in_file, read_shards
 from pymodules_core.checkpoints.store.checksums import seal_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import (
@@ -254,7 +254,7 @@ class PoolReader:
             return read_own_file(path, is_mapped=is_mapped)
         files = [self._checked(part, objects)[0] for part in stored.parts.values()]
         index = read_own_file(path, is_mapped=False)
-        return read_shards(index, map(pieces_in_file, files), source=path, like=like)
+        return read_shards(index, map(chunks_in_file, files), source=path, like=like)
 
     def _checked(
         self, digest: str, objects: Mapping[str, StoredObject]

@@ -41,7 +41,7 @@ class Resumed:
 
 
 @attrs.frozen(kw_only=True)
-class Moment:
+class ResumePoint:
     """One commit, as it was read.
 
     Attributes:
@@ -57,14 +57,14 @@ class Moment:
     module_states: Mapping[str, Mapping[str, Any]]
 
 
-def read_moment(
+def read_resume_point(
     reader: PoolReader,
     record: CommitRecord,
     pool: ModulePool,
     *,
     frozen: list[str],
     others: list[str],
-) -> Moment:
+) -> ResumePoint:
     """Read what a run goes on from, all of it from one commit.
 
     Args:
@@ -79,7 +79,7 @@ def read_moment(
         CheckpointFileError: An object is damaged.
     """
     like = partial(_own_like, pool)
-    return Moment(
+    return ResumePoint(
         record=record,
         modules={
             **reader.read_from(record, FRZN, frozen, like=like),
@@ -103,7 +103,7 @@ def _parameter_like(pool: ModulePool, path: tuple[str, ...]) -> torch.Tensor | N
     return found if isinstance(found, torch.Tensor) else None
 
 
-def resumed(moment: Moment, reports: Mapping[str, LoadReport]) -> Resumed:
+def resumed(moment: ResumePoint, reports: Mapping[str, LoadReport]) -> Resumed:
     """Say what a run goes on from.
 
     Args:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import attrs
 
-from pymodules_core.checkpoints.file_format.buffer import FileImage
-from pymodules_core.checkpoints.saving.receipt import Receipt
+from pymodules_core.checkpoints.file_format.buffer import FileBuffer
+from pymodules_core.checkpoints.saving.receipt import CommitResult
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.checkpoints.store.objects import Added
 from pymodules_core.checkpoints.store.records import CommitRecord, StoredBest, StoredPool
@@ -41,9 +41,9 @@ class Commit:
         provenance: Kept with it.
     """
 
-    receipt: Receipt
+    receipt: CommitResult
     members: Mapping[str, list[str]]
-    images: Mapping[str, FileImage]
+    images: Mapping[str, FileBuffer]
     metrics: Mapping[str, float]
     best: StoredBest | None
     module_names: frozenset[str]

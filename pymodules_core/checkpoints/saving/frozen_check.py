@@ -11,7 +11,7 @@ from pymodules_core.errors import FrozenModuleError, list_words
 _Fingerprints = dict[str, tuple[list[Any], tuple[bytes, ...]]]
 
 
-class FrozenWatch:
+class FrozenCheck:
     """Compares frozen modules with what they were at the start of a run.
 
     Args:
@@ -27,7 +27,7 @@ class FrozenWatch:
         is_due, self._epoch = epoch != self._epoch, epoch
         return is_due
 
-    def look_again(self) -> None:
+    def recheck(self) -> None:
         """Be due once more in this epoch: what was due was not looked at."""
         self._epoch = None
 

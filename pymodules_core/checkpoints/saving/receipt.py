@@ -4,7 +4,7 @@ import attrs
 
 
 @attrs.define(kw_only=True)
-class Receipt:
+class CommitResult:
     """One commit; the last five are known once it is done.
 
     Attributes:
@@ -30,3 +30,6 @@ class Receipt:
     bytes_written: int = 0
     bytes_shared: int = 0
     durable: bool = False
+
+
+Receipt = CommitResult

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pymodules_core.checkpoints.best import BestTracker
-from pymodules_core.checkpoints.file_format.layout_version import VersionMark, put_mark
+from pymodules_core.checkpoints.file_format.layout_version import LayoutVersion, put_mark
 from pymodules_core.checkpoints.file_format.state_dict import live_state_dict, refuse_unsaveable
 from pymodules_core.checkpoints.saving.commits import STATE, Commit, write_commit
 from pymodules_core.checkpoints.saving.donors import find_donors
-from pymodules_core.checkpoints.saving.frozen_check import FrozenWatch
+from pymodules_core.checkpoints.saving.frozen_check import FrozenCheck
 from pymodules_core.checkpoints.saving.provenance import provenance_of
-from pymodules_core.checkpoints.saving.receipt import Receipt
+from pymodules_core.checkpoints.saving.receipt import CommitResult
 from pymodules_core.checkpoints.saving.staging import Staging
 from pymodules_core.checkpoints.saving.writer_thread import Writer
 from pymodules_core.checkpoints.sharded.gather import has_parts, local_parts, refuse_parts
@@ -40,7 +40,7 @@ class Saver:
         keep_epochs: How many ``epoch_<n>`` stay.
         is_asynchronous: In a thread.
         link: ``copy`` lets nothing be shared on disk.
-        companions: Files that are made durable before a commit is.
+        fsync_files: Files that are made durable before a commit is.
         provenance: Kept with every commit.
         processes: Who saves together; the first one writes.
 
@@ -57,7 +57,7 @@ class Saver:
         keep_epochs: int | Literal["all"],
         is_asynchronous: bool,
         link: Literal["auto", "copy"],
-        companions: tuple[Path, ...],
+        fsync_files: tuple[Path, ...],
         provenance: Mapping[str, Any],
         processes: Processes,
     ) -> None:
@@ -69,9 +69,9 @@ class Saver:
         self._best = best
         self._keep_epochs = keep_epochs
         self._link = link
-        self._companions = companions
+        self._fsync_files = fsync_files
         self._provenance = provenance_of(pool) | dict(provenance)
-        self._frozen_watch: FrozenWatch | None = None
+        self._frozen_check: FrozenCheck | None = None
         self._staging = Staging()
         self._writer = Writer(is_asynchronous=is_asynchronous)
 
@@ -112,11 +112,11 @@ class Saver:
         frozen = self.members(FRZN)
         self._staging.forget(frozen)
         if self._processes.is_first:
-            self._frozen_watch = FrozenWatch(self._frozen_states(frozen))
+            self._frozen_check = FrozenCheck(self._frozen_states(frozen))
 
     def save(
         self,
-        receipt: Receipt,
+        receipt: CommitResult,
         metrics: Mapping[str, float],
         *,
         state: Mapping[str, Any] | None = None,
@@ -205,15 +205,15 @@ class Saver:
             self.drop_store()
 
     def _write(self, store: Store, commit: Commit) -> None:
-        if self._frozen_watch is not None:
-            self._frozen_watch.check(commit.frozen)
-        for file in self._companions:
+        if self._frozen_check is not None:
+            self._frozen_check.check(commit.frozen)
+        for file in self._fsync_files:
             if file.exists():
                 Disk().sync_path(file)
         write_commit(store, commit, self._path)
 
     def _frozen_to_watch(self, epoch: int) -> dict[str, Mapping[str, Any]]:
-        is_due = self._frozen_watch is not None and self._frozen_watch.is_due(epoch)
+        is_due = self._frozen_check is not None and self._frozen_check.is_due(epoch)
         return self._frozen_states(self.members(FRZN) if is_due else ())
 
     def _frozen_states(self, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
@@ -235,7 +235,7 @@ class Saver:
         return {name: self._state(self._pool.entries[name]) for name in names}
 
     def _state(self, entry: PoolEntry) -> Mapping[str, Any]:
-        mark = VersionMark(entry.state_version, entry.origin.provider)
+        mark = LayoutVersion(entry.state_version, entry.origin.provider)
         return put_mark(live_state_dict(entry.module, name=entry.name), mark)
 
     @contextmanager
@@ -246,8 +246,8 @@ class Saver:
             with disk_errors(self._path):
                 yield
         except BaseException:
-            if self._frozen_watch is not None:
-                self._frozen_watch.look_again()
+            if self._frozen_check is not None:
+                self._frozen_check.recheck()
             if self.store is not None and self._writer.is_idle:
                 record = self.store.record
                 self._best.restore(record.best if record else None)

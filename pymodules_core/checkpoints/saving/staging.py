@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pymodules_core.checkpoints.file_format.buffer import FileImage, Place
+from pymodules_core.checkpoints.file_format.buffer import FileBuffer, Place
 from pymodules_core.checkpoints.file_format.digest import Content
 
 # Less is compared faster than other threads are woken.
@@ -18,12 +18,12 @@ class Staging:
     """One image a name; a commit waits only until its changes are copied here."""
 
     def __init__(self) -> None:
-        self._images: dict[str, FileImage] = {}
+        self._images: dict[str, FileBuffer] = {}
         self._threads: ThreadPoolExecutor | None = None
 
     def take(
         self, states: Mapping[str, Mapping[str, Any]], wait: Callable[[], object]
-    ) -> dict[str, FileImage]:
+    ) -> dict[str, FileBuffer]:
         """Copy what changed into the images.
 
         Args:
@@ -38,7 +38,7 @@ class Staging:
         for name in new:
             # What holds the step, say, is laid out anew each time, in the memory it had.
             before = self._images.pop(name, None)
-            self._images[name] = FileImage(states[name], pages=before.memory if before else None)
+            self._images[name] = FileBuffer(states[name], pages=before.memory if before else None)
         for name in changed:
             self._images[name].fill(contents[name])
         return {name: self._images[name] for name in states}

@@ -5,17 +5,17 @@ executed, as its own format with pickled metadata would be. An index beside them
 primitives and small tensors, says how they make a state dict.
 """
 
-from pymodules_core.checkpoints.sharded.chunks import pieces_in_bytes, pieces_in_file
+from pymodules_core.checkpoints.sharded.chunks import chunks_in_bytes, chunks_in_file
 from pymodules_core.checkpoints.sharded.read import Like, read_shards
 from pymodules_core.checkpoints.sharded.write import Shard, index_of, layout_of, write_shards
 
 __all__ = [
     "Like",
     "Shard",
+    "chunks_in_bytes",
+    "chunks_in_file",
     "index_of",
     "layout_of",
-    "pieces_in_bytes",
-    "pieces_in_file",
     "read_shards",
     "write_shards",
 ]

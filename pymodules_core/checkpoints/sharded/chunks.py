@@ -23,7 +23,7 @@ Slices = tuple[slice, ...]
 
 
 @attrs.frozen
-class Piece:
+class Chunk:
     """A part of a tensor in a file.
 
     Attributes:
@@ -39,16 +39,16 @@ class Piece:
     read: Callable[[Slices], torch.Tensor]
 
 
-def pieces_in_file(path: Path) -> Iterator[Piece]:
+def chunks_in_file(path: Path) -> Iterator[Chunk]:
     """Give the pieces of a file every byte of which was verified: it is mapped."""
     file: Any = safetensors.safe_open(path, framework="pt", device="cpu")
     places = _places(file.metadata())
     for name in file.keys():  # noqa: SIM118  no mapping
         shape = tuple(file.get_slice(name).get_shape())
-        yield Piece(name, _offsets(places, name, shape), shape, partial(_read_mapped, file, name))
+        yield Chunk(name, _offsets(places, name, shape), shape, partial(_read_mapped, file, name))
 
 
-def pieces_in_bytes(content: bytes) -> Iterator[Piece]:
+def chunks_in_bytes(content: bytes) -> Iterator[Chunk]:
     """Give the pieces of a file that is in memory: anybody's, which is never mapped."""
     tensors = safetensors.torch.load(content)
     # `load` has seen that it is whole.
@@ -57,7 +57,7 @@ def pieces_in_bytes(content: bytes) -> Iterator[Piece]:
     places = _places(header.get(TEXTS_KEY))
     for name, tensor in tensors.items():
         shape = tuple(tensor.shape)
-        yield Piece(name, _offsets(places, name, shape), shape, tensor.__getitem__)
+        yield Chunk(name, _offsets(places, name, shape), shape, tensor.__getitem__)
 
 
 def _places(texts: Any) -> Any:

@@ -5,18 +5,18 @@ from typing import Any
 
 import torch
 
-from pymodules_core.checkpoints.file_format.buffer import FileImage
+from pymodules_core.checkpoints.file_format.buffer import FileBuffer
 from pymodules_core.checkpoints.file_format.digest import Content
 from pymodules_core.checkpoints.file_format.pinned_memory import Pages
 from pymodules_core.checkpoints.file_format.state_dict import tensors_in
 from pymodules_core.checkpoints.sharded.index import identity_of_part
 from pymodules_core.errors import CheckpointError
-from pymodules_core.processes.dtensor import gathered, is_in_parts, local_part
+from pymodules_core.processes.dtensor import gathered, is_dtensor, local_tensor
 
 
 def has_parts(state: Mapping[str, Any]) -> bool:
     """Tell whether a process holds only a part of some tensor in ``state``."""
-    return any(map(is_in_parts, tensors_in(state)))
+    return any(map(is_dtensor, tensors_in(state)))
 
 
 def refuse_parts(state: Mapping[str, Any], *, owner: str) -> None:
@@ -26,7 +26,7 @@ def refuse_parts(state: Mapping[str, Any], *, owner: str) -> None:
         CheckpointError: There is one.
     """
     for key, value in state.items():
-        if any(map(is_in_parts, tensors_in(value))):
+        if any(map(is_dtensor, tensors_in(value))):
             raise CheckpointError(
                 f"{owner}: {key} is a DTensor, of which this process has a part",
                 key=key,
@@ -38,14 +38,14 @@ def refuse_parts(state: Mapping[str, Any], *, owner: str) -> None:
 def local_parts(state: Mapping[str, Any]) -> dict[str, Any]:
     """Give what this process holds of a state dict."""
     return {
-        key: local_part(value) if isinstance(value, torch.Tensor) else value
+        key: local_tensor(value) if isinstance(value, torch.Tensor) else value
         for key, value in state.items()
     }
 
 
 def gather_image(
     state: Mapping[str, Any], *, is_first: bool, pages: Pages | None
-) -> FileImage | None:
+) -> FileBuffer | None:
     """Gather a state into the image of its file; every process has to call it.
 
     No process holds more than one gathered tensor beside the image.
@@ -64,7 +64,7 @@ def gather_image(
             yield gathered(sources.get(id(tensor), tensor))
 
     if is_first:
-        return FileImage(hollow, pages=pages, values=values())
+        return FileBuffer(hollow, pages=pages, values=values())
     for _ in values():  # each is a call that the first process waits for
         pass
     return None
@@ -78,7 +78,7 @@ def _without_parts(
     Its memory is never touched, and so takes none.
     """
     if isinstance(value, torch.Tensor):
-        if not is_in_parts(value):
+        if not is_dtensor(value):
             return value
         identity = identity_of_part(value)
         if identity not in made:

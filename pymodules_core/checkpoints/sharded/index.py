@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from pymodules_core.processes.dtensor import is_in_parts, local_part
+from pymodules_core.processes.dtensor import is_dtensor, local_tensor
 
 FORMAT_KEY, FORMAT = "pymodules_shards", 1
 STATE_KEY = "state"
@@ -19,7 +19,7 @@ def identity_of_part(tensor: torch.Tensor) -> object:
     By the memory that the part lies in, not by what it shows of it: a process whose part is empty
     has to find the same ties as the others.
     """
-    part = local_part(tensor)
+    part = local_tensor(tensor)
     place = part.untyped_storage()._cdata, part.storage_offset(), part.shape, part.stride()
     return (*place, part.dtype, tensor.shape)
 
@@ -41,7 +41,7 @@ def split(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], Any]:
 def _split(
     value: Any, path: tuple[str, ...], tensors: dict[str, torch.Tensor], names: dict[object, str]
 ) -> Any:
-    if is_in_parts(value):
+    if is_dtensor(value):
         identity = identity_of_part(value)
         if identity not in names:
             name = ".".join(path)

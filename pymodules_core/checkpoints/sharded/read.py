@@ -10,7 +10,7 @@ from typing import Any
 import safetensors
 import torch
 
-from pymodules_core.checkpoints.sharded.chunks import Piece
+from pymodules_core.checkpoints.sharded.chunks import Chunk
 from pymodules_core.checkpoints.sharded.index import (
     FORMAT,
     FORMAT_KEY,
@@ -20,7 +20,12 @@ from pymodules_core.checkpoints.sharded.index import (
     name_in,
 )
 from pymodules_core.errors import CheckpointFileError
-from pymodules_core.processes.dtensor import empty_part, is_in_parts, local_part, offsets_of
+from pymodules_core.processes.dtensor import (
+    empty_local_tensor,
+    is_dtensor,
+    local_tensor,
+    offsets_of,
+)
 
 # Given the keys that lead to a tensor, gives one like it, or None.
 Like = Callable[[tuple[str, ...]], "torch.Tensor | None"]
@@ -28,7 +33,7 @@ Like = Callable[[tuple[str, ...]], "torch.Tensor | None"]
 
 def read_shards(
     index: Mapping[str, Any],
-    shards: Iterable[Iterable[Piece]],
+    shards: Iterable[Iterable[Chunk]],
     *,
     source: Path,
     like: Like | None = None,
@@ -52,7 +57,7 @@ def read_shards(
                 found=index[FORMAT_KEY],
                 fix="pip install -U pymodules-core",
             )
-        pieces: dict[str, list[Piece]] = defaultdict(list)
+        pieces: dict[str, list[Chunk]] = defaultdict(list)
         for shard in shards:
             for piece in shard:
                 pieces[piece.name].append(piece)
@@ -78,7 +83,7 @@ def read_shards(
 class _Reader:
     """Gives the tensor of a note; one that stands in several places once."""
 
-    def __init__(self, pieces: Mapping[str, list[Piece]], like: Like | None) -> None:
+    def __init__(self, pieces: Mapping[str, list[Chunk]], like: Like | None) -> None:
         self._pieces = pieces
         self._like = like
         self._made: dict[str, torch.Tensor] = {}
@@ -92,9 +97,9 @@ class _Reader:
     def _read(self, note: Mapping[str, Any], path: tuple[str, ...]) -> torch.Tensor:
         shape, dtype = torch.Size(note["shape"]), getattr(torch, note["dtype"])
         like = self._like(path) if self._like is not None else None
-        if like is not None and is_in_parts(like) and like.shape == shape:
-            tensor = empty_part(like, dtype)
-            target, offsets = local_part(tensor), offsets_of(like)
+        if like is not None and is_dtensor(like) and like.shape == shape:
+            tensor = empty_local_tensor(like, dtype)
+            target, offsets = local_tensor(tensor), offsets_of(like)
         else:
             target = tensor = torch.empty(shape, dtype=dtype)
             offsets = (0,) * len(shape)
@@ -103,7 +108,7 @@ class _Reader:
         return tensor
 
 
-def _check_coverage(note: Mapping[str, Any], pieces: Sequence[Piece]) -> None:
+def _check_coverage(note: Mapping[str, Any], pieces: Sequence[Chunk]) -> None:
     """Refuse pieces that are no partition, before memory is taken for what an index claims.
 
     Where they left a gap, what the memory held before would be taken for weights.
@@ -125,7 +130,7 @@ def _check_coverage(note: Mapping[str, Any], pieces: Sequence[Piece]) -> None:
         raise ValueError(f"two parts of {name_in(note)} overlap")
 
 
-def _overlap(pieces: Sequence[Piece], shape: Sequence[int]) -> bool:
+def _overlap(pieces: Sequence[Chunk], shape: Sequence[int]) -> bool:
     if all(piece.shape[1:] == shape[1:] for piece in pieces):  # rows, which is nearly always so
         rows = sorted((piece.offsets[:1], piece.shape[:1]) for piece in pieces)
         return any(a[0] + count[0] > b[0] for (a, count), (b, _) in pairwise(rows) if a and count)
@@ -140,7 +145,7 @@ def _overlap(pieces: Sequence[Piece], shape: Sequence[int]) -> bool:
     )
 
 
-def _copy_overlap(piece: Piece, target: torch.Tensor, offsets: Sequence[int]) -> None:
+def _copy_overlap(piece: Chunk, target: torch.Tensor, offsets: Sequence[int]) -> None:
     """Copy what a piece and a target have in common."""
     if not target.numel() or not math.prod(piece.shape):
         return

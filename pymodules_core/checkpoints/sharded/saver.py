@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pymodules_core.checkpoints.file_format.buffer import FileImage
+from pymodules_core.checkpoints.file_format.buffer import FileBuffer
 from pymodules_core.checkpoints.sharded import index_of, layout_of, write_shards
 from pymodules_core.checkpoints.sharded.gather import gather_image
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
@@ -72,7 +72,7 @@ class SavedParts:
         store: Store | None,
         wait: Callable[[], object],
     ) -> dict[str, Added]:
-        self._processes.share(lambda: self._make_ready(store, wait))
+        self._processes.run_on_rank0(lambda: self._make_ready(store, wait))
         added: dict[str, Added] = {}
         fault: Exception | None = None
         for name in sharded:
@@ -95,7 +95,7 @@ class SavedParts:
             if fault is not None:
                 raise fault
 
-        self._processes.share(tell)
+        self._processes.run_on_rank0(tell)
         return added
 
     def _save_shards(
@@ -108,20 +108,20 @@ class SavedParts:
             return known is not None and store is not None and store.objects.has(known)
 
         # Which it is not where a commit failed after it was added, or somebody damaged it.
-        if known_layout == layout and self._processes.share(is_there):
+        if known_layout == layout and self._processes.run_on_rank0(is_there):
             # None in all processes but the first.
             return {name: attrs.evolve(known, bytes_written=0)} if known else {}
-        folder = self._processes.share(lambda: store.make_stage(name) if store else Path())
+        folder = self._processes.run_on_rank0(lambda: store.make_stage(name) if store else Path())
         shards = write_shards(state, folder, self._processes)
 
         def add() -> None:
             if store is not None:
                 files = {shard.file_name: shard.written for shard in shards}
-                index = FileImage(index_of(state, shards))
+                index = FileBuffer(index_of(state, shards))
                 self._saved[name] = layout, store.objects.add_in_parts(index, files)
 
         self._saved[name] = layout, None
-        self._processes.share(add)
+        self._processes.run_on_rank0(add)
         made = self._saved[name][1]
         return {name: made} if made else {}
 

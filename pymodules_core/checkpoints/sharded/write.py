@@ -20,7 +20,7 @@ from pymodules_core.checkpoints.store.checksums import fingerprint, seal_of_file
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.staged_writes import Written
 from pymodules_core.errors import CheckpointError
-from pymodules_core.processes.dtensor import local_part
+from pymodules_core.processes.dtensor import local_tensor
 from pymodules_core.processes.group import Processes
 
 
@@ -44,7 +44,7 @@ def layout_of(state: Mapping[str, Any], processes: Processes) -> str:
     own = [
         json.dumps([rest.outline, list(tensors)]),
         *(fingerprint(memory_of(tensor)).hex() for tensor in rest.tensors),
-        *(fingerprint(memory_of(local_part(tensor))).hex() for tensor in tensors.values()),
+        *(fingerprint(memory_of(local_tensor(tensor))).hex() for tensor in tensors.values()),
     ]
     # Tensors that all have whole are the first one's.
     return blake3(json.dumps(processes.gather(own)).encode()).hexdigest()
@@ -88,7 +88,7 @@ def write_shards(state: Mapping[str, Any], folder: Path, processes: Processes) -
                 return []
         return [_seal(path) for path in _files_of(folder, processes)]
 
-    return [shard for found in processes.gather(processes.together(write)) for shard in found]
+    return [shard for found in processes.gather(processes.run_on_all(write)) for shard in found]
 
 
 def index_of(state: Mapping[str, Any], shards: Sequence[Shard]) -> dict[str, Any]:

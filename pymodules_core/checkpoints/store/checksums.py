@@ -16,7 +16,7 @@ from pathlib import Path
 
 from xxhash import xxh3_128, xxh3_128_digest
 
-from pymodules_core.checkpoints.store.zip_layout import Hole, find_holes, is_archive
+from pymodules_core.checkpoints.store.zip_layout import TensorRange, find_tensor_ranges, is_archive
 
 # So long that a thread seldom has to ask for the interpreter again, so short that several passes
 # over one find it in the cache.
@@ -39,7 +39,7 @@ def cuts_of(size_bytes: int) -> Iterator[tuple[int, int]]:
     return zip(starts, [*starts[1:], size_bytes], strict=True)
 
 
-def pieces_in(memory: memoryview) -> Iterator[tuple[int, memoryview]]:
+def chunks_in(memory: memoryview) -> Iterator[tuple[int, memoryview]]:
     """Cut memory into pieces: the offset of each, and its bytes."""
     return ((start, memory[start:stop]) for start, stop in cuts_of(len(memory)))
 
@@ -60,7 +60,7 @@ def seal_of(frame: Iterable[memoryview | bytes], fingerprints: Mapping[int, byte
     return seal.hexdigest()
 
 
-def gaps_between(holes: Sequence[Hole], size_bytes: int) -> list[tuple[int, int]]:
+def gaps_between(holes: Sequence[TensorRange], size_bytes: int) -> list[tuple[int, int]]:
     """Give start and stop of what lies before, between and behind the tensors of a file."""
     starts = [0, *(hole.stop for hole in holes)]
     return list(zip(starts, [*(hole.start for hole in holes), size_bytes], strict=True))
@@ -81,7 +81,7 @@ def seal_of_file(path: Path) -> str:
     with path.open("rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
         is_shard = not is_archive(file.read(4))
-        holes = [Hole(0, 0, size_bytes, (0, 0))] if is_shard else find_holes(file)
+        holes = [TensorRange(0, 0, size_bytes, (0, 0))] if is_shard else find_tensor_ranges(file)
         if any(start > stop for start, stop in gaps_between(holes, size_bytes)):
             raise ValueError("its tensors overlap")
         frame = []

@@ -16,7 +16,7 @@ import cattrs.gen
 from blake3 import blake3
 
 from pymodules_core.checkpoints.store.paths import RECORD_SUFFIX, Layout
-from pymodules_core.checkpoints.store.strict_shapes import Provenance, be_strict
+from pymodules_core.checkpoints.store.strict_shapes import Provenance, check_schema
 from pymodules_core.errors import CheckpointFileError, InvalidNameError
 from pymodules_core.names import CHECKPOINT_SUFFIX, check_path_name, check_pool_name
 from pymodules_core.specs import DistributionOrigin, WeightsOrigin
@@ -298,7 +298,7 @@ def _decode_best(found: dict[str, Any]) -> StoredBest:
 
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter()
-    be_strict(converter)
+    check_schema(converter)
     converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
     converter.register_unstructure_hook(datetime, datetime.isoformat)
     # JSON has no infinity and no NaN.

@@ -41,7 +41,7 @@ class OnFinal(Protocol):
 
 
 class Source(Protocol):
-    """What an object is written from; ``FileImage`` is one."""
+    """What an object is written from; ``FileBuffer`` is one."""
 
     size_bytes: int
     pages: memoryview

@@ -29,7 +29,7 @@ class Provenance(TypedDict, total=False):
     git_commit: str | None
 
 
-def be_strict(converter: cattrs.Converter) -> None:
+def check_schema(converter: cattrs.Converter) -> None:
     """Let a converter refuse what is of another type, which it would convert by default."""
     for kind in (str, int, bool):
         converter.register_structure_hook(kind, _only(kind))

@@ -13,7 +13,7 @@ try:  # Six times as fast where there is a wheel of it.
 except ImportError:
     from zlib import crc32
 
-__all__ = ["Hole", "MemoryFile", "crc32", "find_holes"]
+__all__ = ["MemoryFile", "TensorRange", "crc32", "find_tensor_ranges"]
 
 _DESCRIPTOR_CRC_OFFSET = 4
 _LOCAL_HEADER_BYTES = 30
@@ -28,7 +28,7 @@ _DATA_PREFIX = "archive/data/"
 
 
 @attrs.frozen
-class Hole:
+class TensorRange:
     """Where the bytes of one tensor lie.
 
     Attributes:
@@ -84,7 +84,7 @@ def is_archive(start: bytes) -> bool:
     return start.startswith(_ARCHIVE_START)
 
 
-def find_holes(file: IO[bytes]) -> list[Hole]:
+def find_tensor_ranges(file: IO[bytes]) -> list[TensorRange]:
     """Give the tensors of a file that ``torch.save`` laid out, in the order of the file.
 
     Raises:
@@ -102,7 +102,7 @@ def find_holes(file: IO[bytes]) -> list[Hole]:
             if entry.filename.startswith(_DATA_PREFIX):
                 places = stop + _DESCRIPTOR_CRC_OFFSET, central + _CENTRAL_CRC_OFFSET
                 number = int(entry.filename.removeprefix(_DATA_PREFIX))
-                holes.append(Hole(number, start, stop, places))
+                holes.append(TensorRange(number, start, stop, places))
             file.seek(central + _CENTRAL_LENGTHS_OFFSET)
             lengths = _CENTRAL_LENGTHS.unpack(file.read(_CENTRAL_LENGTHS.size))
             central += _CENTRAL_HEADER_BYTES + sum(lengths)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.file_format.buffer import FileImage
+from pymodules_core.checkpoints.file_format.buffer import FileBuffer
 from pymodules_core.checkpoints.file_format.content_checks import refuse_strange_tensors
 from pymodules_core.checkpoints.file_format.read import checkpoint_files, read_state_dict
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
@@ -156,7 +156,7 @@ def _adopt(store: Store, layout: Layout) -> list[str]:
             try:
                 state = read_state_dict(file)
                 refuse_strange_tensors(file, state)
-                image = FileImage(state)
+                image = FileBuffer(state)
             except CheckpointFileError as error:
                 logger.warning("%s", error)
                 store.objects.quarantine(file)

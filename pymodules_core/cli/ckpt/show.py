@@ -13,7 +13,7 @@ from pymodules_core.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pymodules_core.checkpoints.file_format.layout_version import VersionMark
+    from pymodules_core.checkpoints.file_format.layout_version import LayoutVersion
     from pymodules_core.checkpoints.loading.pool_reader import StoredModule
     from pymodules_core.checkpoints.tools.statistics import TensorStatistics
 
@@ -80,10 +80,10 @@ def _print_module(name: str, stored: "StoredModule") -> None:
             click.echo(f"{printable(one.key)}: {count} are NaN or infinite")
 
 
-def _mark_of(stored: "StoredModule") -> "VersionMark":
-    from pymodules_core.checkpoints.file_format.layout_version import VersionMark
+def _mark_of(stored: "StoredModule") -> "LayoutVersion":
+    from pymodules_core.checkpoints.file_format.layout_version import LayoutVersion
 
-    return VersionMark.read(getattr(stored.state, "_metadata", {}), file=stored.file)
+    return LayoutVersion.read(getattr(stored.state, "_metadata", {}), file=stored.file)
 
 
 def _cells(one: "TensorStatistics") -> tuple[str, ...]:

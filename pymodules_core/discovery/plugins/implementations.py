@@ -35,7 +35,7 @@ class HookImplementation:
         return self.function(*[arguments[name] for name in self.argument_names])
 
 
-class Pluggy(pluggy.PluginManager):
+class HookCaller(pluggy.PluginManager):
     """pluggy's manager, which also takes undecorated functions of plugins marked so."""
 
     def __init__(self, project_name: str) -> None:

@@ -22,8 +22,8 @@ from pymodules_core.discovery.plugins.controls import PluginControls
 from pymodules_core.discovery.plugins.entry_points import FoundPlugin, find_entry_points
 from pymodules_core.discovery.plugins.hook_faults import find_argument_fault, find_hook_fault
 from pymodules_core.discovery.plugins.implementations import (
+    HookCaller,
     HookImplementation,
-    Pluggy,
     materialise_specs,
 )
 from pymodules_core.discovery.plugins.objects import PluginFaultError, make_instance, make_settings
@@ -85,7 +85,7 @@ class PluginManager:
         self._context = DiscoveryContext(
             experiment_dir=experiment_dir, data_home=data_home, locate=locate
         )
-        self._pluggy = Pluggy(PROJECT_NAME)
+        self._pluggy = HookCaller(PROJECT_NAME)
         self._stateful: set[str] = set()
         for family in HOOK_FAMILIES:
             self._pluggy.add_hookspecs(family)

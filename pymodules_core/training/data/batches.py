@@ -27,7 +27,7 @@ from torch.utils.data import (
 )
 
 from pymodules_core.module_pool import derive_seed, mix_seed
-from pymodules_core.processes.environment import LaunchedAs
+from pymodules_core.processes.environment import RankInfo
 from pymodules_core.settings import TrainSettings
 from pymodules_core.training.data.checks import check_data
 from pymodules_core.training.data.isolation import IsolatedStreams, seed_streams
@@ -38,7 +38,7 @@ from pymodules_core.training.data.sampling import (
     reading_seed,
 )
 from pymodules_core.training.data.sharded import is_sharded
-from pymodules_core.training.data.shares import WHOLE, Share
+from pymodules_core.training.data.shares import WHOLE, RankShare
 from pymodules_core.training.data.workers import read_from_workers
 from pymodules_core.training.state.encoding import decode, encode
 from pymodules_core.training.state.user_state import Stateful
@@ -68,7 +68,7 @@ class Batches:
         phase: ``train`` shuffles datasets.
         settings: Batch size, workers and seed.
         pin_memory: Whether batches go to a CUDA device.
-        place: Which of several processes this is: it gets its part of each batch.
+        ranks: Which of several processes this is: it gets its part of each batch.
 
     Attributes:
         is_sharded: The data gives each process a part of its own, of which nobody else knows how
@@ -87,11 +87,11 @@ class Batches:
         phase: Phase,
         settings: TrainSettings,
         pin_memory: bool,
-        place: LaunchedAs | None = None,
+        ranks: RankInfo | None = None,
     ) -> None:
         check_data(data, f"{phase}_data", settings)
         self._phase: Phase = phase
-        self._place = place or LaunchedAs()
+        self._ranks = ranks or RankInfo()
         self._seed = derive_seed(settings.seed, phase)
         self._order: EpochBatches | None = None
         # Each with the seed that says which stream it is.
@@ -106,7 +106,7 @@ class Batches:
             self._is_length_known = not isinstance(data.dataset, IterableDataset)
         self.was_compared = False
         self._may_draw = not _draws_nothing(data)
-        self.is_sharded = self._place.size > 1 and is_sharded(data, f"{phase}_data")
+        self.is_sharded = self._ranks.size > 1 and is_sharded(data, f"{phase}_data")
         if type(data) is DataLoader:
             if isinstance(data.dataset, IterableDataset):
                 data = self._with_own_streams(data)
@@ -142,7 +142,7 @@ class Batches:
             epoch: Which one.
             done: Batches of it that were trained already and are not given again.
         """
-        own = self._place.purpose if self.is_sharded else ()
+        own = self._ranks.rng_key if self.is_sharded else ()
         for generator, seed in self._generators:
             generator.manual_seed(derive_seed(seed, self._phase, epoch, *own))
         if self._order is not None:
@@ -160,9 +160,9 @@ class Batches:
             )
         return islice(batches, done, None)
 
-    def take_share(self) -> Share:
+    def take_rank_share(self) -> RankShare:
         """Give what this process has of the batch that ``epoch`` just gave."""
-        return WHOLE if self._order is None else self._order.take_share()
+        return WHOLE if self._order is None else self._order.take_rank_share()
 
     def state_dict(self) -> dict[str, Any] | None:
         """Give the state of data that keeps one itself; None for any other."""
@@ -184,8 +184,8 @@ class Batches:
         """Read each batch under streams of its own, and leave those of its step."""
         with IsolatedStreams(derive_seed(self._seed, "start", epoch)):
             batches = self._iterate()
-        reading = reading_seed(self._seed, epoch, self._place)
-        stepping = derive_seed(self._seed, "step", epoch, *self._place.purpose)
+        reading = reading_seed(self._seed, epoch, self._ranks)
+        stepping = derive_seed(self._seed, "step", epoch, *self._ranks.rng_key)
         for number in count(0 if self._order is None and self._stateful is None else done):
             if self._is_read_here:
                 seed_streams(mix_seed(reading, number))
@@ -211,7 +211,7 @@ class Batches:
             makes_batches=loader.batch_sampler is not None,
             seed=self._seed if is_tagged else None,
             tags_epoch=is_by_sample,
-            place=None if self.is_sharded else self._place,
+            ranks=None if self.is_sharded else self._ranks,
             merges=self._phase == "eval",
         )
         dataset = loader.dataset

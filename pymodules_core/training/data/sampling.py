@@ -16,9 +16,9 @@ from torch.utils.data import (
 )
 
 from pymodules_core.module_pool import derive_seed, mix_seed
-from pymodules_core.processes.environment import LaunchedAs
+from pymodules_core.processes.environment import RankInfo
 from pymodules_core.training.data.isolation import IsolatedStreams
-from pymodules_core.training.data.shares import WHOLE, Share, merged_length, split_batches
+from pymodules_core.training.data.shares import WHOLE, RankShare, merged_length, split_batches
 
 
 class EpochSampler(Sampler[int]):
@@ -112,7 +112,7 @@ class EpochBatches(Sampler[Any]):
         makes_batches: ``batches`` gives several indices at a time, whatever holds them.
         seed: Put the seed of each batch before its indices, derived from this one.
         tags_epoch: Put the epoch there instead.
-        place: Give this process's part of each batch.
+        ranks: Give this process's part of each batch.
         merges: Join batches that are too small to be split.
 
     Attributes:
@@ -130,12 +130,12 @@ class EpochBatches(Sampler[Any]):
         makes_batches: bool,
         seed: int | None = None,
         tags_epoch: bool = False,
-        place: LaunchedAs | None = None,
+        ranks: RankInfo | None = None,
         merges: bool = False,
     ) -> None:
-        self._place = place or LaunchedAs()
+        self._ranks = ranks or RankInfo()
         self._merges = merges
-        self.shares: deque[Share] = deque()
+        self.shares: deque[RankShare] = deque()
         self._batches = batches
         self._makes_batches = makes_batches
         self._order = order
@@ -148,7 +148,7 @@ class EpochBatches(Sampler[Any]):
         done, epoch, seed = self.done, self.epoch, self._seed
         if self._order is not None:
             self._order.epoch = epoch
-        of_epoch = 0 if seed is None else reading_seed(seed, epoch, self._place)
+        of_epoch = 0 if seed is None else reading_seed(seed, epoch, self._ranks)
         for number, indices in enumerate(self._parts(done), start=done):
             if seed is None:
                 yield indices
@@ -163,29 +163,29 @@ class EpochBatches(Sampler[Any]):
         sampler, size = self._batches.sampler, self._batches.batch_size
         if self._batches.drop_last or not isinstance(sampler, Sized):
             return batches
-        return merged_length(len(sampler), size, batches, self._place)
+        return merged_length(len(sampler), size, batches, self._ranks)
 
     def _parts(self, done: int) -> Iterator[Any]:
         batches = islice(iter(self._batches), done, None)
-        if self._place.size == 1:
+        if self._ranks.size == 1:
             yield from batches
             return
         self.shares.clear()
-        for part, share in split_batches(batches, self._place, merges=self._merges):
+        for part, share in split_batches(batches, self._ranks, merges=self._merges):
             self.shares.append(share)
             yield part
 
-    def take_share(self) -> Share:
+    def take_rank_share(self) -> RankShare:
         """Give what this process has of the next batch that a loader gives."""
         return self.shares.popleft() if self.shares else WHOLE
 
 
-def reading_seed(seed: int, epoch: int, place: LaunchedAs) -> int:
+def reading_seed(seed: int, epoch: int, ranks: RankInfo) -> int:
     """Give what the seed of each batch's reading is mixed from, with the batch's number.
 
     Each process has its own: they read different samples of a batch.
     """
-    return derive_seed(seed, "batch", epoch, *place.purpose)
+    return derive_seed(seed, "batch", epoch, *ranks.rng_key)
 
 
 def find_batches(

@@ -10,11 +10,11 @@ from typing import Any
 
 import attrs
 
-from pymodules_core.processes.environment import LaunchedAs
+from pymodules_core.processes.environment import RankInfo
 
 
 @attrs.frozen
-class Share:
+class RankShare:
     """What one process has of a batch.
 
     Attributes:
@@ -28,12 +28,12 @@ class Share:
     is_counted: bool = True
 
 
-WHOLE = Share()
+WHOLE = RankShare()
 
 
 def split_batches(
-    batches: Iterable[Sequence[Any]], place: LaunchedAs, *, merges: bool
-) -> Iterator[tuple[Sequence[Any], Share]]:
+    batches: Iterable[Sequence[Any]], ranks: RankInfo, *, merges: bool
+) -> Iterator[tuple[Sequence[Any], RankShare]]:
     """Give this process's part of each batch.
 
     A batch of fewer samples than there are processes cannot be split. With ``merges`` it is joined
@@ -41,33 +41,33 @@ def split_batches(
 
     Args:
         batches: The indices of each batch, the same in every process.
-        place: Which process this is.
+        ranks: Which process this is.
         merges: Join batches that are too small.
     """
     held: list[Any] | None = None
     for batch in batches:
         if not merges:
-            yield _part(batch, place)
+            yield _part(batch, ranks)
         elif held is None:
             held = list(batch)
-        elif len(batch) < place.size:
+        elif len(batch) < ranks.size:
             held += batch
         else:
-            yield _part(held, place)
+            yield _part(held, ranks)
             held = list(batch)
     if held is not None:
-        yield _part(held, place)
+        yield _part(held, ranks)
 
 
-def merged_length(samples: int, batch_size: int, batches: int, place: LaunchedAs) -> int:
+def merged_length(samples: int, batch_size: int, batches: int, ranks: RankInfo) -> int:
     """Tell how many batches ``split_batches`` merges those of a dataset into."""
     rest = samples - (batches - 1) * batch_size
-    return batches - 1 if batches > 1 and rest < place.size else batches
+    return batches - 1 if batches > 1 and rest < ranks.size else batches
 
 
-def _part(batch: Sequence[Any], place: LaunchedAs) -> tuple[Sequence[Any], Share]:
-    count, size = len(batch), place.size
+def _part(batch: Sequence[Any], ranks: RankInfo) -> tuple[Sequence[Any], RankShare]:
+    count, size = len(batch), ranks.size
     if count < size:
-        return batch, Share(1.0, is_counted=place.is_first)
-    start, stop = (count * rank // size for rank in (place.rank, place.rank + 1))
-    return batch[start:stop], Share((stop - start) * size / count)
+        return batch, RankShare(1.0, is_counted=ranks.is_first)
+    start, stop = (count * rank // size for rank in (ranks.rank, ranks.rank + 1))
+    return batch[start:stop], RankShare((stop - start) * size / count)

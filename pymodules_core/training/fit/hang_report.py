@@ -33,7 +33,7 @@ _PASSED_OVER = (str(Path(torch.__file__).parent), ddp.__file__, "<")
 _PACKAGES = ("site-packages", "dist-packages")
 
 
-class StandstillWatch:
+class HangReport:
     """Looks at the processes of a run from a thread in each, while its ``with`` block goes on.
 
     Nothing ends here: a step may take long, a commit too, and then all are at one place.

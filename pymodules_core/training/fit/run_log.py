@@ -7,26 +7,26 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from pymodules_core.checkpoints import CheckpointManager, Receipt
+from pymodules_core.checkpoints import CheckpointManager, CommitResult
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.errors import PymodulesError, RunInterruptedError
 from pymodules_core.training.fit.training_state import Position
-from pymodules_core.training.loop.stop_conditions import Stopping
+from pymodules_core.training.loop.stop_conditions import StopConditions
 from pymodules_core.training.preparation.session import Session
-from pymodules_core.training.run_output.console import EpochSummary, Reporter
+from pymodules_core.training.run_output.console import EpochSummary, ProgressPrinter
 from pymodules_core.training.run_output.run_record import RunRecord, RunState
 
 logger = logging.getLogger("pymodules_core")
 
 
-class Journal:
+class RunLog:
     """What is told of one run.
 
     Args:
         session: The parts of the run.
         checkpoints: Where it is saved.
         reporter: Shows progress.
-        stopping: Why and when the run ends.
+        stop_conditions: Why and when the run ends.
         position: Where it is.
         facts: What ``run.json`` tells besides.
 
@@ -38,9 +38,9 @@ class Journal:
         self,
         session: Session,
         checkpoints: CheckpointManager,
-        reporter: Reporter,
+        reporter: ProgressPrinter,
         *,
-        stopping: Stopping,
+        stop_conditions: StopConditions,
         position: Position,
         facts: Mapping[str, Any],
     ) -> None:
@@ -53,16 +53,16 @@ class Journal:
         self._run = session.run
         self._checkpoints = checkpoints
         self._reporter = reporter
-        self._stopping = stopping
+        self._stop_conditions = stop_conditions
         self._position = position
         self._epochs = session.experiment.settings.train.epochs
-        self._untold: deque[Receipt] = deque()
+        self._untold: deque[CommitResult] = deque()
         self._skipped_before = 0
 
     @property
     def stop_reason(self) -> str:
         """Why the run ends as planned."""
-        return self._stopping.reason or f"all {self._epochs} epochs done"
+        return self._stop_conditions.reason or f"all {self._epochs} epochs done"
 
     def log(self, phase: str, metrics: Mapping[str, float], **more: Any) -> None:
         """Log the metrics of a pass over the data."""
@@ -70,7 +70,7 @@ class Journal:
             epoch=self._run.epoch, step=self._run.step, phase=phase, metrics=metrics, **more
         )
 
-    def committed(self, receipt: Receipt) -> None:
+    def committed(self, receipt: CommitResult) -> None:
         """Take note of a commit; the hook hears of it once it is on disk, where it was written."""
         if self._session.processes.is_first:
             self._untold.append(receipt)
@@ -124,7 +124,7 @@ class Journal:
             step=self._run.step,
             commit=self._checkpoints.newest_commit,
             metrics=self._position.metrics,
-            wall_s=round(self._stopping.elapsed_s, 3),
+            wall_s=round(self._stop_conditions.elapsed_s, 3),
             best=None
             if best.value is None
             else {"metric": best.monitor, "value": best.value, "epoch": best.epoch},

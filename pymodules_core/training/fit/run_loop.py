@@ -22,20 +22,20 @@ from pymodules_core.errors import (
 )
 from pymodules_core.names import BEST, LAST, epoch_pool
 from pymodules_core.training.data import Batches
-from pymodules_core.training.fit.hang_report import StandstillWatch
-from pymodules_core.training.fit.run_log import Journal
-from pymodules_core.training.fit.start import Beginning
+from pymodules_core.training.fit.hang_report import HangReport
+from pymodules_core.training.fit.run_log import RunLog
+from pymodules_core.training.fit.start import RunStart
 from pymodules_core.training.fit.training_state import Position, Stage, TrainingState
-from pymodules_core.training.loop.rank_agreement import Agreement
+from pymodules_core.training.loop.rank_agreement import RankSync
 from pymodules_core.training.loop.signals import StopRequest, StopSignals
-from pymodules_core.training.loop.stop_conditions import Stopping
+from pymodules_core.training.loop.stop_conditions import StopConditions
 from pymodules_core.training.preparation.session import Session
-from pymodules_core.training.run_output.console import Reporter
+from pymodules_core.training.run_output.console import ProgressPrinter
 from pymodules_core.training.run_output.result import RunResult
 from pymodules_core.training.run_output.run_record import RunState
 
 
-class Execution:
+class RunLoop:
     """One pass through the order of a run; holds what changes while it goes on.
 
     Args:
@@ -52,7 +52,7 @@ class Execution:
         self,
         session: Session,
         checkpoints: CheckpointManager,
-        reporter: Reporter,
+        reporter: ProgressPrinter,
         facts: Mapping[str, Any],
         *,
         signals: StopRequest | None = None,
@@ -60,37 +60,37 @@ class Execution:
         accepts_changes: bool = False,
     ) -> None:
         self._session = session
-        self._agreement = Agreement(
+        self._rank_sync = RankSync(
             session.processes, signals or StopSignals(), reporter.line, session.modules
         )
         self._run = session.run
         self._checkpoints = checkpoints
         self._settings = session.experiment.settings
-        self._stopping = Stopping(self._settings.train, self._agreement.now)
+        self._stop_conditions = StopConditions(self._settings.train, self._rank_sync.now)
         self._position = Position()
         self._state = TrainingState(
             run=session.run,
             units=session.units,
             plugins=session.plugins,
             data={"train": session.loops.train_batches, "eval": session.loops.eval_batches},
-            stopping=self._stopping,
+            stop_conditions=self._stop_conditions,
             position=self._position,
             processes=session.processes,
         )
         # Metrics of the first part of the epoch that the run goes on in.
         self._averages: Mapping[str, Any] | None = None
-        self._journal = Journal(
+        self._run_log = RunLog(
             session,
             checkpoints,
             reporter,
-            stopping=self._stopping,
+            stop_conditions=self._stop_conditions,
             position=self._position,
             facts=facts,
         )
-        self._beginning = Beginning(
+        self._start = RunStart(
             session=session,
             checkpoints=checkpoints,
-            journal=self._journal,
+            run_log=self._run_log,
             state=self._state,
             position=self._position,
             has_changes=has_changes,
@@ -104,26 +104,26 @@ class Execution:
             RunInterruptedError: A signal ended it; everything up to that step is saved.
             PymodulesError: It failed; what was committed before is intact.
         """
-        with StandstillWatch(self._session.processes, self._moment):
+        with HangReport(self._session.processes, self._moment):
             return self._execute()
 
     def _moment(self) -> tuple[int, str]:
         run = self._run
-        return self._agreement.steps, f"epoch {run.epoch}, after step {run.step}"
+        return self._rank_sync.steps, f"epoch {run.epoch}, after step {run.step}"
 
     def _execute(self) -> RunResult:
         is_back, is_new = True, False
         try:
             if self._checkpoints.has_commit:
                 is_back = False
-                self._averages = self._beginning.restore()
+                self._averages = self._start.restore()
                 if self._is_finished() and self._is_over():
                     return self._result()
-                self._beginning.go_on()
+                self._start.go_on()
                 is_back = True
             else:
                 is_new = True
-                self._beginning.start()
+                self._start.start()
             self._session.events.emit("run_started")
             self._stop_if_asked()  # meanwhile
             self._finish_begun_epoch()
@@ -131,7 +131,7 @@ class Execution:
                 self._run.epoch += 1
                 self._train_and_evaluate()
             self._checkpoints.wait()
-            self._journal.tell_commits()
+            self._run_log.tell_commits()
             self._session.events.emit("run_finished")
         except (ExistingRunError, StoreLockedError):
             # Another process has the run: run.json is its own.
@@ -142,9 +142,9 @@ class Execution:
             # Of several processes the others see a broken connection: why, the first to fail says.
             told = self._session.processes.failure(error) if is_fault else error
             # Until a run is back, run.json says more of it than this process knows.
-            self._journal.failed(told, is_written=is_back)
+            self._run_log.failed(told, is_written=is_back)
             raise
-        self._journal.write(RunState.FINISHED)
+        self._run_log.write(RunState.FINISHED)
         return self._result()
 
     def _finish_begun_epoch(self) -> None:
@@ -161,14 +161,14 @@ class Execution:
                     self._tell_epoch()
 
     def _is_finished(self) -> bool:
-        return self._session.processes.share(lambda: self._journal.record.is_finished)
+        return self._session.processes.run_on_rank0(lambda: self._run_log.record.is_finished)
 
     def _is_over(self) -> bool:
         """Tell whether the epoch at hand, which is finished, was the last."""
         is_last = self._position.stage is Stage.FINISHED or self._run.epoch == 0
         return is_last and (
             self._run.epoch >= self._settings.train.epochs
-            or self._stopping.is_reached(self._run.step)
+            or self._stop_conditions.is_reached(self._run.step)
         )
 
     def _evaluate_start(self) -> None:
@@ -189,15 +189,15 @@ class Execution:
         if position.stage is Stage.TRAINING:
             done, averages = position.batches_done, self._averages
         else:
-            self._stopping.committed(self._run.step)
+            self._stop_conditions.committed(self._run.step)
         position.train_metrics = session.loops.train(
-            should_stop=self._stopping.is_reached,
+            should_stop=self._stop_conditions.is_reached,
             after_step=self._after_step,
             batches_done=done,
             averages=averages,
         )
         rates = {name: unit.learning_rate for name, unit in session.units.items()}
-        self._journal.log("train", position.train_metrics, learning_rates=rates)
+        self._run_log.log("train", position.train_metrics, learning_rates=rates)
         # Asked once: the minutes may run out between two answers.
         is_evaluated = self._is_evaluation_due()
         if is_evaluated:
@@ -218,7 +218,7 @@ class Execution:
         metrics = self._evaluate(batches)
         session.loops.end_epoch(session.monitored(self._checkpoints, metrics))
         is_better = self._checkpoints.best.is_better(metrics)
-        self._stopping.evaluated(self._run.epoch, is_better=is_better)
+        self._stop_conditions.evaluated(self._run.epoch, is_better=is_better)
         self._commit(Stage.FINISHED, LAST, BEST, *self._epoch_pools(), metrics=metrics)
         self._epoch_ended(start, is_evaluated=True, is_best=is_better)
 
@@ -226,7 +226,7 @@ class Execution:
         train, epoch = self._settings.train, self._run.epoch
         if self._session.loops.eval_batches is None:
             return False
-        is_last = epoch >= train.epochs or self._stopping.is_reached(self._run.step)
+        is_last = epoch >= train.epochs or self._stop_conditions.is_reached(self._run.step)
         return is_last or epoch % train.eval_every_n_epochs == 0
 
     def _evaluate(self, batches: Batches) -> Mapping[str, float]:
@@ -234,25 +234,27 @@ class Execution:
         self._stop_if_asked()
         metrics = self._session.loops.evaluate(batches, after_step=self._after_eval_step)
         self._position.metrics, self._position.is_evaluated = metrics, True
-        self._journal.log("eval", metrics)
+        self._run_log.log("eval", metrics)
         return metrics
 
     def _after_step(self, batches_done: int) -> None:
-        self._journal.tell_commits()
-        self._agreement.ask_often()
-        is_asked = self._agreement.received is not None
-        if is_asked or self._stopping.is_commit_due(self._run.step, self._settings.checkpoints):
+        self._run_log.tell_commits()
+        self._rank_sync.ask_often()
+        is_asked = self._rank_sync.received is not None
+        if is_asked or self._stop_conditions.is_commit_due(
+            self._run.step, self._settings.checkpoints
+        ):
             if self._session.loops.windows.are_apart:
                 return  # for as many steps as the longest window has, and nothing is lost
             for unit in self._session.units.values():
                 unit.check_finite()
             self._position.batches_done = batches_done
             self._commit(Stage.TRAINING, LAST)
-            self._stopping.committed(self._run.step)
+            self._stop_conditions.committed(self._run.step)
             self._end_if_asked()
 
     def _after_eval_step(self) -> None:
-        self._agreement.ask_often()
+        self._rank_sync.ask_often()
         self._end_if_asked()
 
     def _stop_if_asked(self) -> None:
@@ -261,11 +263,11 @@ class Execution:
         Raises:
             RunInterruptedError: It does.
         """
-        self._agreement.ask()
+        self._rank_sync.ask()
         self._end_if_asked()
 
     def _end_if_asked(self) -> None:
-        received = self._agreement.received
+        received = self._rank_sync.received
         if received is None:
             return
         self._checkpoints.wait()
@@ -293,21 +295,21 @@ class Execution:
         self._session.modules.check_calls()
         self._session.modules.copy_buffers()
         self._position.stage = stage
-        self._position.log_bytes = self._journal.record.log_bytes
+        self._position.log_bytes = self._run_log.record.log_bytes
         captured = self._state.capture()
-        self._journal.committed(
+        self._run_log.committed(
             self._checkpoints.commit(
                 *pools,
                 epoch=run.epoch,
                 step=run.step,
                 metrics=metrics,
                 state=captured.state,
-                module_states=captured.of_modules,
+                module_states=captured.per_module,
             )
         )
 
     def _epoch_ended(self, start: float, *, is_evaluated: bool, is_best: bool) -> None:
-        self._journal.epoch_ended(start, is_evaluated=is_evaluated, is_best=is_best)
+        self._run_log.epoch_ended(start, is_evaluated=is_evaluated, is_best=is_best)
         self._stop_if_asked()
         self._tell_epoch()
 
@@ -333,8 +335,8 @@ class Execution:
             best_value=best.value,
             best_epoch=best.epoch,
             metrics=self._position.metrics,
-            stop_reason=self._journal.stop_reason,
-            wall_s=self._stopping.elapsed_s,
+            stop_reason=self._run_log.stop_reason,
+            wall_s=self._stop_conditions.elapsed_s,
             data_dir=self._run.data_dir,
             pools=tuple(self._checkpoints.pools()),
         )

@@ -10,7 +10,7 @@ import attrs
 from pymodules_core.checkpoints import CheckpointManager, Resumed
 from pymodules_core.errors import CheckpointError, PymodulesError
 from pymodules_core.initial_weights import load_initial_weights
-from pymodules_core.training.fit.run_log import Journal
+from pymodules_core.training.fit.run_log import RunLog
 from pymodules_core.training.fit.training_state import (
     Position,
     Stage,
@@ -31,13 +31,13 @@ _LONGEST_SHOWN = 200
 
 
 @attrs.frozen(kw_only=True)
-class Beginning:
+class RunStart:
     """What it takes.
 
     Attributes:
         session: The parts of the run.
         checkpoints: Where it is saved.
-        journal: Where it is told.
+        run_log: Where it is told.
         state: What a run goes on from.
         position: Where it is in its order.
         has_changes: The run goes on with other sources than it began with.
@@ -46,7 +46,7 @@ class Beginning:
 
     session: Session
     checkpoints: CheckpointManager
-    journal: Journal
+    run_log: RunLog
     state: TrainingState
     position: Position
     has_changes: bool
@@ -57,13 +57,13 @@ class Beginning:
         session = self.session
         session.events.emit("weights_ready")
         captured = self.state.capture()
-        receipt = self.checkpoints.start(state=captured.state, module_states=captured.of_modules)
+        receipt = self.checkpoints.start(state=captured.state, module_states=captured.per_module)
         # From here on no other process writes here.
-        self.journal.record.begin()
+        self.run_log.record.begin()
         if session.processes.is_first:
             copy_sources(session.experiment, session.run.data_dir)
-        self.journal.write(RunState.RUNNING)
-        self.journal.committed(receipt)
+        self.run_log.write(RunState.RUNNING)
+        self.run_log.committed(receipt)
 
     def restore(self) -> Mapping[str, Any] | None:
         """Bring everything back to the newest commit; nothing is written.
@@ -108,7 +108,7 @@ class Beginning:
             copy_sources(self.session.experiment, run.data_dir)
         run.resumed_step = run.step
         where = "in" if self.position.stage is Stage.TRAINING else "after"
-        self.journal.went_on(f"going on {where} epoch {run.epoch}, step {run.step}")
+        self.run_log.went_on(f"going on {where} epoch {run.epoch}, step {run.step}")
 
     def _take_weights_only(self, resumed: Resumed) -> None:
         """Go on from a commit that the trainer did not make, or that was repaired from files."""
@@ -124,4 +124,4 @@ class Beginning:
             name: math.nan if value is None else value for name, value in resumed.metrics.items()
         }
         position.last_epoch_pool = resumed.epoch
-        position.log_bytes = self.journal.record.log_bytes
+        position.log_bytes = self.run_log.record.log_bytes

@@ -10,14 +10,14 @@ import attrs
 from pymodules_core.discovery import PluginManager
 from pymodules_core.errors import CheckpointError, RunChangedError, TaskError, list_words
 from pymodules_core.module_pool import Migration, derive_seed, seed_everything
-from pymodules_core.processes.dtensor import is_in_parts
+from pymodules_core.processes.dtensor import is_dtensor
 from pymodules_core.processes.group import Processes
 from pymodules_core.training.data import Batches
 from pymodules_core.training.fit.migrated_names import follow_migrations
 from pymodules_core.training.fit.plugin_states import PluginStates
-from pymodules_core.training.loop.stop_conditions import Stopping
+from pymodules_core.training.loop.stop_conditions import StopConditions
 from pymodules_core.training.optim.named_state import parameter_names, split_off_parts
-from pymodules_core.training.optim.unit import OptimizerUnit
+from pymodules_core.training.optim.unit import ManagedOptimizer
 from pymodules_core.training.state.random_state import random_state, restore_random_state
 from pymodules_core.training.task.metrics import merged_sums
 from pymodules_core.training.task.run import Run
@@ -92,11 +92,11 @@ class Captured:
 
     Attributes:
         state: What every process holds whole.
-        of_modules: Module name to what is the module's own: in parts, as it is.
+        per_module: Module name to what is the module's own: in parts, as it is.
     """
 
     state: dict[str, Any]
-    of_modules: dict[str, dict[str, Any]]
+    per_module: dict[str, dict[str, Any]]
 
 
 def _whole(number: Any) -> int:
@@ -118,7 +118,7 @@ class TrainingState:
         units: The optimizers by name.
         plugins: Those with ``state_dict`` and ``load_state_dict`` take part.
         data: Phase to batches.
-        stopping: Limits and patience.
+        stop_conditions: Limits and patience.
         position: Where the run is.
         processes: Who trains together. What each has for itself, random streams for one, is kept of
             each; all the rest is the first one's.
@@ -128,10 +128,10 @@ class TrainingState:
         self,
         *,
         run: Run,
-        units: Mapping[str, OptimizerUnit],
+        units: Mapping[str, ManagedOptimizer],
         plugins: PluginManager,
         data: Mapping[str, Batches | None],
-        stopping: Stopping,
+        stop_conditions: StopConditions,
         position: Position,
         processes: Processes,
     ) -> None:
@@ -139,7 +139,7 @@ class TrainingState:
         self._units = units
         self._plugins = PluginStates(plugins, run)
         self._data = {phase: batches for phase, batches in data.items() if batches is not None}
-        self._stopping = stopping
+        self._stop_conditions = stop_conditions
         self._position = position
         self._processes = processes
         self._names = parameter_names(run.module_pool)
@@ -167,7 +167,7 @@ class TrainingState:
                 name: unit.state_dict(self._names) for name, unit in self._units.items()
             },
             "data": {phase: batches.state_dict() for phase, batches in self._data.items()},
-            "stopping": self._stopping.state_dict(),
+            "stopping": self._stop_conditions.state_dict(),
             "user": run.state.state_dict(),
             "plugins": self._plugins.state_dict(),
             # Last: nothing above may draw, and if it did, the next step would notice.
@@ -179,16 +179,16 @@ class TrainingState:
 
     def _split_off_modules(self, state: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Take out what optimizers keep of modules in parts: module name to optimizer to it."""
-        of_modules: dict[str, dict[str, Any]] = {}
+        per_module: dict[str, dict[str, Any]] = {}
         for name, unit_state in state["optimizers"].items():
             unit_state["optimizer"], found = split_off_parts(unit_state["optimizer"], self._names)
             gradients = unit_state["gradients"]
-            for key in [key for key, one in gradients.items() if is_in_parts(one)]:
+            for key in [key for key, one in gradients.items() if is_dtensor(one)]:
                 of_module = found.setdefault(key.partition(".")[0], {})
                 of_module[key] = {**of_module.get(key, {}), _GRADIENT: gradients.pop(key)}
             for module_name, states in found.items():
-                of_modules.setdefault(module_name, {})[name] = states
-        return of_modules
+                per_module.setdefault(module_name, {})[name] = states
+        return per_module
 
     def restore(
         self,
@@ -239,13 +239,13 @@ class TrainingState:
         self._restore_units(state["optimizers"], accepts_losses=accepts_losses)
         for phase, batches in self._data.items():
             batches.load_state_dict(own["data"].get(phase))
-        self._stopping.load_state_dict(state["stopping"], step=run.step)
+        self._stop_conditions.load_state_dict(state["stopping"], step=run.step)
         run.state.load_state_dict(state["user"])
         self._plugins.load_state_dict(state["plugins"])
         if own["random"] is not None:
             restore_random_state(own["random"])
         else:
-            seed_everything(derive_seed(run.seed, "run", run.step, *self._processes.place.purpose))
+            seed_everything(derive_seed(run.seed, "run", run.step, *self._processes.ranks.rng_key))
         if state["unsaved_metrics"]:
             logger.warning(
                 "train metrics that accumulate by themselves know only the rest of epoch %d: %s. "

@@ -15,11 +15,11 @@ import torch
 from pymodules_core.errors import TaskError
 from pymodules_core.processes.group import Processes
 from pymodules_core.training.data import Batches
-from pymodules_core.training.loop.sharded_data import NO_BATCH, in_step
-from pymodules_core.training.optim.accumulation import OpenWindows
-from pymodules_core.training.optim.unit import OptimizerUnit, Precision
+from pymodules_core.training.loop.sharded_data import NO_BATCH, lockstep
+from pymodules_core.training.optim.accumulation import Accumulation
+from pymodules_core.training.optim.unit import ManagedOptimizer, Precision
 from pymodules_core.training.parallel import SharedModules
-from pymodules_core.training.run_output.console import REFRESH_S, PassStart, Reporter
+from pymodules_core.training.run_output.console import REFRESH_S, PassStart, ProgressPrinter
 from pymodules_core.training.task.device import batch_length, move_batch
 from pymodules_core.training.task.hooks import RunEvents
 from pymodules_core.training.task.metrics import MetricAverages
@@ -48,13 +48,13 @@ class Loops:
     task: Task
     run: Run
     events: RunEvents
-    units: dict[str, OptimizerUnit]
+    units: dict[str, ManagedOptimizer]
     precision: Precision
-    reporter: Reporter
+    reporter: ProgressPrinter
     train_batches: Batches
     eval_batches: Batches | None
     modules: SharedModules
-    windows: OpenWindows
+    windows: Accumulation
     processes: Processes
 
     def train(
@@ -249,7 +249,7 @@ class Loops:
             return own
         if batches.is_sharded:
             compares, batches.was_compared = not batches.was_compared, True
-            return in_step(
+            return lockstep(
                 own,
                 self.run,
                 self.processes,
@@ -262,7 +262,7 @@ class Loops:
 
     def _parts(self, own: Iterator[Any], batches: Batches) -> Iterator[Any]:
         for batch in own:
-            self.run.take_share(batches.take_share())
+            self.run.take_rank_share(batches.take_rank_share())
             yield batch
 
     def _finish(self, where: str, averages: MetricAverages) -> dict[str, float]:

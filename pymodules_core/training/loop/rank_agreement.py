@@ -13,7 +13,7 @@ from pymodules_core.training.parallel.modules import SharedModules
 _ASK_EVERY_S = 0.1
 
 
-class Agreement:
+class RankSync:
     """Makes signals and the clock of all processes one.
 
     Every process asks at the same places. What they agreed on stays as it is until they ask again,
@@ -67,7 +67,7 @@ class Agreement:
             self.received = number
             return
         elapsed_s = time.monotonic() - self._started_at
-        found, latest_s, *bounds = self._processes.maximum(
+        found, latest_s, *bounds = self._processes.all_reduce_max(
             [float(number or 0), elapsed_s, *self._modules.call_bounds()]
         )
         self._modules.check_calls(bounds)

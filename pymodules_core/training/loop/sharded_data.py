@@ -14,7 +14,7 @@ from pymodules_core.checkpoints.file_format.state_dict import tensors_in
 from pymodules_core.checkpoints.store.checksums import fingerprint
 from pymodules_core.errors import TaskError
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.data.shares import Share
+from pymodules_core.training.data.shares import RankShare
 from pymodules_core.training.task.device import batch_length
 from pymodules_core.training.task.run import Run
 
@@ -23,7 +23,7 @@ logger = logging.getLogger("pymodules_core")
 NO_BATCH = object()
 
 
-def in_step(
+def lockstep(
     batches: Iterator[Any],
     run: Run,
     processes: Processes,
@@ -53,7 +53,7 @@ def in_step(
     for number in count():
         batch = next(batches, NO_BATCH)
         samples = 0 if batch is NO_BATCH else batch_length(batch)
-        ended, all_samples = processes.totals([batch is NO_BATCH, samples])
+        ended, all_samples = processes.all_reduce_sum([batch is NO_BATCH, samples])
         if ended == processes.size:
             return
         if ended and is_training:
@@ -73,7 +73,9 @@ def in_step(
             )
         if compares and not number and not ended:
             _tell_equal(batch, processes, name)
-        run.take_share(Share(samples * processes.size / all_samples if all_samples else 1.0))
+        run.take_rank_share(
+            RankShare(samples * processes.size / all_samples if all_samples else 1.0)
+        )
         yield batch
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from pymodules_core.settings import CheckpointSettings, TrainSettings
 
 
-class Stopping:
+class StopConditions:
     """Watches steps, minutes and evaluations without a better one.
 
     Args:

@@ -1,12 +1,12 @@
-"""``OpenWindows``: gradients that wait, in each process others, for the step that uses them."""
+"""``Accumulation``: gradients that wait, in each process others, for the step that uses them."""
 
 from collections.abc import Iterable
 
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.optim.unit import OptimizerUnit
+from pymodules_core.training.optim.unit import ManagedOptimizer
 
 
-class OpenWindows:
+class Accumulation:
     """Lets no process have gradients of its own for more steps than the longest window has.
 
     A checkpoint holds one set of gradients, and windows of several optimizers may never end in one
@@ -21,7 +21,7 @@ class OpenWindows:
         are_apart: Processes wait with gradients of their own, which no checkpoint can hold.
     """
 
-    def __init__(self, units: Iterable[OptimizerUnit], processes: Processes) -> None:
+    def __init__(self, units: Iterable[ManagedOptimizer], processes: Processes) -> None:
         self.are_apart = False
         self._units = list(units)
         self._is_alone = processes.is_alone

@@ -8,7 +8,7 @@ import torch
 from torch.nn import Parameter
 
 from pymodules_core.errors import TaskError
-from pymodules_core.processes.dtensor import local_part
+from pymodules_core.processes.dtensor import local_tensor
 
 logger = logging.getLogger("pymodules_core")
 
@@ -100,7 +100,7 @@ def restricted_backward(
 
 def _version(gradient: torch.Tensor | None) -> int:
     """Return a count that grows where a backward adds to a gradient in place."""
-    return 0 if gradient is None else local_part(gradient)._version
+    return 0 if gradient is None else local_tensor(gradient)._version
 
 
 def refuse_reentrant_checkpoints(loss: torch.Tensor, name: str) -> None:

@@ -14,7 +14,7 @@ from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
 from pymodules_core.training.optim.named_state import parameter_names
 from pymodules_core.training.optim.ownership import check_ownership
-from pymodules_core.training.optim.unit import OptimizerUnit, Precision
+from pymodules_core.training.optim.unit import ManagedOptimizer, Precision
 from pymodules_core.training.parallel import SharedModules
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class OptimizeBlock:
         "total",
     )
 
-    def __init__(self, unit: OptimizerUnit, stepped: set[str]) -> None:
+    def __init__(self, unit: ManagedOptimizer, stepped: set[str]) -> None:
         self.loss: Tensor | None = None
         self.total: Tensor | None = None
         self._held: Tensor | None = None
@@ -117,7 +117,7 @@ class OptimizeBlock:
             self._unit.drop_window()
 
 
-def make_units(
+def manage_optimizers(
     optimizers: Mapping[str, Optimizer],
     *,
     schedulers: Mapping[str, Any],
@@ -127,7 +127,7 @@ def make_units(
     skip_nonfinite: bool,
     processes: Processes,
     modules: SharedModules,
-) -> dict[str, OptimizerUnit]:
+) -> dict[str, ManagedOptimizer]:
     """Check the optimizers of a task and make a unit of each.
 
     Args:
@@ -136,7 +136,7 @@ def make_units(
         settings: ``[optimizers]``.
         pool: Holds all that is saved.
         precision: Autocast of the steps.
-        skip_nonfinite: See ``OptimizerUnit``.
+        skip_nonfinite: See ``ManagedOptimizer``.
         processes: Who trains together.
         modules: How they share the modules.
 
@@ -147,7 +147,7 @@ def make_units(
     check()
     shares = modules.hand_out(optimizers)
     return {
-        name: OptimizerUnit(
+        name: ManagedOptimizer(
             name,
             optimizer,
             is_single=len(optimizers) == 1,

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from pymodules_core.errors import list_words
 from pymodules_core.module_pool import ModulePool
-from pymodules_core.processes.dtensor import is_in_parts, placed_like
+from pymodules_core.processes.dtensor import distribute_like, is_dtensor
 from pymodules_core.training.optim.parameter_groups import (
     PARAMETERS,
     RestoredGroup,
@@ -217,10 +217,10 @@ def untrained_line(name: str, parameters: Sequence[str]) -> str:
 
 def _placed(state: dict[str, Any], parameter: Parameter) -> dict[str, Any]:
     """Give the state of a parameter in the parts that it is in itself."""
-    if not is_in_parts(parameter):
+    if not is_dtensor(parameter):
         return state
     return {
-        key: placed_like(value, parameter)
+        key: distribute_like(value, parameter)
         if isinstance(value, torch.Tensor) and value.dim()
         else value
         for key, value in state.items()
@@ -239,13 +239,13 @@ def split_off_parts(
     Returns:
         The rest, and module name to parameter name to what was taken out.
     """
-    in_parts = {name for parameter, name in names.items() if is_in_parts(parameter)}
+    in_parts = {name for parameter, name in names.items() if is_dtensor(parameter)}
     rest = {key: value for key, value in state[_STATE].items() if key not in in_parts}
-    of_modules: dict[str, dict[str, Any]] = {}
+    per_module: dict[str, dict[str, Any]] = {}
     for key in state[_STATE].keys() & in_parts:
-        of_modules.setdefault(key.partition(".")[0], {})[key] = state[_STATE][key]
+        per_module.setdefault(key.partition(".")[0], {})[key] = state[_STATE][key]
     return {**state, _STATE: rest}, {
-        name: dict(sorted(found.items())) for name, found in sorted(of_modules.items())
+        name: dict(sorted(found.items())) for name, found in sorted(per_module.items())
     }
 
 
@@ -256,7 +256,7 @@ def _keep_dtypes(live: dict[str, Any], stored: Mapping[str, Any]) -> None:
         if not isinstance(value, torch.Tensor) or not isinstance(found, torch.Tensor):
             continue
         if found.dtype != value.dtype:
-            live[key] = placed_like(value, found)
+            live[key] = distribute_like(value, found)
 
 
 def options_of(optimizer: Optimizer, *, name: str) -> list[Any]:

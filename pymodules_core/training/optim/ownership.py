@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from pymodules_core.errors import TaskError
 from pymodules_core.module_pool import ModulePool
-from pymodules_core.processes.dtensor import is_in_parts, is_sharded
+from pymodules_core.processes.dtensor import is_dtensor, is_sharded
 from pymodules_core.training.optim.named_state import parameter_names, parameters_of
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _refuse_mixed(name: str, optimizer: Optimizer) -> None:
     """Refuse an optimizer that takes all parameters in one call where some are in parts."""
     for group in optimizer.param_groups:
         option = next((one for one in ("foreach", "fused") if group.get(one)), None)
-        if option is not None and len({is_in_parts(p) for p in group["params"]}) > 1:
+        if option is not None and len({is_dtensor(p) for p in group["params"]}) > 1:
             raise TaskError(
                 f"optimizer {name!r} has {option}=True, and of its parameters some are in parts "
                 'under FSDP2 (parallel = "fsdp") and some are whole, which torch cannot mix',

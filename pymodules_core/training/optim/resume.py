@@ -29,7 +29,7 @@ logger = logging.getLogger("pymodules_core")
 _SEEN_BY_PLATEAU = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
 
-class OptimizerMemory:
+class OptimizerResume:
     """What an optimizer and its scheduler began as, and what they are.
 
     Args:

@@ -9,7 +9,7 @@ import torch
 from torch.optim import Optimizer
 
 from pymodules_core.errors import NonFiniteLossError
-from pymodules_core.processes.dtensor import placed_like
+from pymodules_core.processes.dtensor import distribute_like
 from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
 from pymodules_core.training.optim.backward import (
@@ -19,7 +19,7 @@ from pymodules_core.training.optim.backward import (
     warn_if_unreached,
 )
 from pymodules_core.training.optim.named_state import parameters_of
-from pymodules_core.training.optim.resume import OptimizerMemory
+from pymodules_core.training.optim.resume import OptimizerResume
 from pymodules_core.training.optim.schedule import Schedule
 from pymodules_core.training.parallel.gradients import (
     ShardedGradScaler,
@@ -27,7 +27,7 @@ from pymodules_core.training.parallel.gradients import (
     clip_value,
     scale_gradients,
 )
-from pymodules_core.training.parallel.owned import OwnedModules
+from pymodules_core.training.parallel.owned import OptimizerModules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,7 +54,7 @@ class Precision:
         return self.dtype is torch.float16
 
 
-class OptimizerUnit:
+class ManagedOptimizer:
     """One optimizer with its settings, scheduler and open accumulation window.
 
     Args:
@@ -86,7 +86,7 @@ class OptimizerUnit:
         precision: Precision,
         skip_nonfinite: bool,
         processes: Processes,
-        modules: OwnedModules,
+        modules: OptimizerModules,
     ) -> None:
         self.name = name
         self.optimizer = optimizer
@@ -103,7 +103,7 @@ class OptimizerUnit:
         self._schedule = Schedule(name, optimizer, scheduler, follows=settings.schedule)
         self._window = 0
         self._is_graph_known = False
-        self._memory = OptimizerMemory(name, optimizer, scheduler, schedule=settings.schedule)
+        self._memory = OptimizerResume(name, optimizer, scheduler, schedule=settings.schedule)
         self._unchecked: Tensor | float = 0.0
         self._scaler: torch.amp.GradScaler | None = None
         if precision.needs_scaler:
@@ -332,14 +332,14 @@ class OptimizerUnit:
         self.skipped_steps = state["skipped_steps"]
         for parameter in self._parameters:
             gradient = state["gradients"].get(names[parameter])
-            parameter.grad = None if gradient is None else placed_like(gradient, parameter)
+            parameter.grad = None if gradient is None else distribute_like(gradient, parameter)
         return lost
 
     def _agreed(self, value: float) -> float:
         """Give NaN where the loss of any process is not finite: all leave the update out."""
         if self._processes.is_alone:
             return value
-        (is_bad,) = self._processes.maximum([float(not math.isfinite(value))])
+        (is_bad,) = self._processes.all_reduce_max([float(not math.isfinite(value))])
         return math.nan if is_bad else value
 
     def _nonfinite_error(self, value: float) -> NonFiniteLossError:

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 
-from pymodules_core.processes.dtensor import is_in_parts, local_part
+from pymodules_core.processes.dtensor import is_dtensor, local_tensor
 
 
 def clip_norm(parameters: Sequence[Parameter], limit: float) -> None:
@@ -21,12 +21,12 @@ def clip_norm(parameters: Sequence[Parameter], limit: float) -> None:
         limit: The largest L2 norm.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    sharded = [one for one in gradients if is_in_parts(one)]
+    sharded = [one for one in gradients if is_dtensor(one)]
     if not sharded:
         torch.nn.utils.clip_grad_norm_(parameters, limit)
         return
-    whole = [one for one in gradients if not is_in_parts(one)]
-    parts = [local_part(one) for one in sharded]
+    whole = [one for one in gradients if not is_dtensor(one)]
+    parts = [local_tensor(one) for one in sharded]
     squared = _sum_of_squares(parts, parts[0].device)
     dist.all_reduce(squared)
     norm = (squared + _sum_of_squares(whole, squared.device)).sqrt()
@@ -38,7 +38,7 @@ def clip_norm(parameters: Sequence[Parameter], limit: float) -> None:
 
 def clip_value(parameters: Iterable[Parameter], limit: float) -> None:
     """Limit each element of the gradients."""
-    gradients = [local_part(p.grad) for p in parameters if p.grad is not None]
+    gradients = [local_tensor(p.grad) for p in parameters if p.grad is not None]
     for group in _by_kind(gradients):
         torch._foreach_clamp_min_(group, -limit)
         torch._foreach_clamp_max_(group, limit)
@@ -46,7 +46,7 @@ def clip_value(parameters: Iterable[Parameter], limit: float) -> None:
 
 def scale_gradients(parameters: Iterable[Parameter], factor: float) -> None:
     """Multiply all gradients by a number."""
-    gradients = [local_part(p.grad) for p in parameters if p.grad is not None]
+    gradients = [local_tensor(p.grad) for p in parameters if p.grad is not None]
     for group in _by_kind(gradients):
         torch._foreach_mul_(group, factor)
 
@@ -87,7 +87,7 @@ class ShardedGradScaler(torch.amp.GradScaler):
         allow_fp16: bool,  # noqa: ARG002, FBT001  torch's signature
     ) -> dict[torch.device, Tensor]:
         gradients = [
-            local_part(parameter.grad)
+            local_tensor(parameter.grad)
             for group in optimizer.param_groups
             for parameter in group["params"]
             if parameter.grad is not None

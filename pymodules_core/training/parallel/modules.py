@@ -17,7 +17,7 @@ from pymodules_core.processes.group import Processes
 from pymodules_core.training.optim.named_state import parameters_of
 from pymodules_core.training.parallel.batch_norm import synchronise_batch_norm
 from pymodules_core.training.parallel.ddp import DataParallel
-from pymodules_core.training.parallel.owned import OwnedModules
+from pymodules_core.training.parallel.owned import OptimizerModules
 from pymodules_core.training.parallel.planning import (
     check_forward_methods,
     group_modules,
@@ -60,7 +60,7 @@ class SharedModules:
         self._replicas: list[DataParallel] = []
         self._shards: dict[str, FSDPModule] = {}
         self._optimizers: Mapping[str, Optimizer] = {}
-        self._owned: dict[str, OwnedModules] = {}
+        self._owned: dict[str, OptimizerModules] = {}
         self._found: dict[str, set[Parameter]] = {}
         if not processes.is_alone:
             self._wrap(mesh)
@@ -76,7 +76,7 @@ class SharedModules:
         """Whether calls of a module talk to the other processes, in evaluation too."""
         return bool(self._shards)
 
-    def hand_out(self, optimizers: Mapping[str, Optimizer]) -> dict[str, OwnedModules]:
+    def hand_out(self, optimizers: Mapping[str, Optimizer]) -> dict[str, OptimizerModules]:
         """Return what each optimizer has to do with the modules, now and in later steps.
 
         Args:
@@ -90,7 +90,7 @@ class SharedModules:
             for name in self._shards:
                 leaf_of |= unsharded_leaves(self._pool[name])
         self._owned = {
-            name: OwnedModules(shards=shards, leaf_of=leaf_of, size=self._processes.size)
+            name: OptimizerModules(shards=shards, leaf_of=leaf_of, size=self._processes.size)
             for name in optimizers
         }
         self._find_owners()
@@ -138,7 +138,7 @@ class SharedModules:
             TaskError: They differ.
         """
         if largest is None:
-            largest = self._processes.maximum(self.call_bounds())
+            largest = self._processes.all_reduce_max(self.call_bounds())
         half = len(largest) // 2
         for group, most, least in zip(self._replicas, largest[:half], largest[half:], strict=True):
             if most == -least:
@@ -170,13 +170,13 @@ class SharedModules:
         """Begin a train step: buffers that no batch norm moves are those of the first process."""
         self._find_owners()
         if self._moving:
-            self._processes.copy_from_first(self._moving)
+            self._processes.broadcast(self._moving)
 
     def copy_buffers(self) -> None:
         """Give the buffers of trained modules, such as running means, the first one's values."""
         if self.is_alone:
             return
-        self._processes.copy_from_first(
+        self._processes.broadcast(
             buffer for module in self._trained() for buffer in module.buffers()
         )
 

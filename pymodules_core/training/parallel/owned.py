@@ -1,11 +1,11 @@
-"""``OwnedModules``: what one optimizer has to do with modules that processes share."""
+"""``OptimizerModules``: what one optimizer has to do with modules that processes share."""
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from torch.nn import Parameter
 
-from pymodules_core.processes.dtensor import is_in_parts
+from pymodules_core.processes.dtensor import is_dtensor
 from pymodules_core.training.parallel.gradients import average_gradients
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pymodules_core.training.parallel.ddp import DataParallel
 
 
-class OwnedModules:
+class OptimizerModules:
     """The wrapped modules whose parameters one optimizer owns.
 
     Args:
@@ -88,7 +88,7 @@ class OwnedModules:
         Of those in parts it did: FSDP2 averages in each.
         """
         if self.size > 1:
-            average_gradients([one for one in parameters if not is_in_parts(one)], self.size)
+            average_gradients([one for one in parameters if not is_dtensor(one)], self.size)
 
     def average_unaveraged(self, parameters: Iterable[Parameter]) -> None:
         """Average gradients that no backward of the step at hand averaged.

@@ -10,7 +10,7 @@ from pymodules_core.errors import SettingsError, UninitializedModuleError
 from pymodules_core.experiment import Experiment
 from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.module_pool import ModulePool
-from pymodules_core.processes.environment import LaunchedAs
+from pymodules_core.processes.environment import RankInfo
 from pymodules_core.specs import FileOrigin
 from pymodules_core.training.task.device import choose_device
 from pymodules_core.training.task.task import Task
@@ -42,7 +42,7 @@ class BuiltParts:
         plugins: PluginManager | None,
         load_installed: bool,
         load_weights: bool,
-        place: LaunchedAs,
+        ranks: RankInfo,
     ) -> "BuiltParts":
         """Build them; the arguments are those of ``Session.prepare``.
 
@@ -51,13 +51,13 @@ class BuiltParts:
             plugins: Plugins loaded already.
             load_installed: Whether to load installed plugins else.
             load_weights: Whether modules get initial weights.
-            place: Which of several processes this is.
+            ranks: Which of several processes this is.
 
         Raises:
             PymodulesError: Anything that keeps one from being built.
         """
         try:
-            device = choose_device(experiment.settings.train.device, place)
+            device = choose_device(experiment.settings.train.device, ranks)
         except SettingsError as error:
             experiment.locate(error)
             raise

@@ -42,7 +42,7 @@ def refuse_differences(
     """
     if processes.is_alone:
         return
-    facts = processes.together(lambda: _facts(experiment, plugins, pool))
+    facts = processes.run_on_all(lambda: _facts(experiment, plugins, pool))
     found = processes.gather(facts)
     first = found[0]
     differences: list[str] = []
@@ -71,7 +71,7 @@ def refuse_differences(
             fix=fix,
         )
 
-    processes.share(refuse)
+    processes.run_on_rank0(refuse)
 
 
 def _facts(experiment: Experiment, plugins: PluginManager, pool: ModulePool) -> dict[str, Any]:

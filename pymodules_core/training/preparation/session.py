@@ -26,15 +26,15 @@ from pymodules_core.processes.group import Processes
 from pymodules_core.run_files import METRICS_FILE_NAME
 from pymodules_core.training.data import Batches, Phase
 from pymodules_core.training.loop.epoch_loops import Loops
-from pymodules_core.training.optim.accumulation import OpenWindows
-from pymodules_core.training.optim.block import make_units
+from pymodules_core.training.optim.accumulation import Accumulation
+from pymodules_core.training.optim.block import manage_optimizers
 from pymodules_core.training.optim.named_state import parameter_names
-from pymodules_core.training.optim.unit import OptimizerUnit, Precision
+from pymodules_core.training.optim.unit import ManagedOptimizer, Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.parallel.modules import make_mesh
 from pymodules_core.training.preparation.building import BuiltParts
 from pymodules_core.training.preparation.rank_consistency import refuse_differences
-from pymodules_core.training.run_output.console import Reporter
+from pymodules_core.training.run_output.console import ProgressPrinter
 from pymodules_core.training.task.hooks import RunEvents
 from pymodules_core.training.task.run import Run
 from pymodules_core.training.task.task import Task
@@ -68,7 +68,7 @@ class Session:
     reports: list[LoadReport]
     device: torch.device
     run: Run
-    units: dict[str, OptimizerUnit]
+    units: dict[str, ManagedOptimizer]
     loops: Loops
     events: RunEvents
     processes: Processes
@@ -80,7 +80,7 @@ class Session:
         experiment: Experiment,
         *,
         data_dir: Path,
-        reporter: Reporter,
+        reporter: ProgressPrinter,
         plugins: PluginManager | None = None,
         load_installed: bool = True,
         load_weights: bool = True,
@@ -104,18 +104,18 @@ class Session:
             PymodulesError: Anything that keeps the run from starting.
         """
         processes = processes or Processes.alone()
-        parts = processes.together(
+        parts = processes.run_on_all(
             lambda: BuiltParts.build(
                 experiment,
                 plugins=plugins,
                 load_installed=load_installed,
                 load_weights=load_weights,
-                place=processes.place,
+                ranks=processes.ranks,
             )
         )
         refuse_differences(processes, experiment, parts.plugins, parts.pool)
         mesh = make_mesh(parts.pool, processes, parts.device)
-        return processes.together(
+        return processes.run_on_all(
             lambda: cls._wire(
                 experiment,
                 parts,
@@ -133,7 +133,7 @@ class Session:
         parts: "BuiltParts",
         *,
         data_dir: Path,
-        reporter: Reporter,
+        reporter: ProgressPrinter,
         processes: Processes,
         modules: SharedModules,
     ) -> "Session":
@@ -154,7 +154,7 @@ class Session:
         )
         _check_optimizer_settings(experiment, optimizers, schedulers)
         with task.errors("optimizers", TaskError):
-            units = make_units(
+            units = manage_optimizers(
                 optimizers,
                 schedulers=schedulers,
                 settings=settings.optimizers,
@@ -167,7 +167,7 @@ class Session:
         _report_untrained(trained_parameters(pool), units)
         if processes.rank:
             # Data and optimizers were made alike in all; steps draw in each for itself.
-            seed_everything(derive_seed(train.seed, "run", *processes.place.purpose))
+            seed_everything(derive_seed(train.seed, "run", *processes.ranks.rng_key))
         run = Run(
             experiment=experiment,
             module_pool=pool,
@@ -188,7 +188,7 @@ class Session:
             train_batches=train_batches,
             eval_batches=eval_batches,
             modules=modules,
-            windows=OpenWindows(units.values(), processes),
+            windows=Accumulation(units.values(), processes),
             processes=processes,
         )
         return cls(
@@ -220,7 +220,7 @@ class Session:
             keep_epochs=checkpoints.keep_epochs,
             asynchronous=checkpoints.asynchronous,
             link=checkpoints.link,
-            companions=(self.run.data_dir / METRICS_FILE_NAME,),
+            fsync_files=(self.run.data_dir / METRICS_FILE_NAME,),
             provenance=provenance,
             processes=self.processes,
         )
@@ -254,14 +254,14 @@ def _batches(
     device: torch.device,
     processes: Processes,
 ) -> Batches:
-    data = task.data(phase, processes.place)
+    data = task.data(phase, processes.ranks)
     with task.errors(f"{phase}_data", TaskError):
         return Batches(
             data,
             phase=phase,
             settings=experiment.settings.train,
             pin_memory=device.type == "cuda",
-            place=processes.place,
+            ranks=processes.ranks,
         )
 
 
@@ -294,7 +294,7 @@ def _check_optimizer_settings(
 
 
 def _report_untrained(
-    owners: "Mapping[Parameter, str]", units: Mapping[str, OptimizerUnit]
+    owners: "Mapping[Parameter, str]", units: Mapping[str, ManagedOptimizer]
 ) -> None:
     updated = {
         id(parameter)

@@ -55,7 +55,7 @@ class PassStart:
     done: int = 0
 
 
-class Reporter(Protocol):
+class ProgressPrinter(Protocol):
     """What a run tells while it goes on."""
 
     def line(self, text: str) -> None:
@@ -74,7 +74,7 @@ class Reporter(Protocol):
         """An epoch is over."""
 
 
-class SilentReporter:
+class SilentPrinter:
     """Says nothing."""
 
     def line(self, text: str) -> None:

@@ -7,30 +7,30 @@ from typing import Any
 import torch
 
 from pymodules_core.errors import PymodulesError, SettingsError, TrainingError, closest_match
-from pymodules_core.processes.environment import LaunchedAs
+from pymodules_core.processes.environment import RankInfo
 
 _CHOICES = ("auto", "cpu", "cuda")
 
 
-def choose_device(name: str, place: LaunchedAs | None = None) -> torch.device:
+def choose_device(name: str, ranks: RankInfo | None = None) -> torch.device:
     """Turn ``[train] device`` into a device.
 
     Args:
         name: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:<index>``.
-        place: Which of several processes this is: each of a machine takes a device of its own.
+        ranks: Which of several processes this is: each of a machine takes a device of its own.
 
     Raises:
         SettingsError: Another word, a device this machine does not have, or one device for several
             processes.
     """
-    place = place or LaunchedAs()
+    ranks = ranks or RankInfo()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and place.size > 1:
-        name = f"cuda:{place.local_rank}"
-    elif name.startswith("cuda:") and place.local_size > 1:
+    if name == "cuda" and ranks.size > 1:
+        name = f"cuda:{ranks.local_rank}"
+    elif name.startswith("cuda:") and ranks.local_size > 1:
         raise SettingsError(
-            f"train.device: {name!r} is one device, and {place.local_size} processes of this "
+            f"train.device: {name!r} is one device, and {ranks.local_size} processes of this "
             "machine would share it",
             key="train.device",
             found=name,

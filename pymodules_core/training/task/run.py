@@ -11,9 +11,9 @@ from pymodules_core.errors import TaskError, closest_match, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.data.shares import Share
+from pymodules_core.training.data.shares import RankShare
 from pymodules_core.training.optim.block import OptimizeBlock
-from pymodules_core.training.optim.unit import OptimizerUnit
+from pymodules_core.training.optim.unit import ManagedOptimizer
 from pymodules_core.training.state.user_state import UserState
 from pymodules_core.training.task.images import check_image
 from pymodules_core.training.task.metrics import MetricAverages, check_metric
@@ -52,7 +52,7 @@ class Run:
         module_pool: ModulePool,
         config: Any,
         device: torch.device,
-        units: Mapping[str, OptimizerUnit],
+        units: Mapping[str, ManagedOptimizer],
         data_dir: Path,
         processes: Processes,
     ) -> None:
@@ -160,7 +160,7 @@ class Run:
             return tensor
         # Of a batch that all processes have whole, the first one's rows count.
         is_repeated = self._is_in_step and not self._is_counted
-        return self._processes.join_rows(tensor[:0] if is_repeated else tensor)
+        return self._processes.all_gather_rows(tensor[:0] if is_repeated else tensor)
 
     def optimize(self, name: str = "main") -> OptimizeBlock:
         """Open a block whose loss updates one optimizer.
@@ -248,7 +248,7 @@ class Run:
         self._stepped.clear()
         self._blocks.clear()
 
-    def take_share(self, share: Share) -> None:
+    def take_rank_share(self, share: RankShare) -> None:
         """Take this process's part of the batch at hand; the loops call it before its step."""
         self._is_counted = share.is_counted
         for unit in self._units.values():

@@ -31,7 +31,7 @@ from pymodules_core.errors import (
 )
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool, seed_everything
-from pymodules_core.processes.environment import LaunchedAs
+from pymodules_core.processes.environment import RankInfo
 from pymodules_core.training.data.workers import lost_worker
 from pymodules_core.training.optim.block import is_scheduler
 from pymodules_core.training.optim.named_state import parameter_names
@@ -101,10 +101,10 @@ class Task:
         """Whether there is data and a step for an eval loop."""
         return "eval_step" in self._functions
 
-    def data(self, phase: str, place: LaunchedAs) -> Any:
+    def data(self, phase: str, ranks: RankInfo) -> Any:
         """Call ``train_data`` or ``eval_data`` in one of several processes."""
         name = f"{phase}_data"
-        arguments = {"config": self.config, "rank": place.rank, "world_size": place.size}
+        arguments = {"config": self.config, "rank": ranks.rank, "world_size": ranks.size}
         with self.errors(name, TaskError):
             return self._functions[name](arguments)
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pymodules_core.checkpoints.file_format.buffer import FileImage
+from pymodules_core.checkpoints.file_format.buffer import FileBuffer
 from pymodules_core.checkpoints.file_format.digest import Content
 
 DTYPES = [
@@ -87,7 +87,7 @@ trees = st.dictionaries(
 @settings(deadline=None)
 @given(trees)
 def test_any_state_comes_back_exactly(tmp_path_factory, state):
-    image = FileImage(state)
+    image = FileBuffer(state)
     image.seal()
     file = tmp_path_factory.mktemp("state") / "x.pt"
     file.write_bytes(image.pages[: image.size_bytes])

@@ -27,7 +27,7 @@ from pymodules_core.errors import (
 from pymodules_core.hookspecs import ModuleHooks
 from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.run_files import checkpoints_dir
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 # One layer; from version 2 on it is called `stem`, from version 3 on its bias is twice as long.
 PLUGIN = """
@@ -105,7 +105,7 @@ def path(home):
 
 
 def fit(path, **options):
-    return Trainer(path, reporter=SilentReporter(), **options).fit()
+    return Trainer(path, reporter=SilentPrinter(), **options).fit()
 
 
 def go_on(path, epochs):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints.file_format.buffer import FileImage
+from pymodules_core.checkpoints.file_format.buffer import FileBuffer
 from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.saving.writer_thread import Writer
 from pymodules_core.checkpoints.store.paths import Layout
@@ -45,14 +45,14 @@ def interrupt_where_it_waits(then: Callable[[], None] = lambda: None) -> None:
 @pytest.fixture
 def gate(monkeypatch) -> threading.Event:
     """Holds back the first half of every seal until it is set."""
-    gate, seal = threading.Event(), FileImage.seal
+    gate, seal = threading.Event(), FileBuffer.seal
     gate.set()
 
-    def sealed_behind_the_gate(image: FileImage, *more: object):
+    def sealed_behind_the_gate(image: FileBuffer, *more: object):
         gate.wait(90)
         return seal(image, *more)
 
-    monkeypatch.setattr(FileImage, "seal", sealed_behind_the_gate)
+    monkeypatch.setattr(FileBuffer, "seal", sealed_behind_the_gate)
     return gate
 
 

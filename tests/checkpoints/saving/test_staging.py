@@ -5,12 +5,12 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from pymodules_core.checkpoints.file_format.buffer import FileImage
+from pymodules_core.checkpoints.file_format.buffer import FileBuffer
 from pymodules_core.checkpoints.file_format.digest import Content
 from pymodules_core.checkpoints.saving.staging import Staging
 
 
-def saved(image: FileImage, tmp_path) -> dict[str, torch.Tensor]:
+def saved(image: FileBuffer, tmp_path) -> dict[str, torch.Tensor]:
     image.seal()
     file = tmp_path / "x.pt"
     file.write_bytes(image.pages[: image.size_bytes])

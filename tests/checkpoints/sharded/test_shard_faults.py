@@ -16,7 +16,7 @@ from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints import read_state_dict
-from pymodules_core.checkpoints.sharded import pieces_in_bytes, pieces_in_file, read_shards
+from pymodules_core.checkpoints.sharded import chunks_in_bytes, chunks_in_file, read_shards
 from pymodules_core.checkpoints.sharded.index import make_index
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import StoredObject, encode_record, read_record
@@ -36,7 +36,7 @@ def note(shape: object, dtype: str = "float32") -> dict[str, object]:
 
 
 def read(shape: list[int], parts: Parts) -> torch.Tensor:
-    shards = [pieces_in_bytes(shard_of(*part)) for part in parts]
+    shards = [chunks_in_bytes(shard_of(*part)) for part in parts]
     return read_shards(make_index({"w": note(shape)}, {}), shards, source=SOURCE)["w"]
 
 
@@ -109,7 +109,7 @@ def test_another_dtype_than_the_index_says_is_refused():
     ],
 )
 def test_an_index_that_was_made_up_is_refused(index):
-    shards = [pieces_in_bytes(shard_of((0,), torch.ones(2)))]
+    shards = [chunks_in_bytes(shard_of((0,), torch.ones(2)))]
 
     with pytest.raises(CheckpointFileError, match="does not fit its shards"):
         read_shards(index, shards, source=SOURCE)
@@ -142,7 +142,7 @@ def test_a_shard_that_is_none_is_refused(tmp_path, content):
     (tmp_path / "shard").write_bytes(content)
     index = make_index({"w": note([2])}, {})
 
-    for pieces in (pieces_in_bytes(content), pieces_in_file(tmp_path / "shard")):
+    for pieces in (chunks_in_bytes(content), chunks_in_file(tmp_path / "shard")):
         with pytest.raises(CheckpointFileError, match="does not fit its shards"):
             read_shards(index, [pieces], source=SOURCE)
 

@@ -12,7 +12,7 @@ from support import TINY_TASK, write_experiment
 from pymodules_core import Trainer
 from pymodules_core.errors import PymodulesError, StepError, TaskError
 from pymodules_core.training.data.workers import lost_worker
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 TASK = "data/experiments/tiny/pymodules/task.py"
 DATASET = """class Items(torch.utils.data.Dataset):
@@ -37,7 +37,7 @@ def failure(home: Path, task: str, *, num_workers: int = 0) -> PymodulesError:
     toml = f"[train]\nepochs = 2\nbatch_size = 16\nnum_workers = {num_workers}\n"
     path = write_experiment(home, task=task, toml=toml)
     with pytest.raises(PymodulesError) as caught:
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
     return caught.value
 
 
@@ -162,7 +162,7 @@ def test_an_interrupt_in_an_item_passes_through(home):
     path = write_experiment(home, task=task)
 
     with pytest.raises(KeyboardInterrupt):
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
 
     assert (path / "data" / "module_ckps" / "last" / "net.pt").is_file()
 

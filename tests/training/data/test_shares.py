@@ -17,7 +17,7 @@ from torch.utils.data import (
 )
 
 from pymodules_core.errors import TaskError
-from pymodules_core.processes.environment import LaunchedAs
+from pymodules_core.processes.environment import RankInfo
 from pymodules_core.settings import TrainSettings
 from pymodules_core.training.data import Batches
 from pymodules_core.training.data.shares import split_batches
@@ -33,8 +33,8 @@ def batches_of(lengths):
 
 def split(batches, size, *, merges):
     """Give what each process gets: its parts and shares."""
-    places = [LaunchedAs(rank=rank, size=size) for rank in range(size)]
-    return [list(split_batches(batches, place, merges=merges)) for place in places]
+    ranks = [RankInfo(rank=rank, size=size) for rank in range(size)]
+    return [list(split_batches(batches, one, merges=merges)) for one in ranks]
 
 
 @given(batch_sizes, sizes)
@@ -67,7 +67,7 @@ def batches_for(rank, data, *, size=2, phase="train", **settings):
         phase=phase,
         settings=TrainSettings(**settings),
         pin_memory=False,
-        place=LaunchedAs(rank=rank, size=size),
+        ranks=RankInfo(rank=rank, size=size),
     )
 
 

@@ -12,10 +12,10 @@ from support import TINY_MODULE, TINY_TASK, write_experiment
 
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records
-from pymodules_core.processes.environment import LaunchedAs
+from pymodules_core.processes.environment import RankInfo
 from pymodules_core.processes.group import Processes
 from pymodules_core.training.fit import hang_report
-from pymodules_core.training.fit.hang_report import StandstillWatch
+from pymodules_core.training.fit.hang_report import HangReport
 
 HERE = Path(__file__)
 # What the processes call in their fourth step is not the same; the second ends later by itself.
@@ -49,11 +49,11 @@ def two(monkeypatch):
     store = dist.HashStore()
     monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
     monkeypatch.setattr(hang_report, "_LOOK_EVERY_S", 0.01)
-    return [Processes(LaunchedAs(rank=rank, size=2)) for rank in (0, 1)]
+    return [Processes(RankInfo(rank=rank, size=2)) for rank in (0, 1)]
 
 
 def stand_still(processes, moment, until, where):
-    with StandstillWatch(processes, moment):
+    with HangReport(processes, moment):
         where(until)
 
 

@@ -10,7 +10,7 @@ from support import start_command, write_experiment
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records
 from pymodules_core.errors import TaskError
-from pymodules_core.training.loop.sharded_data import in_step
+from pymodules_core.training.loop.sharded_data import lockstep
 
 NET = """
     from torch import nn
@@ -110,7 +110,7 @@ class OneOfTwo:
 
 
 def test_evaluation_by_modules_in_parts_that_one_process_ends_first_is_refused_with_ways_out():
-    batches = in_step(
+    batches = lockstep(
         iter([]),
         None,
         OneOfTwo(),

@@ -8,7 +8,7 @@ from torch.optim import SGD
 
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.errors import StepError, TaskError
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 STEPS, ACCUMULATE = 6, 2
 WIDE = """
@@ -111,7 +111,7 @@ def test_wherever_the_fakes_are_drawn_both_networks_are_those_of_a_hand_written_
     pool = ModulePool.discover(path)
     initial = {name: pool[name][0].weight.clone() for name in pool}
 
-    Trainer(path, reporter=SilentReporter()).fit()
+    Trainer(path, reporter=SilentPrinter()).fit()
     train_by_hand(pool.d, pool.g, accumulate=accumulate)
 
     for name in ("d", "g"):
@@ -138,7 +138,7 @@ def test_a_gradient_penalty_on_fakes_that_are_not_detached_trains_the_discrimina
     d, g = pool.d, pool.g
     batch = torch.randn(5, 4, generator=torch.Generator().manual_seed(1))
 
-    Trainer(path, reporter=SilentReporter()).fit()
+    Trainer(path, reporter=SilentPrinter()).fit()
     fake = g(batch)
     mixed = (batch + fake.detach()) / 2
     mixed.requires_grad_()
@@ -166,7 +166,7 @@ def test_a_loss_that_reaches_no_parameter_of_its_optimizer_is_an_error_at_any_st
     path = write(tmp_path, step)
 
     with pytest.raises(TaskError) as caught:
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
 
     assert str(caught.value).endswith(
         f"task.py:22: the loss of optimizer 'g' reaches none of its parameters, so nothing would "
@@ -185,7 +185,7 @@ def test_a_loss_of_an_optimizer_whose_parameters_take_no_gradient_is_an_error(tm
     path = write(tmp_path, step)
 
     with pytest.raises(TaskError) as caught:
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
 
     assert "no parameter of optimizer 'g' requires a gradient" in caught.value.what
     assert caught.value.fix == (
@@ -220,7 +220,7 @@ def test_a_reentrant_checkpoint_is_refused_where_there_are_several_optimizers(tm
     path = write(tmp_path, step)
 
     with pytest.raises(TaskError) as caught:
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
 
     assert "the loss of optimizer 'g' goes through a re-entrant checkpoint" in caught.value.what
     assert caught.value.fix is not None
@@ -236,7 +236,7 @@ def test_a_reentrant_checkpoint_trains_where_there_is_one_optimizer(tmp_path):
     path = write_experiment(tmp_path, modules={"d": WIDE, "g": WIDE}, task=task)
     initial = ModulePool.discover(path).g[0].weight
 
-    Trainer(path, reporter=SilentReporter()).fit()
+    Trainer(path, reporter=SilentPrinter()).fit()
 
     saved = torch.load(path / "data" / "module_ckps" / "last" / "g.pt", weights_only=True)
     assert not torch.equal(saved["0.weight"], initial)
@@ -274,6 +274,6 @@ def test_a_graph_that_is_used_too_late_says_what_to_compute_again(tmp_path, step
     path = write(tmp_path, step)
 
     with pytest.raises(StepError) as caught:
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
 
     assert caught.value.fix == fix

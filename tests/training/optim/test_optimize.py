@@ -12,10 +12,10 @@ from pymodules_core import ModulePool, Trainer
 from pymodules_core.errors import TaskError
 from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
-from pymodules_core.training.optim.block import OptimizeBlock, make_units
+from pymodules_core.training.optim.block import OptimizeBlock, manage_optimizers
 from pymodules_core.training.optim.unit import Precision
 from pymodules_core.training.parallel import SharedModules
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 FULL = Precision(device_type="cpu")
 
@@ -24,7 +24,7 @@ def make_units_alone(optimizers, modules, **more):
     alone = Processes.alone()
     pool = ModulePool.from_modules(modules)
     shared = SharedModules(pool, alone)
-    return make_units(optimizers, pool=pool, processes=alone, modules=shared, **more)
+    return manage_optimizers(optimizers, pool=pool, processes=alone, modules=shared, **more)
 
 
 def units_of(
@@ -253,7 +253,7 @@ def test_a_gan_task_trains_both_networks_and_logs_their_losses(tmp_path):
     linear = "from torch import nn\nmodule = nn.Linear(4, 4)\nsettings = {}\n"
     path = write_experiment(tmp_path, modules={"g": linear, "d": linear}, task=task)
 
-    Trainer(path, reporter=SilentReporter()).fit()
+    Trainer(path, reporter=SilentPrinter()).fit()
 
     for name in ("g", "d"):
         pools = path / "data" / "module_ckps"

@@ -14,8 +14,8 @@ from pymodules_core.errors import ProcessesError
 from pymodules_core.processes.dtensor import gathered
 from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
-from pymodules_core.training.optim.accumulation import OpenWindows
-from pymodules_core.training.optim.block import OptimizeBlock, make_units
+from pymodules_core.training.optim.accumulation import Accumulation
+from pymodules_core.training.optim.block import OptimizeBlock, manage_optimizers
 from pymodules_core.training.optim.unit import Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.parallel.batch_norm import synchronise_batch_norm
@@ -62,7 +62,7 @@ def share(
     pool = ModulePool.from_modules(modules, settings=settings)
     shared = SharedModules(pool, processes, mesh=make_mesh(pool, processes, CPU))
     make = optimizers or (lambda _: {n: SGD(m.parameters(), 0.1) for n, m in pool.items()})
-    units = make_units(
+    units = manage_optimizers(
         make(pool),
         schedulers={},
         settings=of_optimizers,
@@ -292,7 +292,7 @@ def windows_that_never_end_in_one_step(processes, *, kind="ddp"):
     settings = {name: {"parallel": kind} for name in names}
     modules = {name: Coder() for name in names}
     parts = share(processes, modules, settings, **dict.fromkeys(names, two))
-    windows = OpenWindows(parts.units.values(), processes)
+    windows = Accumulation(parts.units.values(), processes)
     plain = {name: Coder() for name in names}
     are_apart, errors = [], []
     for number, trained in enumerate([["first"], names, names]):
@@ -525,14 +525,14 @@ def a_metric_object_that_cannot_be_merged(processes):
 
 
 def rows_of_all(processes):
-    return processes.join_rows(torch.full((processes.rank + 1, 2), processes.rank)).tolist()
+    return processes.all_gather_rows(torch.full((processes.rank + 1, 2), processes.rank)).tolist()
 
 
 def rows_with_second_gradients(processes):
     """Three rows, one of the first process and two of the second; losses that differ by process."""
     rows = torch.arange(1.0, 4.0, dtype=torch.float64).reshape(3, 1).repeat(1, 2)
     own = rows[processes.rank : 2 * processes.rank + 1].clone().requires_grad_()
-    loss = (processes.rank + 1) * processes.join_rows(own).pow(3).sum()
+    loss = (processes.rank + 1) * processes.all_gather_rows(own).pow(3).sum()
     (first,) = torch.autograd.grad(loss, own, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), own)
     # Of both losses, 1 and 2 times the sum of cubes.
@@ -543,7 +543,7 @@ def rows_with_second_gradients(processes):
 def rows_that_need_no_graph(processes):
     rows = torch.ones(1, 2, requires_grad=True)
     with torch.no_grad():
-        return not processes.join_rows(rows).requires_grad
+        return not processes.all_gather_rows(rows).requires_grad
 
 
 def parameters_that_were_gathered(processes):
@@ -560,22 +560,22 @@ def parameters_that_were_gathered(processes):
 
 
 def rows_of_other_shapes(processes):
-    processes.join_rows(torch.zeros(1, 2 + processes.rank))
+    processes.all_gather_rows(torch.zeros(1, 2 + processes.rank))
 
 
 def rows_of_which_one_has_no_graph(processes):
-    processes.join_rows(torch.zeros(1, 2, requires_grad=processes.is_first))
+    processes.all_gather_rows(torch.zeros(1, 2, requires_grad=processes.is_first))
 
 
 def what_the_first_makes(processes):
-    return processes.share(lambda: processes.rank + 7)
+    return processes.run_on_rank0(lambda: processes.rank + 7)
 
 
 def what_the_first_fails_to_make(processes):
     def fail():
         raise ProcessesError("no way", found=processes.rank)
 
-    processes.share(fail)
+    processes.run_on_rank0(fail)
 
 
 def what_the_second_fails_to_do(processes):
@@ -583,14 +583,14 @@ def what_the_second_fails_to_do(processes):
         if processes.rank:
             raise ProcessesError("no way")
 
-    processes.together(fail)
+    processes.run_on_all(fail)
 
 
 def what_both_fail_to_do(processes):
     def fail():
         raise ProcessesError(f"no way for {processes.rank}")
 
-    processes.together(fail)
+    processes.run_on_all(fail)
 
 
 CHECKS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 from pymodules_core import Trainer
 from pymodules_core.errors import PymodulesError
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 
 def outcome_of(folder: Path, processes: Processes) -> list[str] | None:
@@ -19,7 +19,7 @@ def outcome_of(folder: Path, processes: Processes) -> list[str] | None:
     own = folder / str(processes.rank)
     sys.path.insert(0, str(own / "site"))
     os.environ["OWN_SEED"] = str(processes.rank)
-    trainer = Trainer("exp", data_home=own / "data", reporter=SilentReporter(), processes=processes)
+    trainer = Trainer("exp", data_home=own / "data", reporter=SilentPrinter(), processes=processes)
     try:
         trainer.fit()
     except PymodulesError as error:

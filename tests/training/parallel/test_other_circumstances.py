@@ -7,7 +7,7 @@ from support import write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.training import trainer
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 FEW = {"train.epochs": 1}
 
@@ -27,14 +27,14 @@ def begun(tmp_path, monkeypatch):
     facts_of_now = trainer.run_facts
     with monkeypatch.context() as then:
         then.setattr(trainer, "run_facts", facts_of_then)
-        Trainer(path, overrides=FEW, reporter=SilentReporter()).fit()
+        Trainer(path, overrides=FEW, reporter=SilentPrinter()).fit()
     return path
 
 
 def test_what_keeps_a_run_from_going_on_bit_for_bit_is_told_each_with_then_and_now(begun, caplog):
     with caplog.at_level(logging.WARNING):
         result = Trainer(
-            begun, overrides={"train.epochs": 2}, existing="resume", reporter=SilentReporter()
+            begun, overrides={"train.epochs": 2}, existing="resume", reporter=SilentPrinter()
         ).fit()
 
     told = [

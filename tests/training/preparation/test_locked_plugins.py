@@ -13,7 +13,7 @@ from pymodules_core.checkpoints.tools.lineage import newest_record
 from pymodules_core.discovery.plugins.distribution_files import digest_of_files
 from pymodules_core.errors import RunChangedError
 from pymodules_core.run_files import checkpoints_dir
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 FILES = {"nets.py": "x = 1\n", **{f"part_{n}.py": "" for n in range(7)}}
 BYSTANDER = """
@@ -45,7 +45,7 @@ def fit(path, *, epochs=2, existing="refuse", accept_changes=False):
         existing=existing,
         accept_changes=accept_changes,
         overrides={"train.epochs": epochs},
-        reporter=SilentReporter(),
+        reporter=SilentPrinter(),
     ).fit()
 
 

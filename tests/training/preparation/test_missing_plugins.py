@@ -15,7 +15,7 @@ from pymodules_core.errors import (
 )
 from pymodules_core.experiment import Experiment
 from pymodules_core.training.evaluation import evaluate
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 PIP = "pip install acme-nets==1.2.0"
 USING_TASK = TINY_TASK.replace(
@@ -41,7 +41,7 @@ def trained(site, home):
         path = write_experiment(
             home, task=task, toml=f"[train]\nepochs = 2\nbatch_size = 16\n{toml}"
         )
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
         site.uninstall("acme-nets")
         return path
 
@@ -51,7 +51,7 @@ def trained(site, home):
 def go_on(path, **options):
     overrides = {"train.epochs": 3}
     return Trainer(
-        path, existing="resume", overrides=overrides, reporter=SilentReporter(), **options
+        path, existing="resume", overrides=overrides, reporter=SilentPrinter(), **options
     ).fit()
 
 

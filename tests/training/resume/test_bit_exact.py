@@ -5,11 +5,11 @@ from run_cases import KilledRuns, copy_example, outcome_of, write_everything
 
 from pymodules_core import Trainer
 from pymodules_core.errors import StepError
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 
 def fit(path, **overrides):
-    return Trainer(path, existing="resume", overrides=overrides, reporter=SilentReporter()).fit()
+    return Trainer(path, existing="resume", overrides=overrides, reporter=SilentPrinter()).fit()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_run_may_be_continued_by_other_workers_beyond_its_epochs(tmp_path, who
         existing="resume",
         accept_changes=True,
         overrides=overrides,
-        reporter=SilentReporter(),
+        reporter=SilentPrinter(),
     ).fit()
 
     assert outcome_of(path) == whole

@@ -23,10 +23,10 @@ from pymodules_core.errors import (
     TrainingError,
     WeightMismatchError,
 )
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 
-class Lines(SilentReporter):
+class Lines(SilentPrinter):
     """Keeps what a run says."""
 
     def __init__(self):
@@ -43,7 +43,7 @@ def fit(path, *, existing="resume", reporter=None, accept_changes=False, **overr
         existing=existing,
         accept_changes=accept_changes,
         overrides=keys,
-        reporter=reporter or SilentReporter(),
+        reporter=reporter or SilentPrinter(),
     ).fit()
 
 

@@ -15,7 +15,7 @@ from pymodules_core.checkpoints.tools.repair import repair
 from pymodules_core.cli.main import run
 from pymodules_core.errors import CheckpointError, LostStoreError
 from pymodules_core.run_files import read_run_facts
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 DATA = Path("data/experiments/tiny/data")
 CKPS = DATA / "module_ckps"
@@ -137,7 +137,7 @@ def test_a_resume_without_its_commits_is_refused_once_and_writes_nothing(loss, o
 
 def test_the_trainer_refuses_it_as_well(loss):
     before = files_below(DATA.parent)
-    trainer = Trainer("tiny", existing="resume", reporter=SilentReporter())
+    trainer = Trainer("tiny", existing="resume", reporter=SilentPrinter())
 
     with pytest.raises(LostStoreError) as caught:
         trainer.fit()

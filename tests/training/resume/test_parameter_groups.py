@@ -8,8 +8,8 @@ from pymodules_core import Trainer
 from pymodules_core.cli.main import run as run_command
 from pymodules_core.errors import RunChangedError, StepError, TaskError
 from pymodules_core.testing import train_steps
-from pymodules_core.training.optim.resume import OptimizerMemory
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.optim.resume import OptimizerResume
+from pymodules_core.training.run_output.console import SilentPrinter
 
 # The first two layers rest until a task lets them learn.
 LAYERS = """
@@ -263,7 +263,7 @@ def fit(path, *, accept_changes=False, epochs=3, **more):
         path,
         existing="resume",
         accept_changes=accept_changes,
-        reporter=SilentReporter(),
+        reporter=SilentPrinter(),
         overrides={"train.epochs": epochs, **more},
     ).fit()
 
@@ -574,13 +574,13 @@ def test_a_function_that_the_run_gave_a_scheduler_is_missed_at_a_resume(tmp_path
 def test_a_checkpoint_from_before_groups_were_noted_brings_them_back(tmp_path, monkeypatch):
     whole, path = (write(tmp_path, name, step=ADD_AT_3) for name in ("whole", "old"))
     train_steps(whole, plugins={})
-    kept = OptimizerMemory.state_dict
+    kept = OptimizerResume.state_dict
 
     def state_of_before(self, names):
         return {key: one for key, one in kept(self, names).items() if key != "start_groups"}
 
     with monkeypatch.context() as patched:
-        patched.setattr(OptimizerMemory, "state_dict", state_of_before)
+        patched.setattr(OptimizerResume, "state_dict", state_of_before)
         train_steps(path, 5, plugins={})
     train_steps(path, plugins={})
 

@@ -17,7 +17,7 @@ from run_cases import outcome_of
 from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 SLOW = TINY_TASK.replace(
     "def train_step(module_pool, batch):",
@@ -242,7 +242,7 @@ def test_handlers_are_put_back_and_threads_install_none(tmp_path):
     path = write_experiment(tmp_path)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
-    Trainer(path, reporter=SilentReporter()).fit()
+    Trainer(path, reporter=SilentPrinter()).fit()
     thread = threading.Thread(
         target=Trainer(path, existing="resume", overrides={"train.epochs": 3}).fit
     )
@@ -256,7 +256,7 @@ def test_handlers_are_put_back_and_threads_install_none(tmp_path):
 @pytest.mark.parametrize("streams", [">&-", "2>&1 >/dev/null | true", "2>/dev/full >/dev/full"])
 def test_a_run_needs_nobody_who_listens(tmp_path, streams):
     path = write_experiment(tmp_path, "unheard")
-    Trainer(path, reporter=SilentReporter()).fit()
+    Trainer(path, reporter=SilentPrinter()).fit()
     # Another number of threads is told in a warning.
     command = f"{sys.executable} -m pymodules_core train {path} --resume --epochs 4 {streams}"
 

@@ -24,7 +24,7 @@ from pymodules_core.training.optim.named_state import (
     optimizer_state,
     parameter_names,
 )
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 from pymodules_core.training.state.encoding import decode, encode
 from pymodules_core.training.state.random_state import random_state, restore_random_state
 from pymodules_core.training.state.user_state import UserState
@@ -403,7 +403,7 @@ def test_run_state_refuses_at_the_assignment_what_it_could_not_save(tmp_path):
     path = write_experiment(tmp_path, task=task)
 
     with pytest.raises(TaskError) as caught:
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
 
     assert caught.value.line == 1 + task.splitlines().index("    run.state['made'] = iter([])")
     assert "run.state['made'] is list_iterator, which a checkpoint cannot hold" in str(caught.value)
@@ -424,7 +424,7 @@ def test_a_value_that_became_something_else_fails_the_run_at_its_commit(tmp_path
     path = write_experiment(tmp_path, task=task)
 
     with pytest.raises((TaskError, StepError), match=r"run\.state\['log'\]\[0\] is Run"):
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
 
 
 def test_a_list_that_holds_itself_is_refused():

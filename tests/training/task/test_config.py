@@ -5,7 +5,7 @@ from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.errors import PymodulesError, SettingsError, TaskError
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 TASK = "data/experiments/tiny/pymodules/task.py"
 TOML = "data/experiments/tiny/experiment.toml"
@@ -21,7 +21,7 @@ def refusal(home, task: str, table: str = "") -> PymodulesError:
     """Train and give the error, which has to come before anything is written."""
     path = write_experiment(home, task=task, toml=f"[task]\n{table}\n")
     with pytest.raises(PymodulesError) as caught:
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
     assert not (path / "data").exists()
     assert caught.value.exit_code == 2
     return caught.value
@@ -34,7 +34,7 @@ def received(home, task: str, table: str = "", argument: str = "config") -> None
         f"def optimizers(module_pool, config):\n    print({argument})",
     )
     path = write_experiment(home, task=task, toml=f"[task]\n{table}\n")
-    Trainer(path, overrides={"train.epochs": 1}, reporter=SilentReporter()).fit()
+    Trainer(path, overrides={"train.epochs": 1}, reporter=SilentPrinter()).fit()
 
 
 @pytest.mark.parametrize("decorator", ["@attrs.frozen", "@attrs.define", "@dataclass"])

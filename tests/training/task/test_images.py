@@ -7,7 +7,7 @@ from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.errors import TaskError
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 RECORDER = """
 from pymodules_core import hookimpl
@@ -28,7 +28,7 @@ def logging(call: str, step: str = "train_step") -> str:
 
 def fit(tmp_path, task):
     path = write_experiment(tmp_path, task=task, toml="[train]\nepochs = 1\nbatch_size = 20\n")
-    return Trainer(path, reporter=SilentReporter()).fit()
+    return Trainer(path, reporter=SilentPrinter()).fit()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.errors import TaskError
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 from pymodules_core.training.task.metrics import MetricAverages
 
 STATEFUL = """
@@ -114,11 +114,11 @@ def test_an_object_that_accumulates_is_computed_once_a_loop_and_reset(tmp_path):
     path = write_experiment(tmp_path, task=task)
     seen = []
 
-    class Reporter(SilentReporter):
+    class ProgressPrinter(SilentPrinter):
         def epoch_ended(self, summary):
             seen.append(summary.eval_metrics["largest"])
 
-    Trainer(path, reporter=Reporter()).fit()
+    Trainer(path, reporter=ProgressPrinter()).fit()
 
     # Were it not reset, or read too early, the values would not follow the epochs.
     assert seen == [16.0, 26.0, 36.0]
@@ -131,7 +131,7 @@ def test_run_log_averages_like_returned_metrics(tmp_path):
     ).replace("def eval_step(module_pool, batch)", "def eval_step(batch, run)")
     path = write_experiment(tmp_path, task=task)
 
-    metrics = Trainer(path, reporter=SilentReporter()).fit().metrics
+    metrics = Trainer(path, reporter=SilentPrinter()).fit().metrics
 
     assert metrics == {"loss": 0.5, "length": pytest.approx((256 + 256 + 64) / 40)}
 
@@ -143,6 +143,6 @@ def test_run_batch_size_overrides_what_the_batch_shows(tmp_path):
     ).replace("def eval_step(module_pool, batch)", "def eval_step(batch, run)")
     path = write_experiment(tmp_path, task=task)
 
-    metrics = Trainer(path, reporter=SilentReporter()).fit().metrics
+    metrics = Trainer(path, reporter=SilentPrinter()).fit().metrics
 
     assert metrics["length"] == pytest.approx((16 + 16 + 8) / 3)

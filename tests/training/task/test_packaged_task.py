@@ -8,7 +8,7 @@ from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.errors import PluginError, RunChangedError, SettingsError, StepError, TaskError
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 CHOICE = '[experiment]\ntask = "acme-tasks:regression"\n[train]\nepochs = 2\nbatch_size = 16\n'
 
@@ -39,7 +39,7 @@ def install(tmp_path, monkeypatch):
 
 
 def fit(path, **more):
-    return Trainer(path, reporter=SilentReporter(), **more).fit()
+    return Trainer(path, reporter=SilentPrinter(), **more).fit()
 
 
 def experiment(tmp_path, toml=CHOICE):

@@ -20,7 +20,7 @@ from pymodules_core.experiment import Experiment
 from pymodules_core.run_files import checkpoints_dir
 from pymodules_core.testing import train_steps, write_distribution
 from pymodules_core.training.preparation.session import Session
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 FORGETFUL = """
 from pymodules_core import ModuleSpec, hookimpl
@@ -74,7 +74,7 @@ def forgetful(state_dict="return {}", load_state_dict="pass"):
 
 
 def fit(path, **options):
-    return Trainer(path, reporter=SilentReporter(), **options).fit()
+    return Trainer(path, reporter=SilentPrinter(), **options).fit()
 
 
 def test_a_loggers_state_that_fails_is_told_once_and_the_run_goes_on(
@@ -427,7 +427,7 @@ def test_a_hook_that_failed_the_run_is_not_called_while_that_is_told(
     install_distribution("acme-average", f"{source}calls = []\n{PROVIDES_AVERAGE}")
     path = write_experiment(tmp_path)
     session = Session.prepare(
-        Experiment.open(path), data_dir=path / "data", reporter=SilentReporter()
+        Experiment.open(path), data_dir=path / "data", reporter=SilentPrinter()
     )
 
     with pytest.raises(PluginError):

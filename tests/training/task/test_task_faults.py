@@ -5,7 +5,7 @@ from support import TINY_MODULE, TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.errors import PymodulesError, SettingsError, TaskError
-from pymodules_core.training.run_output.console import SilentReporter
+from pymodules_core.training.run_output.console import SilentPrinter
 
 TASK = "data/experiments/tiny/pymodules/task.py"
 TOML = "data/experiments/tiny/experiment.toml"
@@ -30,7 +30,7 @@ def refusal(home, task: str, *, toml: str = "", **files) -> PymodulesError:
     """Train and give the error, which has to come before anything is written."""
     path = write_experiment(home, task=task, toml=toml, **files)
     with pytest.raises(PymodulesError) as caught:
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
     assert not (path / "data").exists()
     assert caught.value.exit_code == 2
     return caught.value
@@ -41,7 +41,7 @@ def test_a_task_that_is_called_otherwise_is_the_closest_match(home):
     (path / "pymodules" / "task.py").rename(path / "pymodules" / "taks.py")
 
     with pytest.raises(TaskError) as caught:
-        Trainer(path, reporter=SilentReporter()).fit()
+        Trainer(path, reporter=SilentPrinter()).fit()
 
     assert (caught.value.what, caught.value.closest) == ("there is no task", "taks.py")
 
@@ -116,7 +116,7 @@ def test_a_misspelt_function_is_a_slip_and_no_helper(home, old, new, line):
 def test_a_name_far_from_any_hook_is_a_helper(home):
     path = write_experiment(home, task=edited(more="def train_set():\n    pass\n"))
 
-    assert Trainer(path, reporter=SilentReporter()).fit().epochs > 0
+    assert Trainer(path, reporter=SilentPrinter()).fit().epochs > 0
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_an_imported_step_is_checked_where_it_is_written(home):
 def test_a_helpers_argument_with_a_default_is_its_own(home):
     task = edited(("train_step(module_pool, batch)", "train_step(module_pool, batch, scale=1)"))
 
-    assert Trainer(write_experiment(home, task=task), reporter=SilentReporter()).fit().steps > 0
+    assert Trainer(write_experiment(home, task=task), reporter=SilentPrinter()).fit().steps > 0
 
 
 @pytest.mark.parametrize(

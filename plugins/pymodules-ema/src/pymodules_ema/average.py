@@ -13,7 +13,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pymodules_core.checkpoints.file_format.state_dict import refuse_lazy, unwrap
 from pymodules_core.errors import BuildError, list_words
-from pymodules_core.processes.dtensor import local_part
+from pymodules_core.processes.dtensor import local_tensor
 
 # Below the host's logger, which shows it as it shows its own.
 logger = logging.getLogger("pymodules_core.ema")
@@ -185,6 +185,6 @@ def _grouped(pairs: Iterable[Pair]) -> Groups:
     for ours, theirs in pairs:
         # Of parameters that FSDP2 has sharded each process averages its part.
         group = groups[ours.device, ours.dtype]
-        group[0].append(local_part(ours))
-        group[1].append(local_part(theirs))
+        group[0].append(local_tensor(ours))
+        group[1].append(local_tensor(theirs))
     return list(groups.values())

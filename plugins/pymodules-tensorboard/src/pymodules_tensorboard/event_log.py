@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from pymodules_core.processes.dtensor import local_part
+from pymodules_core.processes.dtensor import local_tensor
 from pymodules_tensorboard.event_files import cut_back, event_files
 from pymodules_tensorboard.pictures import as_picture
 
@@ -74,7 +74,7 @@ class EventLog:
         for key, parameter in module.named_parameters():
             if parameter.is_floating_point():
                 # Of a parameter that FSDP2 has sharded: the part of the first process.
-                values = local_part(parameter).detach().float()
+                values = local_tensor(parameter).detach().float()
                 values = values[values.isfinite()]
                 if values.numel():
                     self._writer.add_histogram(f"weights/{name}.{key}", values, step)

@@ -29,7 +29,7 @@ class NonconformityError(Exception):
     """A plugin does not fulfil a check."""
 
 
-class Bench:
+class Sandbox:
     """Makes what a check needs.
 
     Args:
