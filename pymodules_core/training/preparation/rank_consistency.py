@@ -16,7 +16,7 @@ from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
 from pymodules_core.settings.structure import unstructure
 from pymodules_core.specs import FileOrigin
-from pymodules_core.training.run_output.sources import source_digests
+from pymodules_core.training.run_output.code_snapshot import source_digests
 from pymodules_core.versions import versions
 
 _MOST_LINES = 8

@@ -26,7 +26,7 @@ from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME
 from pymodules_core.settings.structure import unstructure
 from pymodules_core.specs import FileOrigin, Origin
 from pymodules_core.training.preparation.session import Session
-from pymodules_core.training.run_output.sources import source_digests
+from pymodules_core.training.run_output.code_snapshot import source_digests
 from pymodules_core.versions import versions
 
 logger = logging.getLogger("pymodules_core")
