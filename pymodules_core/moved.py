@@ -20,6 +20,7 @@ MOVED_MODULES = {
     "pymodules_core.checkpoints.state_dicts": "pymodules_core.checkpoints.file_format.state_dict",
     "pymodules_core.processes.sharding": "pymodules_core.processes.dtensor",
     "pymodules_core.training.reporting": "pymodules_core.training.run_output.console",
+    "pymodules_core.training.state.random_state": "pymodules_core.rng",
     "pymodules_core.training.run": "pymodules_core.training.task.run",
 }
 # A name, with the module that had it, to the public place of it.

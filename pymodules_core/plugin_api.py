@@ -16,15 +16,13 @@ if TYPE_CHECKING:
     from pymodules_core.names import check_path_name as check_path_name
     from pymodules_core.names import resolve_inside as resolve_inside
     from pymodules_core.processes.dtensor import local_tensor as local_tensor
+    from pymodules_core.rng import random_state as random_state
+    from pymodules_core.rng import restore_random_state as restore_random_state
     from pymodules_core.run_files import checkpoints_dir as checkpoints_dir
     from pymodules_core.settings.structure import show
     from pymodules_core.settings.structure import structure as structure
     from pymodules_core.settings.structure import unstructure as unstructure
     from pymodules_core.training.state.encoding import decode, encode
-    from pymodules_core.training.state.random_state import random_state as random_state
-    from pymodules_core.training.state.random_state import (
-        restore_random_state as restore_random_state,
-    )
 
     check_initialized = refuse_lazy
     decode_state = decode
@@ -42,9 +40,9 @@ _HOMES = {
     "format_value": "pymodules_core.settings.structure:show",
     "lazy_names": "pymodules_core.lazy",
     "local_tensor": "pymodules_core.processes.dtensor",
-    "random_state": "pymodules_core.training.state.random_state",
+    "random_state": "pymodules_core.rng",
     "resolve_inside": "pymodules_core.names",
-    "restore_random_state": "pymodules_core.training.state.random_state",
+    "restore_random_state": "pymodules_core.rng",
     "structure": "pymodules_core.settings.structure",
     "unstructure": "pymodules_core.settings.structure",
     "unwrap": "pymodules_core.checkpoints.file_format.state_dict",
