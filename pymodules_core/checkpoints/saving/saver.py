@@ -12,7 +12,6 @@ from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.checkpoints.file_format.layout_version import LayoutVersion, put_mark
 from pymodules_core.checkpoints.file_format.state_dict import live_state_dict, refuse_unsaveable
 from pymodules_core.checkpoints.saving.commits import STATE, Commit, write_commit
-from pymodules_core.checkpoints.saving.donors import find_donors
 from pymodules_core.checkpoints.saving.frozen_check import FrozenCheck
 from pymodules_core.checkpoints.saving.provenance import provenance_of
 from pymodules_core.checkpoints.saving.receipt import CommitResult
@@ -86,10 +85,7 @@ class Saver:
             CheckpointError: The disk refuses, or what is there is of a newer format.
         """
         with disk_errors(self._path):
-            store = Store(Layout(self._path), link=self._link, is_thorough=is_thorough)
-        if self._link == "auto":
-            store.objects.borrow(find_donors(self._pool))
-        return store
+            return Store(Layout(self._path), link=self._link, is_thorough=is_thorough)
 
     def drop_store(self) -> None:
         """Let other writers in; nothing can be saved any more."""
