@@ -10,7 +10,7 @@ from typing import Literal
 
 import attrs
 
-from pymodules_core.checkpoints.store.file_system import Disk
+from pymodules_core.checkpoints.store.file_system import CANNOT, Disk
 from pymodules_core.checkpoints.store.lock import StoreLock
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.paths import Layout
@@ -22,8 +22,8 @@ from pymodules_core.checkpoints.store.records import (
     record_numbers,
 )
 from pymodules_core.checkpoints.store.recovery import recover, rescue_edits
-from pymodules_core.checkpoints.store.views import Views
-from pymodules_core.errors import CheckpointError
+from pymodules_core.checkpoints.store.views import Views, is_link_to
+from pymodules_core.errors import CheckpointError, StoreLockedError
 from pymodules_core.names import LAST
 
 logger = logging.getLogger("pymodules_core")
@@ -83,6 +83,7 @@ class Store:
         self.record: CommitRecord | None = None
         self._spare: CommitRecord | None = None
         self._is_clean = False
+        self._newest: int | None = None  # number of the newest record that this writer knows of
         try:
             self.settle()
         except BaseException:
@@ -95,12 +96,13 @@ class Store:
 
     def settle(self) -> None:
         """Make everything agree with the newest whole commit; does nothing where it does."""
-        if not self._is_clean:
-            self.record = recover(
-                self._layout, self.objects, self.views, is_salvage=self._is_salvage
-            )
-            self._spare = self._find_spare()
-            self._is_clean = True
+        self._refuse_other_writer()
+        if self._is_clean:
+            return
+        self.record = recover(self._layout, self.objects, self.views, is_salvage=self._is_salvage)
+        self._newest = self.record.number if self.record else 0
+        self._spare = self._find_spare()
+        self._is_clean = True
 
     def make_stage(self, name: str) -> Path:
         """Make a folder for files that are on their way into the store.
@@ -125,12 +127,12 @@ class Store:
             keep_before: The commit before stays, to fall back to.
 
         Raises:
+            StoreLockedError: Another writer committed meanwhile, where locks do not reach it.
             OSError: The disk refuses; the commit before stands, or this one where only its views
                 were not up to date.
         """
         self.settle()
         self._is_clean = False
-        self._lock.check()
         if self.record is not None and self.record.number >= MOST_NUMBER:
             raise CheckpointError(
                 f"commit {self.record.number} is the last one that a name has room for",
@@ -142,6 +144,7 @@ class Store:
         try:
             record = self._commit(make_record, keep_before=keep_before)
         except OSError:
+            self._refuse_other_writer()  # the stage is its now
             self.clean_up()
             raise
         self._is_clean = True
@@ -206,8 +209,24 @@ class Store:
             disk.sync(descriptor)
         finally:
             os.close(descriptor)
-        disk.rename(staged, layout.record(record.number))
+        try:
+            self._refuse_other_writer()
+            _rename_no_replace(disk, staged, layout.record(record.number))
+        except (FileExistsError, StoreLockedError) as error:
+            # The other writer goes on, and needs the names in the stage.
+            for name in (staged.name, *record.changed):
+                if (layout.stage / name).exists():
+                    self.views.discard(layout.stage / name)
+            raise self._lock.lost() from error
+        self._newest = record.number
         disk.sync_path(layout.commits)
+
+    def _refuse_other_writer(self) -> None:
+        """Refuse to write where locks reach not every machine and another writer committed."""
+        if self._newest is not None and any(
+            number > self._newest for number in record_numbers(self._layout)
+        ):
+            raise self._lock.lost()
 
     def _find_linked(
         self, replaced: Collection[str], files: Mapping[str, Mapping[str, str]]
@@ -249,6 +268,32 @@ class Store:
             if number not in numbers:
                 self._disk.unlink(self._layout.record(number))
         self.objects.keep_only(set[str]().union(*(one.used_digests() for one in kept)))
+
+
+def _rename_no_replace(disk: Disk, source: Path, target: Path) -> None:
+    """Move a record to its name, which another writer may have taken.
+
+    Where the file system has neither way that refuses then, such as exFAT, the lock has to do.
+
+    Raises:
+        FileExistsError: It has.
+    """
+    try:
+        disk.rename_no_replace(source, target)
+    except OSError as error:
+        if error.errno not in CANNOT:
+            raise
+    else:
+        return
+    try:
+        disk.link(source, target)  # the other name goes with the stage
+    except OSError as error:
+        # A server may answer so where it made the link, and its first answer was lost.
+        if isinstance(error, FileExistsError) and is_link_to(source, target):
+            return
+        if error.errno not in CANNOT:
+            raise
+        disk.rename(source, target)
 
 
 def _weights_of(record: CommitRecord) -> dict[str, str]:
