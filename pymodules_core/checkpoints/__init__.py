@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pymodules_core.checkpoints.loading.match import LoadReport, match_weights
     from pymodules_core.checkpoints.loading.resume_point import Resumed
     from pymodules_core.checkpoints.manager import CheckpointManager
-    from pymodules_core.checkpoints.saving.receipt import CommitResult, Receipt
+    from pymodules_core.checkpoints.saving.commits import CommitResult, Receipt
 
 __all__ = [
     "BestTracker",
@@ -34,8 +34,8 @@ __getattr__ = lazy_names(
         "BestTracker": "pymodules_core.checkpoints.best",
         "CheckpointManager": "pymodules_core.checkpoints.manager",
         "LoadReport": "pymodules_core.checkpoints.loading.match",
-        "CommitResult": "pymodules_core.checkpoints.saving.receipt",
-        "Receipt": "pymodules_core.checkpoints.saving.receipt",
+        "CommitResult": "pymodules_core.checkpoints.saving.commits",
+        "Receipt": "pymodules_core.checkpoints.saving.commits",
         "Resumed": "pymodules_core.checkpoints.loading.resume_point",
         "apply_weights": "pymodules_core.checkpoints.loading.apply",
         "match_weights": "pymodules_core.checkpoints.loading.match",

@@ -64,7 +64,7 @@ def test_a_second_start_is_refused(tmp_path, monkeypatch):
 
     assert str(caught.value) == (
         "ckps holds a run already: frzn, init, last\n"
-        "  fix: resume() goes on with it; else choose another folder, or move this one aside"
+        "  fix: resume() continues it; else choose another folder, or move this one aside"
     )
 
 

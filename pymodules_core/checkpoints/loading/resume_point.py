@@ -1,4 +1,4 @@
-"""What a run goes on from: the weights and the training state of one commit."""
+"""What a run resumes from: the weights and the training state of one commit."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -11,13 +11,14 @@ from pymodules_core.checkpoints.loading.match import LoadReport
 from pymodules_core.checkpoints.loading.pool_reader import PoolReader, StoredModule
 from pymodules_core.checkpoints.sharded.read import Like
 from pymodules_core.checkpoints.store.records import CommitRecord
+from pymodules_core.errors import CheckpointNotFoundError
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.names import FRZN, LAST
 
 
 @attrs.frozen(kw_only=True)
 class Resumed:
-    """The moment that a run goes on from.
+    """The moment that a run resumes from.
 
     Attributes:
         epoch: The epoch of the commit; 0 before training.
@@ -58,26 +59,30 @@ class ResumePoint:
 
 
 def read_resume_point(
-    reader: PoolReader,
-    record: CommitRecord,
-    pool: ModulePool,
-    *,
-    frozen: list[str],
-    others: list[str],
+    reader: PoolReader, record: CommitRecord | None, pool: ModulePool, *, allow_new: bool
 ) -> ResumePoint:
-    """Read what a run goes on from, all of it from one commit.
+    """Read what a run resumes from, all of it from one commit.
 
     Args:
         reader: Of the pools.
-        record: The commit.
-        pool: Today's modules; of those in parts each process reads its own.
-        frozen: Modules to read from ``frzn``.
-        others: Modules to read from ``last``.
+        record: The commit; None where there is none.
+        pool: Today's modules; of those that are DTensors each process reads its own chunks.
+        allow_new: Leave out modules that the commit does not know.
 
     Raises:
-        CheckpointNotFoundError: The commit lacks a module.
+        CheckpointNotFoundError: There is no commit, or it lacks a module.
         CheckpointFileError: An object is damaged.
     """
+    if record is None:
+        raise CheckpointNotFoundError(
+            "holds no commit to resume from", file=reader.path, fix="call start() for a new run"
+        )
+    frozen = [name for name in pool if pool.is_frozen(name)]
+    others = [
+        name
+        for name in pool
+        if name not in frozen and (not allow_new or name in record.pools[LAST].modules)
+    ]
     like = partial(_own_like, pool)
     return ResumePoint(
         record=record,
@@ -103,21 +108,21 @@ def _parameter_like(pool: ModulePool, path: tuple[str, ...]) -> torch.Tensor | N
     return found if isinstance(found, torch.Tensor) else None
 
 
-def resumed(moment: ResumePoint, reports: Mapping[str, LoadReport]) -> Resumed:
-    """Say what a run goes on from.
+def resumed(point: ResumePoint, reports: Mapping[str, LoadReport]) -> Resumed:
+    """Return what a run resumed from.
 
     Args:
-        moment: What was read.
+        point: What was read.
         reports: How it fits today's modules.
     """
-    record = moment.record
+    record = point.record
     stored = {name for pool in record.pools.values() for name in pool.modules}
     return Resumed(
         epoch=record.epoch,
         step=record.step,
         metrics=record.pools[LAST].metrics,
-        state=moment.state,
-        module_states=moment.module_states,
+        state=point.state,
+        module_states=point.module_states,
         orphans=tuple(sorted(stored - set(reports))),
         reports=reports,
     )

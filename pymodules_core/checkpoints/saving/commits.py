@@ -1,6 +1,7 @@
 """What one commit changes, the record that says so, and how both get to the disk."""
 
 import math
+import subprocess
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,15 +11,48 @@ from typing import Any, Literal
 import attrs
 
 from pymodules_core.checkpoints.file_format.buffer import FileBuffer
-from pymodules_core.checkpoints.saving.receipt import CommitResult
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.checkpoints.store.objects import Added
 from pymodules_core.checkpoints.store.records import CommitRecord, StoredBest, StoredPool
 from pymodules_core.checkpoints.store.store import Store
+from pymodules_core.module_pool import ModulePool
 from pymodules_core.names import LAST, epoch_pool, parse_epoch_pool
 from pymodules_core.specs import WeightsOrigin
+from pymodules_core.versions import versions
 
 STATE = "training state"
+
+
+@attrs.define(kw_only=True)
+class CommitResult:
+    """One commit; the last five are known once it is done.
+
+    Attributes:
+        pools: Pools that were written, in the order of a run.
+        epoch: The epoch it belongs to; 0 before training.
+        step: Train steps so far.
+        best_moved: Whether ``best`` was proposed and taken.
+        stall_ms: Milliseconds the caller waited.
+        commit: Its number; 0 until it is done.
+        write_ms: Milliseconds from the call until everything was on disk.
+        bytes_written: Bytes of all files written.
+        bytes_shared: Bytes of modules that were there already.
+        durable: Everything is on disk, synced: the commit survives a crash.
+    """
+
+    pools: tuple[str, ...]
+    epoch: int
+    step: int
+    best_moved: bool
+    stall_ms: float = 0.0
+    commit: int = 0
+    write_ms: float = 0.0
+    bytes_written: int = 0
+    bytes_shared: int = 0
+    durable: bool = False
+
+
+Receipt = CommitResult
 
 
 @attrs.frozen(kw_only=True)
@@ -139,6 +173,34 @@ def write_commit(store: Store, commit: Commit, path: Path) -> None:
         receipt.commit = store.commit(make_record).number
     receipt.write_ms = (time.perf_counter() - commit.started) * 1000
     receipt.durable = True
+
+
+def pool_provenance(pool: ModulePool) -> dict[str, Any]:
+    """Return what is known of a run from its pool: origins of modules, versions, the git commit.
+
+    Args:
+        pool: The modules. The commit is that of their experiment, else of the current folder.
+    """
+    return {
+        "modules": {name: origin.to_json() for name, origin in pool.origins.items()},
+        "versions": versions(),
+        "git_commit": git_commit(pool.experiment.path if pool.experiment else Path.cwd()),
+    }
+
+
+def git_commit(folder: Path) -> str | None:
+    """Return the commit of the repository around ``folder``, or None where there is none."""
+    try:
+        result = subprocess.run(  # noqa: S603  a fixed command
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],  # noqa: S607  the user's own git
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None
 
 
 def _orphans(

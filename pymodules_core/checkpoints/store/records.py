@@ -16,7 +16,7 @@ import cattrs.gen
 from blake3 import blake3
 
 from pymodules_core.checkpoints.store.paths import RECORD_SUFFIX, Layout
-from pymodules_core.checkpoints.store.strict_shapes import Provenance, check_schema
+from pymodules_core.checkpoints.store.record_schema import Provenance, check_schema
 from pymodules_core.errors import CheckpointFileError, InvalidNameError
 from pymodules_core.names import CHECKPOINT_SUFFIX, check_path_name, check_pool_name
 from pymodules_core.specs import DistributionOrigin, WeightsOrigin

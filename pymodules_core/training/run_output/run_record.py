@@ -15,7 +15,7 @@ import torch
 
 from pymodules_core.checkpoints import LoadReport
 from pymodules_core.checkpoints.file_format.read import write_file
-from pymodules_core.checkpoints.saving.provenance import git_commit
+from pymodules_core.checkpoints.saving.commits import git_commit
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.discovery import PluginState
 from pymodules_core.discovery.plugins.distribution_files import digest_of_files, lock_distributions

@@ -67,16 +67,16 @@ def check_pools(pools: Collection[str], *, has_state: bool) -> None:
         )
 
 
-def as_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Give metrics as numbers: a record keeps no tensors.
+def metric_values(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return metrics as numbers: a record keeps no tensors.
 
     Raises:
-        CheckpointError: One is none.
+        CheckpointError: One is not a number.
     """
-    found = {}
+    values = {}
     for name, value in metrics.items():
         try:
-            found[name] = float(value)
+            values[name] = float(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"metric {name!r} is no number but {type(value).__name__}",
@@ -84,4 +84,4 @@ def as_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
                 found=type(value).__name__,
                 fix="give one number: its mean, say",
             ) from error
-    return found
+    return values
