@@ -56,7 +56,7 @@ class CheckpointManager:
         link: ``copy`` lets pools share nothing on disk; ``auto`` shares what the disk can.
         fsync_files: Files that a commit's ``state`` refers to, such as a log whose length it holds:
             made durable before the commit is.
-        provenance: Kept with every commit: JSON values that tell how the run came about. Origins
+        provenance: Kept with every commit: JSON values that say how the run came about. Origins
             of modules and versions are kept in any case.
         processes: Several processes call every method together, and the first one writes; None for
             one that saves alone.
@@ -153,14 +153,14 @@ class CheckpointManager:
                 found=sorted(self._pool.pending_weights),
                 fix="call load_initial_weights(pool) of pymodules_core.initial_weights first",
             )
-        # What cannot be saved is told before anything is written.
+        # What cannot be saved is reported before anything is written.
         for name in self._pool:
             live_state_dict(self._pool[name], name=name)
         receipt = CommitResult(pools=(FRZN, INIT, LAST), epoch=0, step=0, best_moved=False)
         try:
             self._processes.run_on_rank0(self._saver.make_store)
             self._saver.save(receipt, {}, state=state, module_states=module_states or {})
-            # A folder that cannot be written to is told before the first step.
+            # A folder that cannot be written to is reported before the first step.
             self._processes.run_on_rank0(self.wait)
             self._saver.watch_frozen()
         except BaseException:
@@ -233,14 +233,14 @@ class CheckpointManager:
             state: The training state that belongs to these weights, where ``last`` is named:
                 tensors and primitives.
             module_states: Module name to a part of the training state that is the module's own and
-                in parts as it is; saved as the module is, gathered or in shards.
+                sharded as it is; saved as the module is, gathered or in shards.
 
         Raises:
             InvalidNameError: No such pool.
             CheckpointError: No pool, ``frzn`` or ``init`` is named, there is a state without
-                ``last``, a metric is no number, the monitored one is missing, ``start`` was not
+                ``last``, a metric is not a number, the monitored one is missing, ``start`` was not
                 called, a module cannot be saved, or an earlier commit could not be written.
-            FrozenModuleError: A frozen module has changed; looked at once an epoch, and told like
+            FrozenModuleError: A frozen module has changed; looked at once an epoch, and raised like
                 what an earlier commit raised.
         """
         check_pools(pools, has_state=state is not None)
@@ -283,7 +283,7 @@ class CheckpointManager:
         )
 
     def pools(self) -> list[str]:
-        """Give the pools that are committed, in the order of a run."""
+        """Return the pools that are committed, in the order of a run."""
         return self._processes.run_on_rank0(self._pools_on_disk)
 
     def wait(self) -> None:

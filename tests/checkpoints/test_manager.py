@@ -151,7 +151,7 @@ def test_a_commit_that_has_no_place_is_refused(tmp_path, pools):
 
     assert str(caught.value) == (
         f"nothing can be committed to {tmp_path} before start()\n"
-        "  fix: call start() once, which writes frzn, init and last; or resume() to go on"
+        "  fix: call start() once, which writes frzn, init and last; or resume() to continue"
         if pools
         else 'commit() names no pool\n  fix: commit("last", epoch=epoch)'
     )

@@ -66,14 +66,18 @@ def apply_weights(loads: Iterable[Matched]) -> None:
             snapshot.restore()
         raise
     for _, _, report in loads:
-        for key, doubt in report.doubtful.items():
-            logger.warning(
-                "weights of %s: %s: %s, loaded from %s all the same",
-                report.module_name,
-                show_key(key),
-                doubt,
-                display_path(report.source),
-            )
+        _warn_of_doubts(report)
+
+
+def _warn_of_doubts(report: LoadReport) -> None:
+    for key, doubt in report.doubtful.items():
+        logger.warning(
+            "weights of %s: %s: %s, loaded from %s all the same",
+            report.module_name,
+            show_key(key),
+            doubt,
+            display_path(report.source),
+        )
 
 
 def _load_state_dict(module: nn.Module, state: Mapping[str, Any], report: LoadReport) -> None:
@@ -135,7 +139,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 
 def _in_place_of(module: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give values in the parts that the module's own are in; ``copy_`` takes no others."""
+    """Return values distributed as the module's own DTensors; ``copy_`` takes no others."""
     own = {key: value for key, value in module.state_dict().items() if is_dtensor(value)}
     if not own:
         return state

@@ -70,7 +70,7 @@ def under_own_keys(
 
     Raises:
         WeightMismatchError: Two keys become one, or no key starts with a prefix of ``rename``.
-        CheckpointFileError: What is one level down is no state dict.
+        CheckpointFileError: What is one level down is not a state dict.
     """
     found_under, unwrapped, metadata, migration = None, 0, None, None
     if is_foreign:
@@ -204,7 +204,7 @@ def _strip_wrappers(
 def _rename_metadata(
     metadata: Mapping[str, Any], rename: Mapping[str, str], modules: Collection[str] | None
 ) -> dict[str, Any]:
-    """Give metadata, which says the version of each module, under the module's own paths.
+    """Return metadata, which says the version of each module, under the module's own paths.
 
     Args:
         metadata: As the file has it, by the paths of modules there.
@@ -228,7 +228,7 @@ def _rename_metadata(
 
 
 def _without_wrappers(key: str, own: Collection[str]) -> str:
-    """Give the module's own key for one that a wrapper made; ``key`` itself where there is none.
+    """Return the module's own key for one that a wrapper made; ``key`` itself where there is none.
 
     Here a file's text has to do. On saving, wrappers are known by their type.
     """

@@ -96,7 +96,7 @@ def match_weights(
         rename: Old prefix to new prefix for keys of the file; the longest match counts.
         skip_mismatched: Keys whose shape differs stay as they are.
         is_foreign: Settings asked for the file, so that the fix names their keys.
-        is_exact: A run goes on: it gets the values that it had, whatever they are.
+        is_exact: A run is resumed: it gets the values that it had, whatever they are.
         migrate: Brings what ``rename`` gave into today's layout, before it is compared.
 
     Returns:

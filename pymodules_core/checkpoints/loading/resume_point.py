@@ -18,7 +18,7 @@ from pymodules_core.names import FRZN, LAST
 
 @attrs.frozen(kw_only=True)
 class Resumed:
-    """The moment that a run resumes from.
+    """What a run resumed from.
 
     Attributes:
         epoch: The epoch of the commit; 0 before training.
@@ -26,8 +26,8 @@ class Resumed:
         metrics: What was measured of ``last``; None for values that were not finite.
         state: The training state that was committed with it, in memory of its own; None where
             there was none.
-        module_states: Module name to the part of it that is the module's own: of modules that were
-            in parts.
+        module_states: Module name to the part of it that is the module's own: of modules that are
+            sharded.
         orphans: Modules in the pools that are not in today's: their weights stay where they are.
         reports: How the weights fit, by module name.
     """
@@ -96,13 +96,13 @@ def read_resume_point(
 
 
 def _own_like(pool: ModulePool, name: str) -> Like:
-    """Give what tensors of a module are like."""
+    """Return what tensors of a module are like."""
     own = pool[name].state_dict()
     return lambda path: own.get(path[0]) if len(path) == 1 else None
 
 
 def _parameter_like(pool: ModulePool, path: tuple[str, ...]) -> torch.Tensor | None:
-    """Give the parameter that a tensor of an optimizer belongs to: optimizer, parameter, ..."""
+    """Return the parameter that a tensor of an optimizer belongs to: optimizer, parameter, ..."""
     name, _, key = path[1].partition(".") if len(path) > 1 else ("", "", "")
     found = pool[name].state_dict().get(key) if name in pool else None
     return found if isinstance(found, torch.Tensor) else None

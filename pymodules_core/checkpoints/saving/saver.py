@@ -120,7 +120,7 @@ class Saver:
         return record.number if record else None
 
     def members(self, pool_name: str) -> list[str]:
-        """Give the modules that belong to a checkpoint pool."""
+        """Return the modules that belong to a checkpoint pool."""
         return [n for n in self._pool if self._pool.is_frozen(n) == (pool_name == FRZN)]
 
     def watch_frozen(self) -> None:
@@ -140,7 +140,7 @@ class Saver:
     ) -> None:
         """Copy what changed, and leave the rest to the writer.
 
-        What is in parts is gathered and written at once: kept until the writer has the time, it
+        What is sharded is gathered and written at once: kept until the writer has the time, it
         would all be whole in the first process's memory.
 
         Args:
@@ -158,7 +158,7 @@ class Saver:
         if store is None and self._processes.is_first:
             raise CheckpointError(
                 f"nothing can be committed to {display_path(self._path)} before start()",
-                fix="call start() once, which writes frzn, init and last; or resume() to go on",
+                fix="call start() once, which writes frzn, init and last; or resume() to continue",
             )
         members = {pool_name: self.members(pool_name) for pool_name in receipt.pools}
         states = self._states(dict.fromkeys(chain.from_iterable(members.values())))

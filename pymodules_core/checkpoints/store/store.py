@@ -10,7 +10,7 @@ from typing import Literal
 
 import attrs
 
-from pymodules_core.checkpoints.store.file_system import CANNOT, Disk
+from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.lock import StoreLock
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.paths import Layout
@@ -21,12 +21,32 @@ from pymodules_core.checkpoints.store.records import (
     readable_records,
     record_numbers,
 )
-from pymodules_core.checkpoints.store.recovery import recover, rescue_edits
-from pymodules_core.checkpoints.store.views import Views, is_link_to
+from pymodules_core.checkpoints.store.recovery import Recovery
+from pymodules_core.checkpoints.store.views import Views, attempt, is_link_to
 from pymodules_core.errors import CheckpointError, StoreLockedError
 from pymodules_core.names import LAST
 
 logger = logging.getLogger("pymodules_core")
+
+
+@attrs.frozen(kw_only=True)
+class _ViewPlan:
+    """What a commit does to the views.
+
+    Attributes:
+        files: Pool to the files of its view: path in it to digest.
+        changed: Pools whose views are replaced.
+        gone: Pools whose views are removed.
+        linked: Other pools of the same objects, which are to be noted again.
+        touched: Pool to the paths of files that somebody else touched, looked up before a link
+            that another view gets changes a time of theirs.
+    """
+
+    files: Mapping[str, Mapping[str, str]]
+    changed: list[str]
+    gone: list[str]
+    linked: list[str]
+    touched: Mapping[str, set[str]]
 
 
 class Store:
@@ -35,7 +55,7 @@ class Store:
     Args:
         layout: Paths; the folder of the pools exists.
         disk: Changes the file system.
-        link: ``copy`` never shares anything between objects and views; None goes on as it was.
+        link: ``copy`` never shares anything between objects and views; None keeps what there is.
         is_thorough: Read every byte of what is there before it is held for whole.
         is_salvage: Open it where no commit is whole, with what is left of the newest.
 
@@ -61,6 +81,27 @@ class Store:
         self._layout = layout
         self._disk = disk or Disk()
         layout.check()
+        self._make_folders()
+        if link is None:
+            link = "copy" if any(one.link == "copy" for one in readable_records(layout)) else "auto"
+        self._lock = StoreLock(layout)
+        self._lock.acquire()
+        self.objects = Objects(layout, self._disk, is_thorough=is_thorough)
+        self.views = Views(layout, self._disk, only_copy=link == "copy")
+        self._recovery = Recovery(layout, self.objects, self.views)
+        self._is_salvage = is_salvage
+        self.record: CommitRecord | None = None
+        self._spare: CommitRecord | None = None
+        self._is_clean = False
+        self._newest: int | None = None  # number of the newest record that this writer knows of
+        try:
+            self.settle()
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_folders(self) -> None:
+        layout = self._layout
         is_new = not layout.store.exists()
         for folder in (layout.store, layout.objects, layout.commits, layout.stage):
             if folder.exists():
@@ -73,22 +114,6 @@ class Store:
         if is_new:
             for folder in (layout.store, layout.path, layout.path.parent):
                 self._disk.sync_path(folder)
-        if link is None:
-            link = "copy" if any(one.link == "copy" for one in readable_records(layout)) else "auto"
-        self._lock = StoreLock(layout)
-        self._lock.acquire()
-        self.objects = Objects(layout, self._disk, is_thorough=is_thorough)
-        self.views = Views(layout, self._disk, only_copy=link == "copy")
-        self._is_salvage = is_salvage
-        self.record: CommitRecord | None = None
-        self._spare: CommitRecord | None = None
-        self._is_clean = False
-        self._newest: int | None = None  # number of the newest record that this writer knows of
-        try:
-            self.settle()
-        except BaseException:
-            self.close()
-            raise
 
     def close(self) -> None:
         """Let other writers in; safe to call twice."""
@@ -99,7 +124,7 @@ class Store:
         self._refuse_other_writer()
         if self._is_clean:
             return
-        self.record = recover(self._layout, self.objects, self.views, is_salvage=self._is_salvage)
+        self.record = self._recovery.recover(is_salvage=self._is_salvage)
         self._newest = self.record.number if self.record else 0
         self._spare = self._find_spare()
         self._is_clean = True
@@ -138,7 +163,7 @@ class Store:
                 f"commit {self.record.number} is the last one that a name has room for",
                 file=self._layout.record(self.record.number),
                 found=self.record.number,
-                fix="nobody made so many: remove that record, and pymodules ckpt repair goes on "
+                fix="nobody made so many: remove that record, and pymodules ckpt repair continues "
                 "from the one before",
             )
         try:
@@ -162,8 +187,24 @@ class Store:
     def _commit(
         self, make_record: Callable[[CommitRecord | None], CommitRecord], *, keep_before: bool
     ) -> CommitRecord:
-        before, views = self.record, self.views
+        before = self.record
         record = make_record(before)
+        plan = self._plan_views(before, record)
+        # Made before the record, so that a disk that is full says so while nothing has changed.
+        for pool_name in plan.changed:
+            self.views.prepare(pool_name, plan.files[pool_name])
+        record = attrs.evolve(record, link=self.views.made or (before.link if before else None))
+        self._publish(record)
+        self.record = record
+        self._show(plan, [record, before] if before else [record])
+        if before is None or _weights_of(before) != _weights_of(record):
+            self._spare = before
+        kept = [one for one in (before, self._spare) if one is not None and keep_before]
+        self._forget_old([record, *kept])
+        return record
+
+    def _plan_views(self, before: CommitRecord | None, record: CommitRecord) -> "_ViewPlan":
+        views = self.views
         files = {name: record.view_files(pool.modules) for name, pool in record.pools.items()}
         changed = [name for name in record.changed if not views.is_shown(name, files[name])]
         gone = [
@@ -171,30 +212,24 @@ class Store:
             for name in (before.pools if before else ())
             if name not in record.pools and self._layout.view(name).exists()
         ]
-        linked = self._find_linked([*changed, *gone], files)
-        # A link that a view gets changes a time of the others.
-        touched = {name: views.touched(name) for name in (*changed, *gone)}
-        # Made before the record, so that a disk that is full says so while nothing has changed.
-        for pool_name in changed:
-            views.prepare(pool_name, files[pool_name])
-        record = attrs.evolve(record, link=views.made or (before.link if before else None))
-        self._publish(record)
-        self.record = record
-        records = [record, before] if before else [record]
-        for pool_name, paths in touched.items():
-            rescue_edits(self._layout, pool_name, paths, records, self.objects, views)
-            if pool_name in gone:
-                views.hide(pool_name)
+        return _ViewPlan(
+            files=files,
+            changed=changed,
+            gone=gone,
+            linked=self._find_linked([*changed, *gone], files),
+            touched={name: views.touched(name) for name in (*changed, *gone)},
+        )
+
+    def _show(self, plan: "_ViewPlan", records: list[CommitRecord]) -> None:
+        for pool_name, paths in plan.touched.items():
+            self._recovery.rescue_edits(pool_name, paths, records)
+            if pool_name in plan.gone:
+                self.views.hide(pool_name)
             else:
-                views.show(pool_name)
-        views.finish()
-        for pool_name in (*changed, *linked):
-            views.note(pool_name, files[pool_name])
-        if before is None or _weights_of(before) != _weights_of(record):
-            self._spare = before
-        kept = [one for one in (before, self._spare) if one is not None and keep_before]
-        self._forget_old([record, *kept])
-        return record
+                self.views.show(pool_name)
+        self.views.finish()
+        for pool_name in (*plan.changed, *plan.linked):
+            self.views.note(pool_name, plan.files[pool_name])
 
     def _publish(self, record: CommitRecord) -> None:
         disk, layout = self._disk, self._layout
@@ -213,7 +248,7 @@ class Store:
             self._refuse_other_writer()
             _rename_no_replace(disk, staged, layout.record(record.number))
         except (FileExistsError, StoreLockedError) as error:
-            # The other writer goes on, and needs the names in the stage.
+            # The other writer continues, and needs the names in the stage.
             for name in (staged.name, *record.changed):
                 if (layout.stage / name).exists():
                     self.views.discard(layout.stage / name)
@@ -250,7 +285,7 @@ class Store:
         ]
 
     def _find_spare(self) -> CommitRecord | None:
-        """Give the newest commit whose weights are not those of the newest of all."""
+        """Return the newest commit whose weights are not those of the newest of all."""
         if self.record is None:
             return None
         newest = _weights_of(self.record)
@@ -278,21 +313,16 @@ def _rename_no_replace(disk: Disk, source: Path, target: Path) -> None:
     Raises:
         FileExistsError: It has.
     """
-    try:
-        disk.rename_no_replace(source, target)
-    except OSError as error:
-        if error.errno not in CANNOT:
-            raise
-    else:
+    if attempt(disk.rename_no_replace, source, target):
         return
     try:
-        disk.link(source, target)  # the other name goes with the stage
-    except OSError as error:
+        is_linked = attempt(disk.link, source, target)  # the other name goes with the stage
+    except FileExistsError:
         # A server may answer so where it made the link, and its first answer was lost.
-        if isinstance(error, FileExistsError) and is_link_to(source, target):
-            return
-        if error.errno not in CANNOT:
+        if not is_link_to(source, target):
             raise
+        return
+    if not is_linked:
         disk.rename(source, target)
 
 

@@ -1,7 +1,7 @@
 """Views: ordinary folders of ordinary files, made of links to objects."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -64,17 +64,12 @@ class Views:
         disk, target = self._disk, self._layout.view(pool_name)
         fresh = self._layout.stage / pool_name
         self._notes.remove(pool_name)
-        if not target.exists():
-            disk.rename(fresh, target)
-        else:
-            try:
-                disk.exchange(fresh, target)
-            except OSError as error:
-                if error.errno not in CANNOT:
-                    raise
-                # For a moment there is no such folder; recovery makes it again.
-                self.hide(pool_name)
-                disk.rename(fresh, target)
+        if target.exists():
+            if attempt(disk.exchange, fresh, target):
+                return
+            # For a moment there is no such folder; recovery makes it again.
+            self.hide(pool_name)
+        disk.rename(fresh, target)
 
     def hide(self, pool_name: str) -> None:
         """Take a pool's folder away; it stays in the stage until ``finish``."""
@@ -103,7 +98,7 @@ class Views:
         Each name that an object gets or loses changes the times of its other names, so that a pool
         is noted again once the stage is empty.
         """
-        found = self._found(pool_name)
+        found = files_in(self._layout.view(pool_name))
         noted = {
             path: NotedFile(digest, found[path]) for path, digest in files.items() if path in found
         }
@@ -116,12 +111,9 @@ class Views:
 
     def touched(self, pool_name: str) -> set[str]:
         """Return the paths in a pool's folder, of files there or noted, that are not as noted."""
-        found, noted = self._found(pool_name), self._notes.files(pool_name)
-        return {
-            path
-            for path in found.keys() | noted.keys()
-            if path not in found or path not in noted or found[path] != noted[path].stamp
-        }
+        found = files_in(self._layout.view(pool_name))
+        noted = {path: one.stamp for path, one in self._notes.files(pool_name).items()}
+        return {path for path, _ in found.items() ^ noted.items()}
 
     def is_shown(self, pool_name: str, files: Mapping[str, str]) -> bool:
         """Return whether a pool's folder was left holding these files, and nobody touched it."""
@@ -130,38 +122,30 @@ class Views:
 
     def paths(self, pool_name: str) -> set[str]:
         """Return the paths of the files in a pool's folder."""
-        return set(self._found(pool_name))
-
-    def _found(self, pool_name: str) -> dict[str, Stamp]:
-        try:
-            return _files_below(self._layout.view(pool_name))
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
+        return set(files_in(self._layout.view(pool_name)))
 
     def _link(self, source: Path, target: Path) -> None:
-        self._make(source, target)
+        if self.link is Link.REFLINK:
+            if attempt(self._disk.clone, source, target):
+                self._disk.sync_path(target)
+            else:
+                self.link = Link.HARD_LINK
+        if self.link is Link.HARD_LINK and not attempt(self._disk.link, source, target):
+            self.link = Link.COPY
+        if self.link is Link.COPY:
+            copy_file(self._disk, source, target)
         self.made = self.link
 
-    def _make(self, source: Path, target: Path) -> None:
-        if self.link is Link.REFLINK:
-            try:
-                self._disk.clone(source, target)
-            except OSError as error:
-                if error.errno not in CANNOT:
-                    raise
-                self.link = Link.HARD_LINK
-            else:
-                self._disk.sync_path(target)
-                return
-        if self.link is Link.HARD_LINK:
-            try:
-                self._disk.link(source, target)
-                return
-            except OSError as error:
-                if error.errno not in CANNOT:
-                    raise
-                self.link = Link.COPY
-        copy_file(self._disk, source, target)
+
+def attempt(change: Callable[[Path, Path], None], source: Path, target: Path) -> bool:
+    """Link, clone, move or exchange; return False where the file system cannot do it that way."""
+    try:
+        change(source, target)
+    except OSError as error:
+        if error.errno not in CANNOT:
+            raise
+        return False
+    return True
 
 
 def is_link_to(path: Path, other: Path) -> bool:
@@ -173,8 +157,16 @@ def is_link_to(path: Path, other: Path) -> bool:
 
 
 def shard_folders(folder: Path) -> list[Path]:
-    """Give the folders of sharded modules in the folder of a pool."""
+    """Return the folders of sharded modules in the folder of a pool."""
     return sorted(path.parent for path in folder.glob(f"*/{INDEX_NAME}"))
+
+
+def files_in(folder: Path) -> dict[str, Stamp]:
+    """Return the files in a folder, by their paths in it; none where there is no folder."""
+    try:
+        return _files_below(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
 
 
 def _files_below(folder: Path, prefix: str = "") -> dict[str, Stamp]:

@@ -1,4 +1,4 @@
-"""How far two states of a module are apart."""
+"""How much two states of a module differ."""
 
 import math
 from collections.abc import Mapping
