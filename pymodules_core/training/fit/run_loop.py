@@ -70,6 +70,7 @@ class RunLoop:
         self._position = Position()
         self._state = TrainingState(
             run=session.run,
+            control=session.control,
             units=session.units,
             plugins=session.plugins,
             data={"train": session.loops.train_batches, "eval": session.loops.eval_batches},

@@ -18,8 +18,8 @@ from pymodules_core.training.fit.training_state import (
     is_training_state,
 )
 from pymodules_core.training.preparation.session import Session
+from pymodules_core.training.run_output.code_snapshot import copy_sources, has_sources
 from pymodules_core.training.run_output.run_record import RunState
-from pymodules_core.training.run_output.sources import copy_sources, has_sources
 
 logger = logging.getLogger("pymodules_core")
 

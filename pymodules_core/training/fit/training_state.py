@@ -12,13 +12,14 @@ from pymodules_core.errors import CheckpointError, RunChangedError, TaskError, l
 from pymodules_core.module_pool import Migration, derive_seed, seed_everything
 from pymodules_core.processes.dtensor import is_dtensor
 from pymodules_core.processes.group import Processes
+from pymodules_core.rng import random_state, restore_random_state
 from pymodules_core.training.data import Batches
 from pymodules_core.training.fit.migrated_names import follow_migrations
 from pymodules_core.training.fit.plugin_states import PluginStates
 from pymodules_core.training.loop.stop_conditions import StopConditions
 from pymodules_core.training.optim.named_state import parameter_names, split_off_parts
 from pymodules_core.training.optim.unit import ManagedOptimizer
-from pymodules_core.training.state.random_state import random_state, restore_random_state
+from pymodules_core.training.task.control import RunControl
 from pymodules_core.training.task.metrics import merged_sums
 from pymodules_core.training.task.run import Run
 
@@ -114,7 +115,8 @@ class TrainingState:
     """Reads and writes the state of all parts of a run.
 
     Args:
-        run: Epoch, step, metrics of the pass at hand, ``run.state``.
+        run: Epoch, step, ``run.state``.
+        control: Metrics of the pass at hand.
         units: The optimizers by name.
         plugins: Those with ``state_dict`` and ``load_state_dict`` take part.
         data: Phase to batches.
@@ -128,6 +130,7 @@ class TrainingState:
         self,
         *,
         run: Run,
+        control: RunControl,
         units: Mapping[str, ManagedOptimizer],
         plugins: PluginManager,
         data: Mapping[str, Batches | None],
@@ -136,6 +139,7 @@ class TrainingState:
         processes: Processes,
     ) -> None:
         self._run = run
+        self._control = control
         self._units = units
         self._plugins = PluginStates(plugins, run)
         self._data = {phase: batches for phase, batches in data.items() if batches is not None}
@@ -158,7 +162,7 @@ class TrainingState:
             "epoch": run.epoch,
             "step": run.step,
             "position": {**attrs.asdict(position), "stage": position.stage.value},
-            "averages": run.averages.state_dict() if is_training else None,
+            "averages": self._control.averages.state_dict() if is_training else None,
             "unsaved_metrics": self._unsaved_metrics() if is_training else [],
             "requires_grad": {
                 name: parameter.requires_grad for parameter, name in self._names.items()
@@ -323,4 +327,6 @@ class TrainingState:
     def _unsaved_metrics(self) -> list[str]:
         """Name the metric objects of the pass at hand that ``run.state`` does not hold."""
         kept = {id(value) for value in self._run.state.values()}
-        return [name for name, one in self._run.averages.stateful.items() if id(one) not in kept]
+        return [
+            name for name, one in self._control.averages.stateful.items() if id(one) not in kept
+        ]

@@ -20,6 +20,7 @@ from pymodules_core.training.optim.accumulation import Accumulation
 from pymodules_core.training.optim.unit import ManagedOptimizer, Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.run_output.console import REFRESH_S, PassStart, ProgressPrinter
+from pymodules_core.training.task.control import RunControl
 from pymodules_core.training.task.device import batch_length, move_batch
 from pymodules_core.training.task.hooks import RunEvents
 from pymodules_core.training.task.metrics import MetricAverages
@@ -33,7 +34,8 @@ class Loops:
 
     Attributes:
         task: Gives the steps.
-        run: Epoch, step, averages.
+        run: Epoch and step.
+        control: The step at hand.
         events: Run hooks.
         units: The optimizers by name.
         precision: Autocast of the steps.
@@ -47,6 +49,7 @@ class Loops:
 
     task: Task
     run: Run
+    control: RunControl
     events: RunEvents
     units: dict[str, ManagedOptimizer]
     precision: Precision
@@ -81,10 +84,10 @@ class Loops:
             TaskError: No batch, or a step gives something unusable.
             TrainingError: A step raises, or a loss is not finite.
         """
-        run, units = self.run, self.units.values()
+        run, control, units = self.run, self.control, self.units.values()
         is_alone = self.processes.is_alone
         self.modules.start_pass(is_evaluation=False)
-        sums = run.start_pass(is_evaluation=False, averages=averages)
+        sums = control.start_pass(is_evaluation=False, averages=averages)
         step = self.task.step("train_step", run)
         run.module_pool.set_training(training=True)
         autocast = _autocast(self.precision)
@@ -99,15 +102,15 @@ class Loops:
                 is_last = should_stop(run.step + 1)
                 is_end = is_last or count + 1 == length
                 with errors:
-                    run.start_train_step()
+                    control.start_train_step()
                     if not is_alone:
                         self._start_shared_step()
                     with autocast:
-                        run.take_train_result(step(batch))
+                        control.take_train_result(step(batch))
                     if not is_alone:
                         self._end_shared_step()
                     if is_end:
-                        run.flush()
+                        control.flush()
                     self.windows.step_ended()
                 count += 1
                 run.step += 1
@@ -117,11 +120,11 @@ class Loops:
                     break
         # Data of unknown length ends only here, after the hooks of its last step.
         with errors:
-            run.start_train_step()
-            run.flush()
+            control.start_train_step()
+            control.flush()
             self.windows.step_ended()
-            run.end_pass()
-        if run.stepped:
+            control.end_pass()
+        if control.stepped:
             self._step_finished()
         with errors:
             for unit in units:
@@ -144,9 +147,9 @@ class Loops:
             TaskError: No batch, or ``eval_step`` gives something unusable.
             StepError: ``eval_step`` raises.
         """
-        run = self.run
+        run, control = self.run, self.control
         self.modules.start_pass(is_evaluation=True)
-        averages = run.start_pass(is_evaluation=True)
+        averages = control.start_pass(is_evaluation=True)
         step = self.task.step("eval_step", run)
         run.module_pool.set_training(training=False)
         autocast = _autocast(self.precision)
@@ -157,7 +160,7 @@ class Loops:
             for batch in progress:
                 if batch is not NO_BATCH:
                     with errors, autocast:
-                        run.take_eval_result(step(batch))
+                        control.take_eval_result(step(batch))
                 count += 1
                 after_step()
         self.modules.release()
@@ -197,16 +200,17 @@ class Loops:
 
     def _step_finished(self) -> None:
         if self.events.has_step_hooks:
-            run = self.run
+            control = self.control
             self.events.emit(
-                "train_step_finished", stepped=run.stepped, metrics=run.take_step_metrics()
+                "train_step_finished", stepped=control.stepped, metrics=control.take_step_metrics()
             )
 
     def _progress(
         self, phase: str, batches: Batches, averages: MetricAverages, *, done: int = 0
     ) -> Generator[Any, None, None]:
         """Give the batches on the run's device and refresh the bar a few times a second."""
-        run, reporter, clock = self.run, self.reporter, time.perf_counter
+        run, control = self.run, self.control
+        reporter, clock = self.reporter, time.perf_counter
         device = run.device
         is_training = phase == "train"
         rates = self._learning_rates
@@ -226,7 +230,7 @@ class Loops:
             with self._errors(f"{phase}_data", lambda: done):
                 for batch in self._batches_of(batches, phase, done):
                     moved = move_batch(batch, device) if must_move else batch
-                    run.batch_size = batch_length(moved)
+                    control.batch_size = batch_length(moved)
                     yield moved
                     done += 1
                     if clock() >= refresh_at:
@@ -251,8 +255,9 @@ class Loops:
             compares, batches.was_compared = not batches.was_compared, True
             return lockstep(
                 own,
-                self.run,
+                self.control,
                 self.processes,
+                epoch=self.run.epoch,
                 name=f"{phase}_data",
                 is_training=phase == "train",
                 has_shards=self.modules.has_shards,
@@ -262,14 +267,14 @@ class Loops:
 
     def _parts(self, own: Iterator[Any], batches: Batches) -> Iterator[Any]:
         for batch in own:
-            self.run.take_rank_share(batches.take_rank_share())
+            self.control.take_rank_share(batches.take_rank_share())
             yield batch
 
     def _finish(self, where: str, averages: MetricAverages) -> dict[str, float]:
         with self.task.errors(where, note=lambda: f" (epoch {self.run.epoch})"):
             means = averages.means(self.processes)
             averages.reset_stateful()
-        self.run.end_pass()
+        self.control.end_pass()
         return means
 
     def _errors(self, where: str, count: Callable[[], int]) -> TaskErrors:

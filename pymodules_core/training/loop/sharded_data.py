@@ -15,8 +15,8 @@ from pymodules_core.checkpoints.store.checksums import fingerprint
 from pymodules_core.errors import TaskError
 from pymodules_core.processes.group import Processes
 from pymodules_core.training.data.shares import RankShare
+from pymodules_core.training.task.control import RunControl
 from pymodules_core.training.task.device import batch_length
-from pymodules_core.training.task.run import Run
 
 logger = logging.getLogger("pymodules_core")
 
@@ -25,9 +25,10 @@ NO_BATCH = object()
 
 def lockstep(
     batches: Iterator[Any],
-    run: Run,
+    control: RunControl,
     processes: Processes,
     *,
+    epoch: int,
     name: str,
     is_training: bool,
     has_shards: bool,
@@ -37,8 +38,9 @@ def lockstep(
 
     Args:
         batches: Its own.
-        run: Learns what part of all samples a batch is.
+        control: Takes the share that a batch is of all samples.
         processes: Who goes in step.
+        epoch: The epoch, for messages.
         name: The function that gave the data.
         is_training: End with the first process that has no batch left.
         has_shards: Evaluation needs all processes, too.
@@ -60,7 +62,7 @@ def lockstep(
             logger.warning(
                 "%s has more batches in some processes than in others: epoch %d ends after %d",
                 name,
-                run.epoch,
+                epoch,
                 number,
             )
             return
@@ -73,7 +75,7 @@ def lockstep(
             )
         if compares and not number and not ended:
             _tell_equal(batch, processes, name)
-        run.take_rank_share(
+        control.take_rank_share(
             RankShare(samples * processes.size / all_samples if all_samples else 1.0)
         )
         yield batch
