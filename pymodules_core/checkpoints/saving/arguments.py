@@ -16,16 +16,18 @@ def check_arguments(*, mode: str, min_delta: object, keep_epochs: Any, link: str
     """
     is_count = isinstance(keep_epochs, int) and not isinstance(keep_epochs, bool)
     is_delta = isinstance(min_delta, int | float) and 0 <= min_delta < math.inf
-    for key, found, is_right, expected, allowed in (
-        ("mode", mode, mode in {"min", "max"}, "'min' or 'max'", ("min", "max")),
-        ("link", link, link in {"auto", "copy"}, "'auto' or 'copy'", ("auto", "copy")),
-        ("min_delta", min_delta, is_delta, "a finite number of at least 0", (0.0,)),
+    modes, links = ("min", "max"), ("auto", "copy")
+    for key, found, is_right, expected, fix, choices in (
+        ("mode", mode, mode in modes, "'min' or 'max'", "min", modes),
+        ("link", link, link in links, "'auto' or 'copy'", "auto", links),
+        ("min_delta", min_delta, is_delta, "a finite number of at least 0", 0.0, ()),
         (
             "keep_epochs",
             keep_epochs,
             keep_epochs == "all" or (is_count and keep_epochs >= 1),
             "'all' or a number of at least 1",
-            ("all",),
+            "all",
+            (),
         ),
     ):
         if not is_right:
@@ -33,8 +35,8 @@ def check_arguments(*, mode: str, min_delta: object, keep_epochs: Any, link: str
                 f"{key}: expected {expected}, got {found!r}",
                 key=key,
                 found=found,
-                closest=closest_match(str(found), map(str, allowed)),
-                fix=f"{key}={allowed[0]!r}",
+                closest=closest_match(str(found), choices),
+                fix=f"{key}={fix!r}",
             )
 
 

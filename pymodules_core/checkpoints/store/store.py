@@ -3,7 +3,7 @@
 import logging
 import os
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -22,31 +22,11 @@ from pymodules_core.checkpoints.store.records import (
     record_numbers,
 )
 from pymodules_core.checkpoints.store.recovery import Recovery
-from pymodules_core.checkpoints.store.views import Views, attempt, is_link_to
+from pymodules_core.checkpoints.store.views import ViewPlan, Views, attempt, is_link_to
 from pymodules_core.errors import CheckpointError, StoreLockedError
 from pymodules_core.names import LAST
 
 logger = logging.getLogger("pymodules_core")
-
-
-@attrs.frozen(kw_only=True)
-class _ViewPlan:
-    """What a commit does to the views.
-
-    Attributes:
-        files: Pool to the files of its view: path in it to digest.
-        changed: Pools whose views are replaced.
-        gone: Pools whose views are removed.
-        linked: Other pools of the same objects, which are to be noted again.
-        touched: Pool to the paths of files that somebody else touched, looked up before a link
-            that another view gets changes a time of theirs.
-    """
-
-    files: Mapping[str, Mapping[str, str]]
-    changed: list[str]
-    gone: list[str]
-    linked: list[str]
-    touched: Mapping[str, set[str]]
 
 
 class Store:
@@ -189,7 +169,7 @@ class Store:
     ) -> CommitRecord:
         before = self.record
         record = make_record(before)
-        plan = self._plan_views(before, record)
+        plan = self.views.plan(before, record)
         # Made before the record, so that a disk that is full says so while nothing has changed.
         for pool_name in plan.changed:
             self.views.prepare(pool_name, plan.files[pool_name])
@@ -203,24 +183,7 @@ class Store:
         self._forget_old([record, *kept])
         return record
 
-    def _plan_views(self, before: CommitRecord | None, record: CommitRecord) -> "_ViewPlan":
-        views = self.views
-        files = {name: record.view_files(pool.modules) for name, pool in record.pools.items()}
-        changed = [name for name in record.changed if not views.is_shown(name, files[name])]
-        gone = [
-            name
-            for name in (before.pools if before else ())
-            if name not in record.pools and self._layout.view(name).exists()
-        ]
-        return _ViewPlan(
-            files=files,
-            changed=changed,
-            gone=gone,
-            linked=self._find_linked([*changed, *gone], files),
-            touched={name: views.touched(name) for name in (*changed, *gone)},
-        )
-
-    def _show(self, plan: "_ViewPlan", records: list[CommitRecord]) -> None:
+    def _show(self, plan: ViewPlan, records: list[CommitRecord]) -> None:
         for pool_name, paths in plan.touched.items():
             self._recovery.rescue_edits(pool_name, paths, records)
             if pool_name in plan.gone:
@@ -262,27 +225,6 @@ class Store:
             number > self._newest for number in record_numbers(self._layout)
         ):
             raise self._lock.lost()
-
-    def _find_linked(
-        self, replaced: Collection[str], files: Mapping[str, Mapping[str, str]]
-    ) -> list[str]:
-        """Return the other pools of the same objects that are as they were left.
-
-        A link more or less changes a time of theirs, which is then no sign of an edit.
-
-        Args:
-            replaced: The pools whose views are replaced or removed.
-            files: Pool to the files of its view.
-        """
-        digests = {one for name in replaced for one in self.views.noted(name).values()}
-        digests |= {one for name in replaced for one in files.get(name, {}).values()}
-        return [
-            name
-            for name in files
-            if name not in replaced
-            and not digests.isdisjoint(files[name].values())
-            and self.views.is_shown(name, files[name])
-        ]
 
     def _find_spare(self) -> CommitRecord | None:
         """Return the newest commit whose weights are not those of the newest of all."""

@@ -1,13 +1,15 @@
 """Views: ordinary folders of ordinary files, made of links to objects."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 
+import attrs
+
 from pymodules_core.checkpoints.store.file_system import CANNOT, Disk, copy_file
 from pymodules_core.checkpoints.store.paths import Layout
-from pymodules_core.checkpoints.store.records import INDEX_NAME
+from pymodules_core.checkpoints.store.records import INDEX_NAME, CommitRecord
 from pymodules_core.checkpoints.store.view_notes import NotedFile, Stamp, ViewNotes
 
 
@@ -17,6 +19,26 @@ class Link(StrEnum):
     REFLINK = "reflink"
     HARD_LINK = "hard link"
     COPY = "copy"
+
+
+@attrs.frozen(kw_only=True)
+class ViewPlan:
+    """What a commit does to the views.
+
+    Attributes:
+        files: Pool to the files of its view: path in it to digest.
+        changed: Pools whose views are replaced.
+        gone: Pools whose views are removed.
+        linked: Other pools of the same objects, which are to be noted again.
+        touched: Pool to the paths of files that somebody else touched, looked up before a link
+            that another view gets changes a time of theirs.
+    """
+
+    files: Mapping[str, Mapping[str, str]]
+    changed: list[str]
+    gone: list[str]
+    linked: list[str]
+    touched: Mapping[str, set[str]]
 
 
 class Views:
@@ -38,6 +60,23 @@ class Views:
         self._notes = ViewNotes(layout, disk)
         self.link = Link.COPY if only_copy else Link.REFLINK
         self.made: Link | None = None
+
+    def plan(self, before: CommitRecord | None, record: CommitRecord) -> ViewPlan:
+        """Return what a commit does to the views; it changes nothing yet."""
+        files = {name: record.view_files(pool.modules) for name, pool in record.pools.items()}
+        changed = [name for name in record.changed if not self.is_shown(name, files[name])]
+        gone = [
+            name
+            for name in (before.pools if before else ())
+            if name not in record.pools and self._layout.view(name).exists()
+        ]
+        return ViewPlan(
+            files=files,
+            changed=changed,
+            gone=gone,
+            linked=self._find_linked([*changed, *gone], files),
+            touched={name: self.touched(name) for name in (*changed, *gone)},
+        )
 
     def prepare(self, pool_name: str, files: Mapping[str, str]) -> None:
         """Make the folder that ``show`` puts in place.
@@ -123,6 +162,27 @@ class Views:
     def paths(self, pool_name: str) -> set[str]:
         """Return the paths of the files in a pool's folder."""
         return set(files_in(self._layout.view(pool_name)))
+
+    def _find_linked(
+        self, replaced: Collection[str], files: Mapping[str, Mapping[str, str]]
+    ) -> list[str]:
+        """Return the other pools of the same objects that are as they were left.
+
+        A link more or less changes a time of theirs, which is then no sign of an edit.
+
+        Args:
+            replaced: The pools whose views are replaced or removed.
+            files: Pool to the files of its view.
+        """
+        digests = {one for name in replaced for one in self.noted(name).values()}
+        digests |= {one for name in replaced for one in files.get(name, {}).values()}
+        return [
+            name
+            for name in files
+            if name not in replaced
+            and not digests.isdisjoint(files[name].values())
+            and self.is_shown(name, files[name])
+        ]
 
     def _link(self, source: Path, target: Path) -> None:
         if self.link is Link.REFLINK:
