@@ -73,5 +73,5 @@ def _encoded_state(plugin: Any) -> Any:
 @contextmanager
 def _isolated(origin: Origin, name: str) -> Iterator[None]:
     """Let neither numbers that are drawn nor settings that are changed be seen by the training."""
-    with guard_global_state(f"{name} of plugin {origin}", depth="call"), keep_random_streams():
+    with guard_global_state(f"{name} of plugin {origin}"), keep_random_streams():
         yield

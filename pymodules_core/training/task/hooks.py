@@ -47,7 +47,7 @@ class RunEvents:
         self._step_streams = IsolatedStreams(0)
         # What failed the run is not called again while that is told: it would fail again.
         self._failed: set[tuple[str, str]] = set()
-        self._told_changes: set[tuple[str, str]] = set()
+        self._reported_changes: set[tuple[str, str]] = set()
         names = [name for name in vars(RunHooks) if not name.startswith("_")]
         # The task's first: what it changes in ``weights_ready`` packages see, and what it shows in
         # ``run_finished`` they still take.
@@ -120,9 +120,7 @@ class RunEvents:
     def _surroundings(self, record: PluginRecord, hook_name: str) -> Iterator[None]:
         """Put back what a package changes around the training; after a step a glance has to do."""
         guard = guard_global_state(
-            f"{hook_name} of plugin {record.origin}",
-            depth="step" if hook_name == _STEP_HOOK else "call",
-            told=self._told_changes,
+            f"{hook_name} of plugin {record.origin}", reported=self._reported_changes
         )
         with self._streams(record.name, hook_name), guard:
             yield

@@ -1,13 +1,11 @@
 """What failures of plugins do to a run, wherever they are called."""
 
 import json
-import signal
 import sys
 import time
 from pathlib import Path
 
 import pytest
-import torch
 from support import TINY_TASK, start_command, write_experiment
 
 from pymodules_core import Trainer
@@ -313,21 +311,6 @@ def test_what_a_step_hook_changes_is_put_back_before_the_next_step_and_told_once
     assert Path.cwd() == before
 
 
-def test_a_mode_of_torch_that_a_hook_sets_is_put_back(install_distribution, tmp_path, caplog):
-    install_distribution(
-        "acme-mode",
-        "import torch\nfrom pymodules_core import hookimpl\n"
-        "@hookimpl\ndef run_started():\n    torch.use_deterministic_algorithms(True)\n"
-        "    torch.set_float32_matmul_precision('medium')\n",
-    )
-
-    fit(write_experiment(tmp_path))
-
-    assert not torch.are_deterministic_algorithms_enabled()
-    assert torch.get_float32_matmul_precision() == "highest"
-    assert len(caplog.messages) == 2
-
-
 def test_every_plugin_hears_of_a_failure_although_the_tasks_own_hook_fails(
     install_distribution, tmp_path, caplog
 ):
@@ -461,34 +444,6 @@ def test_a_plugin_that_hangs_at_the_end_is_ended(install_distribution, tmp_path,
     )
     state = json.loads((path / "data" / "run.json").read_text())["state"]
     assert state == ("finished" if name == "run_finished" else "failed")
-
-
-def test_a_hook_that_takes_a_signal_of_the_run_gives_it_back(
-    install_distribution, tmp_path, caplog
-):
-    install_distribution(
-        "acme-signals",
-        "import signal\nfrom pymodules_core import hookimpl\nseen = []\n"
-        "@hookimpl\ndef run_started():\n"
-        "    seen.append(signal.signal(signal.SIGTERM, signal.SIG_IGN))\n"
-        "    signal.signal(signal.SIGUSR1, print)\n"
-        "@hookimpl\ndef run_finished():\n"
-        "    seen.extend(map(signal.getsignal, (signal.SIGTERM, signal.SIGUSR1)))\n",
-    )
-    before = signal.getsignal(signal.SIGUSR1)
-
-    try:
-        fit(write_experiment(tmp_path))
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-
-    of_run, later, own = sys.modules["acme_signals"].seen
-    assert later == of_run
-    assert own is print
-    assert caplog.messages == [
-        "run_started of plugin acme-signals 1.0 (plugin) changed the handlers of signals that end "
-        "a run; it was put back"
-    ]
 
 
 @pytest.mark.long
