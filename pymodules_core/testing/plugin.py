@@ -5,7 +5,7 @@ Nothing is imported before a fixture is used.
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,12 @@ def make_experiment(tmp_path: Path) -> "Callable[..., Path]":
         return write_experiment(tmp_path / "data", name, **sources)
 
     return make
+
+
+def _refuse_unknown(names: Iterable[str], manager: "PluginManager") -> None:
+    for name in names:
+        if not any(record.is_called(name) for record in manager.records):
+            raise ValueError(f"settings[{name!r}] are of no plugin that is given")
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ def find_argument_fault(plugin: object) -> tuple[str, str | None] | None:
         function = getattr(plugin, name, None)
         if name.startswith("_") or not inspect.isroutine(function):
             continue
-        allowed, wanted = _arguments(hook), _arguments(function)
+        allowed, wanted = _arguments(hook)[1:], _arguments(function)
         wrong = next((argument for argument in wanted if argument not in allowed), None)
         if wrong is not None:
             near = closest_match(wrong, allowed)
@@ -68,7 +68,7 @@ def find_argument_fault(plugin: object) -> tuple[str, str | None] | None:
 
 
 def _arguments(function: Callable[..., Any]) -> list[str]:
-    return [name for name in inspect.signature(function).parameters if name != "self"]
+    return [*inspect.signature(function).parameters]
 
 
 def _find_fault_of_function(name: str, implementation: pluggy.HookImpl) -> tuple[str, str] | None:
