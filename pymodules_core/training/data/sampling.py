@@ -17,8 +17,8 @@ from torch.utils.data import (
 
 from pymodules_core.module_pool import derive_seed, mix_seed
 from pymodules_core.processes.environment import RankInfo
-from pymodules_core.training.data.isolation import IsolatedStreams
-from pymodules_core.training.data.shares import WHOLE, RankShare, merged_length, split_batches
+from pymodules_core.rng import IsolatedStreams
+from pymodules_core.training.data.rank_share import WHOLE, RankShare, merged_length, split_batches
 
 
 class EpochSampler(Sampler[int]):

@@ -14,7 +14,7 @@ from pymodules_core.checkpoints.file_format.state_dict import tensors_in
 from pymodules_core.checkpoints.store.checksums import fingerprint
 from pymodules_core.errors import TaskError
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.data.shares import RankShare
+from pymodules_core.training.data.rank_share import RankShare
 from pymodules_core.training.task.device import batch_length
 from pymodules_core.training.task.run import Run
 

@@ -10,7 +10,7 @@ from pymodules_core.discovery.plugins.task_file import TASK_NAME
 from pymodules_core.errors import PymodulesError
 from pymodules_core.hookspecs import RunHooks
 from pymodules_core.module_pool import derive_seed, random_stream
-from pymodules_core.training.data.isolation import IsolatedStreams
+from pymodules_core.rng import IsolatedStreams
 from pymodules_core.training.task.plugin_calls import PluginCalls
 from pymodules_core.training.task.run import Run
 from pymodules_core.training.task.task import Task

@@ -11,7 +11,7 @@ from pymodules_core.errors import TaskError, closest_match, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.data.shares import RankShare
+from pymodules_core.training.data.rank_share import RankShare
 from pymodules_core.training.optim.block import OptimizeBlock
 from pymodules_core.training.optim.unit import ManagedOptimizer
 from pymodules_core.training.state.user_state import UserState
