@@ -15,16 +15,16 @@ from pymodules_core.processes.environment import rank_info
 _STORE_TIMEOUT = timedelta(seconds=10)
 
 
-def say_told() -> None:
+def mark_reported() -> None:
     """Let the other processes know that this one has said what it failed with."""
     with suppress(RuntimeError, ValueError):  # there is no store, or it is gone
-        common_store().set(common_key("told"), "")
+        common_store().set(common_key("reported"), "")
 
 
-def wait_until_told() -> None:
+def wait_until_reported() -> None:
     """Return once the process that failed first has said why, or is gone."""
     with suppress(RuntimeError, ValueError):  # the store is gone with the one that tells
-        common_store().wait([common_key("told")], _STORE_TIMEOUT)
+        common_store().wait([common_key("reported")], _STORE_TIMEOUT)
 
 
 def common_store() -> Any:

@@ -24,7 +24,8 @@ from pymodules_core.run_files import (
     refuse_existing_run,
 )
 from pymodules_core.training.data.workers import lost_worker
-from pymodules_core.training.fit.run_loop import RunLoop, mark_failed
+from pymodules_core.training.fit.run_log import mark_failed
+from pymodules_core.training.fit.run_loop import RunLoop
 from pymodules_core.training.loop.signals import StopSignals
 from pymodules_core.training.preparation.resume_changes import (
     check_changes,

@@ -47,16 +47,16 @@ def split_batches(
     held: list[Any] | None = None
     for batch in batches:
         if not merges:
-            yield _part(batch, ranks)
+            yield _split(batch, ranks)
         elif held is None:
             held = list(batch)
         elif len(batch) < ranks.size:
             held += batch
         else:
-            yield _part(held, ranks)
+            yield _split(held, ranks)
             held = list(batch)
     if held is not None:
-        yield _part(held, ranks)
+        yield _split(held, ranks)
 
 
 def merged_length(samples: int, batch_size: int, batches: int, ranks: RankInfo) -> int:
@@ -65,7 +65,7 @@ def merged_length(samples: int, batch_size: int, batches: int, ranks: RankInfo) 
     return batches - 1 if batches > 1 and rest < ranks.size else batches
 
 
-def _part(batch: Sequence[Any], ranks: RankInfo) -> tuple[Sequence[Any], RankShare]:
+def _split(batch: Sequence[Any], ranks: RankInfo) -> tuple[Sequence[Any], RankShare]:
     count, size = len(batch), ranks.size
     if count < size:
         return batch, RankShare(1.0, is_counted=ranks.is_first)

@@ -64,17 +64,17 @@ class CustomSampler(Sampler[Any]):
         self._seed = seed
         self.epoch = 0
         # A sampler of batches holds one of indices.
-        self._parts = (sampler, getattr(sampler, "sampler", None))
+        self._samplers = (sampler, getattr(sampler, "sampler", None))
         self._generators = [
             (generator, generator.initial_seed())
-            for generator in (getattr(part, "generator", None) for part in self._parts)
+            for generator in (getattr(part, "generator", None) for part in self._samplers)
             if isinstance(generator, torch.Generator)
         ]
 
     def __iter__(self) -> Iterator[Any]:
         for generator, own_seed in self._generators:
             generator.manual_seed(derive_seed(own_seed, "order", self.epoch))
-        for part in self._parts:
+        for part in self._samplers:
             if callable(set_epoch := getattr(part, "set_epoch", None)):
                 set_epoch(self.epoch)
         streams = IsolatedStreams(derive_seed(self._seed, "order", self.epoch))
@@ -149,7 +149,7 @@ class EpochBatches(Sampler[Any]):
         if self._order is not None:
             self._order.epoch = epoch
         of_epoch = 0 if seed is None else reading_seed(seed, epoch, self._ranks)
-        for number, indices in enumerate(self._parts(done), start=done):
+        for number, indices in enumerate(self._rank_batches(done), start=done):
             if seed is None:
                 yield indices
                 continue
@@ -165,7 +165,7 @@ class EpochBatches(Sampler[Any]):
             return batches
         return merged_length(len(sampler), size, batches, self._ranks)
 
-    def _parts(self, done: int) -> Iterator[Any]:
+    def _rank_batches(self, done: int) -> Iterator[Any]:
         batches = islice(iter(self._batches), done, None)
         if self._ranks.size == 1:
             yield from batches

@@ -29,7 +29,7 @@ def is_sharded(data: Any, name: str) -> bool:
     Raises:
         TaskError: It does not say so, and its batches cannot be split.
     """
-    said, what = _find_word(data)
+    said, what = _declaration(data)
     if said is True:
         return True
     if type(data) is DataLoader and not isinstance(data.dataset, IterableDataset):
@@ -46,7 +46,7 @@ def is_sharded(data: Any, name: str) -> bool:
     )
 
 
-def _find_word(data: Any) -> tuple[object, str]:
+def _declaration(data: Any) -> tuple[object, str]:
     """Give what the data says of itself, and what it is."""
     if not isinstance(data, DataLoader):
         return getattr(data, "sharded", None), f"an iterable of batches ({type(data).__name__})"

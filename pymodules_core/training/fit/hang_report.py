@@ -40,12 +40,12 @@ class HangReport:
 
     Args:
         processes: Who trains together; of one process alone nothing is watched.
-        moment: Gives how many steps have ended, and what to call the one at hand.
+        progress: Gives how many steps have ended, and what to call the one at hand.
     """
 
-    def __init__(self, processes: Processes, moment: Callable[[], tuple[int, str]]) -> None:
+    def __init__(self, processes: Processes, progress: Callable[[], tuple[int, str]]) -> None:
         self._processes = processes
-        self._moment = moment
+        self._progress = progress
         self._watched = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="standstill", daemon=True)
@@ -71,7 +71,7 @@ class HangReport:
         # Where the store is gone so is the process that had it, and the run ends.
         with suppress(RuntimeError):
             while not self._ended.wait(_LOOK_EVERY_S):
-                now, name = self._moment()
+                now, name = self._progress()
                 if now != steps:
                     if looks >= _LOOKS:
                         self._processes.post("place", "")

@@ -10,13 +10,9 @@ import attrs
 from pymodules_core.checkpoints import CheckpointManager, Resumed
 from pymodules_core.errors import CheckpointError, PymodulesError
 from pymodules_core.initial_weights import load_initial_weights
+from pymodules_core.training.fit.position import Position, Stage
 from pymodules_core.training.fit.run_log import RunLog
-from pymodules_core.training.fit.training_state import (
-    Position,
-    Stage,
-    TrainingState,
-    is_training_state,
-)
+from pymodules_core.training.fit.training_state import TrainingState, is_training_state
 from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.run_output.run_record import RunState
 from pymodules_core.training.run_output.sources import copy_sources, has_sources
@@ -101,14 +97,14 @@ class RunStart:
                 "load_weights_from_exp; or go on with the version that wrote it",
             ) from error
 
-    def go_on(self) -> None:
+    def record_resume(self) -> None:
         """Record that the run goes on."""
         run = self.session.run
         if self.session.processes.is_first and (self.has_changes or not has_sources(run.data_dir)):
             copy_sources(self.session.experiment, run.data_dir)
         run.resumed_step = run.step
         where = "in" if self.position.stage is Stage.TRAINING else "after"
-        self.run_log.went_on(f"going on {where} epoch {run.epoch}, step {run.step}")
+        self.run_log.resumed(f"going on {where} epoch {run.epoch}, step {run.step}")
 
     def _take_weights_only(self, resumed: Resumed) -> None:
         """Go on from a commit that the trainer did not make, or that was repaired from files."""

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Any, TypeGuard
 
 import attrs
@@ -15,9 +14,10 @@ from pymodules_core.processes.group import Processes
 from pymodules_core.training.data import Batches
 from pymodules_core.training.fit.migrated_names import follow_migrations
 from pymodules_core.training.fit.plugin_states import PluginStates
+from pymodules_core.training.fit.position import Position, Stage, whole_number
 from pymodules_core.training.loop.stop_conditions import StopConditions
-from pymodules_core.training.optim.named_state import parameter_names, split_off_parts
-from pymodules_core.training.optim.unit import ManagedOptimizer
+from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
+from pymodules_core.training.optim.named_state import parameter_names, split_off_sharded
 from pymodules_core.training.state.random_state import random_state, restore_random_state
 from pymodules_core.training.task.metrics import merged_sums
 from pymodules_core.training.task.run import Run
@@ -29,61 +29,6 @@ _FORMAT = 1
 _OF_EACH = ("averages", "data", "random")
 # What of a module in parts is saved beside the state that an optimizer keeps of a parameter.
 _GRADIENT = "gradient of the open window"
-
-
-class Stage(StrEnum):
-    """What of the epoch is done."""
-
-    STARTED = "started"
-    """The initial weights are saved; with epoch 0 to be evaluated."""
-    TRAINING = "training"
-    """Some of its steps."""
-    TRAINED = "trained"
-    """All of its steps."""
-    FINISHED = "finished"
-    """Its evaluation, too, where it has one; ``epoch_finished`` is still to be called."""
-
-
-@attrs.define(kw_only=True)
-class Position:
-    """Where in the order of a run it is; epoch and step are the run's.
-
-    Attributes:
-        stage: What of the epoch is done.
-        batches_done: Batches of the epoch, in stage ``training``.
-        train_metrics: Means of the last train loop.
-        metrics: Means of the last eval loop, or of the last train loop without one.
-        is_evaluated: Whether ``metrics`` are of an eval loop.
-        last_epoch_pool: The last epoch with a pool ``epoch_<n>``.
-        log_bytes: How long ``metrics.jsonl`` is.
-    """
-
-    stage: Stage = Stage.STARTED
-    batches_done: int = 0
-    train_metrics: Mapping[str, float] = attrs.field(factory=dict)
-    metrics: Mapping[str, float] = attrs.field(factory=dict)
-    is_evaluated: bool = False
-    last_epoch_pool: int = 0
-    log_bytes: int = 0
-
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Take over what ``attrs.asdict`` gave.
-
-        Raises:
-            TypeError: A value is of another kind.
-            ValueError: There is no such stage, or a number is negative.
-        """
-        for name, default in attrs.asdict(Position()).items():
-            value = saved.get(name, default)
-            if name == "stage":
-                value = Stage(value)
-            elif type(value) is not type(default):
-                raise TypeError(f"{name} is {type(value).__name__}")
-            elif type(value) is int:
-                _whole(value)
-            elif isinstance(value, dict):
-                value = {str(key): float(number) for key, number in value.items()}
-            setattr(self, name, value)
 
 
 @attrs.frozen
@@ -99,12 +44,6 @@ class Captured:
     per_module: dict[str, dict[str, Any]]
 
 
-def _whole(number: Any) -> int:
-    if type(number) is not int or number < 0:
-        raise ValueError(f"{number!r} counts nothing")
-    return number
-
-
 def is_training_state(state: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
     """Tell whether ``TrainingState.capture`` gave it, and not some loop of a person's own."""
     return state is not None and {"format", "position", "optimizers"} <= state.keys()
@@ -115,7 +54,7 @@ class TrainingState:
 
     Args:
         run: Epoch, step, metrics of the pass at hand, ``run.state``.
-        units: The optimizers by name.
+        optimizers: The optimizers by name.
         plugins: Those with ``state_dict`` and ``load_state_dict`` take part.
         data: Phase to batches.
         stop_conditions: Limits and patience.
@@ -128,7 +67,7 @@ class TrainingState:
         self,
         *,
         run: Run,
-        units: Mapping[str, ManagedOptimizer],
+        optimizers: Mapping[str, ManagedOptimizer],
         plugins: PluginManager,
         data: Mapping[str, Batches | None],
         stop_conditions: StopConditions,
@@ -136,7 +75,7 @@ class TrainingState:
         processes: Processes,
     ) -> None:
         self._run = run
-        self._units = units
+        self._optimizers = optimizers
         self._plugins = PluginStates(plugins, run)
         self._data = {phase: batches for phase, batches in data.items() if batches is not None}
         self._stop_conditions = stop_conditions
@@ -164,7 +103,8 @@ class TrainingState:
                 name: parameter.requires_grad for parameter, name in self._names.items()
             },
             "optimizers": {
-                name: unit.state_dict(self._names) for name, unit in self._units.items()
+                name: optimizer.state_dict(self._names)
+                for name, optimizer in self._optimizers.items()
             },
             "data": {phase: batches.state_dict() for phase, batches in self._data.items()},
             "stopping": self._stop_conditions.state_dict(),
@@ -180,9 +120,11 @@ class TrainingState:
     def _split_off_modules(self, state: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Take out what optimizers keep of modules in parts: module name to optimizer to it."""
         per_module: dict[str, dict[str, Any]] = {}
-        for name, unit_state in state["optimizers"].items():
-            unit_state["optimizer"], found = split_off_parts(unit_state["optimizer"], self._names)
-            gradients = unit_state["gradients"]
+        for name, optimizer_state in state["optimizers"].items():
+            optimizer_state["optimizer"], found = split_off_sharded(
+                optimizer_state["optimizer"], self._names
+            )
+            gradients = optimizer_state["gradients"]
             for key in [key for key, one in gradients.items() if is_dtensor(one)]:
                 of_module = found.setdefault(key.partition(".")[0], {})
                 of_module[key] = {**of_module.get(key, {}), _GRADIENT: gradients.pop(key)}
@@ -223,20 +165,20 @@ class TrainingState:
                 fix="pip install --upgrade pymodules-core",
             )
         run, position = self._run, self._position
-        own = self._own_part(state)
+        own = self._own_rank_state(state)
         for of_module in (module_states or {}).values():
             for name, states in of_module.items():
-                unit_state = state["optimizers"][name]
+                optimizer_state = state["optimizers"][name]
                 for key, values in states.items():
                     if _GRADIENT in values:
-                        unit_state["gradients"][key] = values.pop(_GRADIENT)
+                        optimizer_state["gradients"][key] = values.pop(_GRADIENT)
                     if values:
-                        unit_state["optimizer"]["state"][key] = values
+                        optimizer_state["optimizer"]["state"][key] = values
         state = follow_migrations(state, migrations, set(self._names.values()))
-        run.epoch, run.step = _whole(state["epoch"]), _whole(state["step"])
+        run.epoch, run.step = whole_number(state["epoch"]), whole_number(state["step"])
         position.restore(state["position"])
         self._restore_gradients(state["requires_grad"])
-        self._restore_units(state["optimizers"], accepts_losses=accepts_losses)
+        self._restore_optimizers(state["optimizers"], accepts_losses=accepts_losses)
         for phase, batches in self._data.items():
             batches.load_state_dict(own["data"].get(phase))
         self._stop_conditions.load_state_dict(state["stopping"], step=run.step)
@@ -256,7 +198,7 @@ class TrainingState:
         averages: Mapping[str, Any] | None = own["averages"]
         return averages
 
-    def _own_part(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _own_rank_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give what is this process's: all of its own, where there were as many processes.
 
         Else the first one goes on with the sums of all, and one that was not there with nothing.
@@ -289,14 +231,14 @@ class TrainingState:
             if parameter.requires_grad != is_wanted and not pool.is_frozen(name.partition(".")[0]):
                 parameter.requires_grad_(is_wanted)
 
-    def _restore_units(self, states: Mapping[str, Any], *, accepts_losses: bool) -> None:
+    def _restore_optimizers(self, states: Mapping[str, Any], *, accepts_losses: bool) -> None:
         lost = [
             f"there is no optimizer {name!r} any more: its state is dropped"
-            for name in sorted(states.keys() - self._units.keys())
+            for name in sorted(states.keys() - self._optimizers.keys())
         ]
-        for name, unit in self._units.items():
+        for name, optimizer in self._optimizers.items():
             if name in states:
-                lost += unit.load_state_dict(states[name], self._names)
+                lost += optimizer.load_state_dict(states[name], self._names)
             else:
                 logger.warning("optimizer %r is new: it begins without state", name)
         if lost and not accepts_losses:
@@ -310,8 +252,8 @@ class TrainingState:
         for line in lost:
             logger.warning("%s", line)
         try:
-            for unit in self._units.values():
-                unit.check_ownership()
+            for optimizer in self._optimizers.values():
+                optimizer.check_ownership()
         except TaskError as error:
             raise RunChangedError(
                 f"today's optimizers do not fit what the run added to them: {error.what}",

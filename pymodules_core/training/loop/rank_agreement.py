@@ -10,7 +10,7 @@ from pymodules_core.training.loop.signals import NOTICE, StopRequest
 from pymodules_core.training.parallel.modules import SharedModules
 
 # How long a signal may take to be heard by all; asking costs the step that asks some 0.1 ms.
-_ASK_EVERY_S = 0.1
+_SYNC_EVERY_S = 0.1
 
 
 class RankSync:
@@ -22,7 +22,7 @@ class RankSync:
     Args:
         processes: Who has to agree.
         request: Tells of a signal in this process.
-        tell: Says one line to the person who waits, of what several processes agreed on.
+        notify: Says one line to the person who waits, of what several processes agreed on.
         modules: What the steps of all call alike.
 
     Attributes:
@@ -34,11 +34,11 @@ class RankSync:
         self,
         processes: Processes,
         request: StopRequest,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         modules: SharedModules,
     ) -> None:
         self._modules = modules
-        self._tell = tell
+        self._notify = notify
         self.received: signal.Signals | None = None
         self.steps = 0
         self._processes = processes
@@ -56,7 +56,7 @@ class RankSync:
             return time.monotonic()
         return self._now
 
-    def ask(self) -> None:
+    def sync(self) -> None:
         """Agree now.
 
         Raises:
@@ -75,16 +75,16 @@ class RankSync:
             self.received = signal.Signals(int(found))
             # The terminal may be gone, which is what SIGHUP says; the run is to be saved anyhow.
             with suppress(Exception, SystemExit):
-                self._tell(NOTICE.format(self.received.name))
+                self._notify(NOTICE.format(self.received.name))
         # Calls that fit into the time until all should ask again: the same number in each.
         calls = self._skips + 1
         each_s = (latest_s - self._elapsed_s) / calls
-        self._skips = max(0, min(2 * calls, int(_ASK_EVERY_S / max(each_s, 1e-6))) - 1)
+        self._skips = max(0, min(2 * calls, int(_SYNC_EVERY_S / max(each_s, 1e-6))) - 1)
         self._calls_left = self._skips
         self._now += latest_s - self._elapsed_s
         self._elapsed_s = latest_s
 
-    def ask_often(self) -> None:
+    def sync_throttled(self) -> None:
         """Agree, unless it was a moment ago: called after each step."""
         if self._processes.is_alone:
             self.received = self._request.received
@@ -93,4 +93,4 @@ class RankSync:
         if self._calls_left:
             self._calls_left -= 1
         else:
-            self.ask()
+            self.sync()

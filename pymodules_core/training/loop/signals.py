@@ -31,7 +31,7 @@ class StopSignals:
     Signals that the caller ignores, as ``nohup`` does, stay ignored.
 
     Args:
-        tell: Says one line to the person who waits.
+        notify: Says one line to the person who waits.
         again_after_s: How much later than the first a second signal has to come to end the run at
             once. Of several processes each may be told twice: by a scheduler, and by the launcher.
 
@@ -40,12 +40,12 @@ class StopSignals:
     """
 
     def __init__(
-        self, tell: Callable[[str], None] = lambda _: None, *, again_after_s: float = 0.0
+        self, notify: Callable[[str], None] = lambda _: None, *, again_after_s: float = 0.0
     ) -> None:
         self._again_after_s = again_after_s
         self._received_at = 0.0
         self.received: signal.Signals | None = None
-        self._tell = tell
+        self._notify = notify
         self._process = 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -79,7 +79,7 @@ class StopSignals:
             # The stream may be in the middle of a line, and refuse another in it; the terminal may
             # be gone, which is what SIGHUP says. rich exits where nobody reads its pipe.
             with suppress(Exception, SystemExit):
-                self._tell(NOTICE.format(self.received.name))
+                self._notify(NOTICE.format(self.received.name))
         elif time.monotonic() - self._received_at >= self._again_after_s:
             self._end(number)
 

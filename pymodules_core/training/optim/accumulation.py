@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.optim.unit import ManagedOptimizer
+from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
 
 
 class Accumulation:
@@ -18,11 +18,11 @@ class Accumulation:
         processes: Who trains together. One alone has nothing apart.
 
     Attributes:
-        are_apart: Processes wait with gradients of their own, which no checkpoint can hold.
+        is_unsynced: Processes wait with gradients of their own, which no checkpoint can hold.
     """
 
     def __init__(self, units: Iterable[ManagedOptimizer], processes: Processes) -> None:
-        self.are_apart = False
+        self.is_unsynced = False
         self._units = list(units)
         self._is_alone = processes.is_alone
         self._longest = max((unit.window_length for unit in self._units), default=1)
@@ -38,4 +38,4 @@ class Accumulation:
             for unit in waiting:
                 unit.average_window()
             self._steps = 0
-        self.are_apart = self._steps > 0
+        self.is_unsynced = self._steps > 0

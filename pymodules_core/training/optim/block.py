@@ -12,9 +12,10 @@ from pymodules_core.errors import TaskError
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
+from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
 from pymodules_core.training.optim.named_state import parameter_names
 from pymodules_core.training.optim.ownership import check_ownership
-from pymodules_core.training.optim.unit import ManagedOptimizer, Precision
+from pymodules_core.training.optim.precision import Precision
 from pymodules_core.training.parallel import SharedModules
 
 if TYPE_CHECKING:

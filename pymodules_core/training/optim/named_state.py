@@ -227,7 +227,7 @@ def _placed(state: dict[str, Any], parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def split_off_parts(
+def split_off_sharded(
     state: Mapping[str, Any], names: Mapping[Parameter, str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Take the state of parameters in parts out of that of an optimizer.

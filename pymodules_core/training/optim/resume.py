@@ -124,13 +124,13 @@ class OptimizerResume:
             old, new = before["kinds"], self._start["kinds"]
             if old[0] != new[0]:
                 if self._scheduler is not None:
-                    self._take_place_in_schedule(state)
+                    self._advance_schedule(state)
                 return list(self._losses_of_another_class(state, names))
             if old[1] is None and new[1] is None:
                 loaded = self._load_optimizer(state, names)
                 self._take_changed_options(before["options"], loaded.starts)
             else:
-                self._take_place_in_schedule(state)
+                self._advance_schedule(state)
                 loaded = self._load_optimizer(state, names, keeps_options=True)
             return loaded.lost
 
@@ -179,18 +179,18 @@ class OptimizerResume:
                 if key in old and is_same(old[key], value):
                     continue
                 group[key] = decode(value)
-                self._tell(
+                self._warn(
                     "%s was %s when the run began, and %s goes on",
                     key,
                     decode(old.get(key)),
                     group[key],
                 )
 
-    def _take_place_in_schedule(self, state: Mapping[str, Any]) -> None:
+    def _advance_schedule(self, state: Mapping[str, Any]) -> None:
         """Bring today's schedule to where it would be had the run begun with it."""
         scheduler, start = self._scheduler, self._start["scheduler"]
         if scheduler is None:
-            self._tell("it has no schedule any more, and goes on as the task makes it")
+            self._warn("it has no schedule any more, and goes on as the task makes it")
             return
         if isinstance(scheduler, ReduceLROnPlateau):
             # It follows metrics, which are not kept: what it has seen, but not what it made of it.
@@ -203,7 +203,7 @@ class OptimizerResume:
                 warnings.simplefilter("ignore")
                 for _ in range(self.updates if self._schedule == "step" else self.epochs):
                     scheduler.step()
-        self._tell(
+        self._warn(
             "its options or its schedule are others than when the run began: it goes on with "
             "today's, after %d updates and %d epochs, at the learning rate %g",
             self.updates,
@@ -216,7 +216,7 @@ class OptimizerResume:
             return None
         return encode(self._scheduler.state_dict(), name=f"the scheduler of {self._where}")
 
-    def _tell(self, text: str, *facts: object) -> None:
+    def _warn(self, text: str, *facts: object) -> None:
         logger.warning("%s: %s", self._where, text % facts)
 
     @contextmanager

@@ -26,7 +26,7 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-class DataParallel:
+class InPlaceDDP:
     """Modules that share parameters, or one that shares none, behind one DDP.
 
     Args:
@@ -170,7 +170,7 @@ def _new(kind: Any) -> Any:
     return kind.__new__(kind)
 
 
-def _route(module: nn.Module, name: str, methods: Iterable[str], group: DataParallel) -> None:
+def _route(module: nn.Module, name: str, methods: Iterable[str], group: InPlaceDDP) -> None:
     """Let calls of a module go through its group."""
     kind = type(module)
 

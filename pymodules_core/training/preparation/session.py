@@ -28,8 +28,9 @@ from pymodules_core.training.data import Batches, Phase
 from pymodules_core.training.loop.epoch_loops import Loops
 from pymodules_core.training.optim.accumulation import Accumulation
 from pymodules_core.training.optim.block import manage_optimizers
+from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
 from pymodules_core.training.optim.named_state import parameter_names
-from pymodules_core.training.optim.unit import ManagedOptimizer, Precision
+from pymodules_core.training.optim.precision import Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.parallel.modules import make_mesh
 from pymodules_core.training.preparation.building import BuiltParts
@@ -182,13 +183,13 @@ class Session:
             task=task,
             run=run,
             events=events,
-            units=units,
+            optimizers=units,
             precision=precision,
             reporter=reporter,
             train_batches=train_batches,
             eval_batches=eval_batches,
             modules=modules,
-            windows=Accumulation(units.values(), processes),
+            accumulation=Accumulation(units.values(), processes),
             processes=processes,
         )
         return cls(

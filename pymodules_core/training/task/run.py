@@ -13,7 +13,7 @@ from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
 from pymodules_core.training.data.rank_share import RankShare
 from pymodules_core.training.optim.block import OptimizeBlock
-from pymodules_core.training.optim.unit import ManagedOptimizer
+from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
 from pymodules_core.training.state.user_state import UserState
 from pymodules_core.training.task.images import check_image
 from pymodules_core.training.task.metrics import MetricAverages, check_metric

@@ -16,7 +16,7 @@ from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
 from pymodules_core.training.optim.accumulation import Accumulation
 from pymodules_core.training.optim.block import OptimizeBlock, manage_optimizers
-from pymodules_core.training.optim.unit import Precision
+from pymodules_core.training.optim.precision import Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.parallel.batch_norm import synchronise_batch_norm
 from pymodules_core.training.parallel.modules import make_mesh
@@ -77,7 +77,6 @@ def share(
 
 def step(parts, loss, name):
     """Do one train step of one optimizer; give the optimizers that updated."""
-    parts.shared.start_pass(is_evaluation=False)
     parts.shared.start_step()
     for unit in parts.units.values():
         unit.start_step()
@@ -292,15 +291,15 @@ def windows_that_never_end_in_one_step(processes, *, kind="ddp"):
     settings = {name: {"parallel": kind} for name in names}
     modules = {name: Coder() for name in names}
     parts = share(processes, modules, settings, **dict.fromkeys(names, two))
-    windows = Accumulation(parts.units.values(), processes)
+    accumulation = Accumulation(parts.units.values(), processes)
     plain = {name: Coder() for name in names}
-    are_apart, errors = [], []
+    unsynced, errors = [], []
     for number, trained in enumerate([["first"], names, names]):
         for name in trained:
             step(parts, lambda m=modules[name], n=number: [m(own + n).square().mean()], name)
             (plain[name](whole + number).square().mean() / 2).backward()
-        windows.step_ended()
-        are_apart.append(windows.are_apart)
+        accumulation.step_ended()
+        unsynced.append(accumulation.is_unsynced)
         if number == 1:
             waiting = [gathered(p.grad) for p in modules["second"].parameters()]
             errors.append(largest_error(waiting, [p.grad for p in plain["second"].parameters()]))
@@ -311,7 +310,7 @@ def windows_that_never_end_in_one_step(processes, *, kind="ddp"):
                 parameter.grad = None
             found = map(gathered, modules[closed].parameters())
             errors.append(largest_error(found, plain[closed].parameters()))
-    return [are_apart, max(errors) < 1e-12]
+    return [unsynced, max(errors) < 1e-12]
 
 
 def windows_that_never_end_in_one_step_under_fsdp(processes):
@@ -475,7 +474,7 @@ def buffers_are_those_of_the_first(processes):
     norm = nn.Sequential(nn.BatchNorm1d(3), Coder())
     parts = share(processes, {"norm": norm})
     norm[0].running_mean.fill_(processes.rank + 1.0)
-    parts.shared.start_pass(is_evaluation=True)
+    parts.shared.copy_buffers()
     return norm[0].running_mean.tolist()
 
 

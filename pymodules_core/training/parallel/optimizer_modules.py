@@ -11,7 +11,7 @@ from pymodules_core.training.parallel.gradients import average_gradients
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
 
-    from pymodules_core.training.parallel.ddp import DataParallel
+    from pymodules_core.training.parallel.ddp import InPlaceDDP
 
 
 class OptimizerModules:
@@ -34,13 +34,13 @@ class OptimizerModules:
         leaf_of: Mapping[Parameter, Parameter],
         size: int,
     ) -> None:
-        self.replicas: list[DataParallel] = []
+        self.replicas: list[InPlaceDDP] = []
         self.size = size
         self._shards = shards
         self._leaf_of = leaf_of
 
     @property
-    def has_parts(self) -> bool:
+    def has_shards(self) -> bool:
         """Whether parameters may be in parts."""
         return bool(self._shards)
 
