@@ -1,4 +1,4 @@
-"""Rows of one tensor that every process has a part of, gathered with their gradients."""
+"""Rows of a tensor of which every process has some, gathered with their gradients."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from pymodules_core.errors import ProcessesError
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -24,6 +26,29 @@ class _SumOverRanks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # noqa: ARG004  torch's signature
         return _SumOverRanks.apply(*gradients)  # type: ignore[no-untyped-call]
+
+
+def refuse_different_rows(forms: Sequence[tuple[tuple[int, ...], str, bool]]) -> None:
+    """Refuse to gather rows of different tensors.
+
+    Args:
+        forms: By rank, the shape of a row, the dtype, and whether the tensor requires a gradient.
+
+    Raises:
+        ProcessesError: They differ.
+    """
+    if len(set(forms)) == 1:
+        return
+    shown = "; ".join(
+        f"process {rank}: shape (rows{''.join(f', {size}' for size in shape)}), {dtype}, "
+        f"{'with' if has_graph else 'without'} a gradient"
+        for rank, (shape, dtype, has_graph) in enumerate(forms)
+    )
+    raise ProcessesError(
+        f"processes gather rows of tensors that differ: {shown}",
+        found=forms,
+        fix="compute the same in every process; only the number of rows may differ",
+    )
 
 
 def gather_rows(tensor: Tensor, counts: Sequence[int], rank: int) -> Tensor:

@@ -107,18 +107,11 @@ class Batches:
         self.was_compared = False
         self._may_draw = not _draws_nothing(data)
         self.is_sharded = self._ranks.size > 1 and is_sharded(data, f"{phase}_data")
-        if type(data) is DataLoader:
-            if isinstance(data.dataset, IterableDataset):
-                data = self._with_own_streams(data)
-            else:
-                data = self._with_own_order(data, settings)
-        elif isinstance(data, DataLoader):
-            if self._stateful is None:
-                self._take_over(data)
-            if not isinstance(data.worker_init_fn, WorkerStart):
-                data.worker_init_fn = WorkerStart(data.worker_init_fn)
+        self._is_read_here = True
+        if isinstance(data, DataLoader):
+            self._is_read_here = not data.num_workers
+            data = self._seeded_loader(data, settings)
         self._batches: Iterable[Any] = data
-        self._is_read_here = not (isinstance(data, DataLoader) and data.num_workers > 0)
 
     @property
     def promised(self) -> int | None:
@@ -196,6 +189,18 @@ class Batches:
             seed_streams(mix_seed(stepping, number))
             yield batch
             del batch  # its memory is free for the next one
+
+    def _seeded_loader(self, loader: "DataLoader[Any]", settings: TrainSettings) -> Any:
+        """Return a loader like the user's that draws by epoch, not from the run's stream."""
+        if type(loader) is not DataLoader:
+            if self._stateful is None:
+                self._take_over(loader)
+            if not isinstance(loader.worker_init_fn, WorkerStart):
+                loader.worker_init_fn = WorkerStart(loader.worker_init_fn)
+            return loader
+        if isinstance(loader.dataset, IterableDataset):
+            return self._with_own_streams(loader)
+        return self._with_own_order(loader, settings)
 
     def _with_own_order(self, loader: "DataLoader[Any]", settings: TrainSettings) -> Any:
         """Give a loader like the user's whose order and random numbers are functions of the epoch.

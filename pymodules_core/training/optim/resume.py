@@ -1,4 +1,4 @@
-"""One optimizer and its scheduler as a training state holds them, and as they go on from it."""
+"""``OptimizerResume``: an optimizer and its scheduler, saved and resumed."""
 
 import copy
 import logging
@@ -61,7 +61,7 @@ class OptimizerResume:
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._schedule = schedule
-        # As the task made them: where a run goes on with others, the task was changed.
+        # As the task made them: where a run resumes with others, the task was changed.
         self._start = {
             "kinds": [_kind_of(optimizer), _kind_of(scheduler)],
             "schedule": schedule,
@@ -157,7 +157,7 @@ class OptimizerResume:
             state["optimizer"],
             names,
             name=self._name,
-            began=_groups_at_start(state),
+            start_groups=_groups_at_start(state),
             keeps_options=keeps_options,
         )
 
@@ -170,7 +170,7 @@ class OptimizerResume:
         """
         today = self._start["options"]
         if len(before) != len(today):
-            return  # told already, and they are today's
+            return  # reported already, and they are today's
         for group, start in zip(self._optimizer.param_groups, starts, strict=True):
             if start is None:
                 continue
@@ -237,17 +237,18 @@ class OptimizerResume:
 
 def is_same(first: Any, second: Any) -> bool:
     """Compare encoded values; NaN equals NaN, tensors are compared by value."""
-    if isinstance(first, torch.Tensor) or isinstance(second, torch.Tensor):
-        return (
-            isinstance(first, torch.Tensor)
-            and isinstance(second, torch.Tensor)
-            and first.shape == second.shape
-            and torch.equal(first.cpu(), second.cpu())
-        )
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return first.shape == second.shape and torch.equal(first.cpu(), second.cpu())
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         return first.keys() == second.keys() and all(is_same(first[k], second[k]) for k in first)
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
         return len(first) == len(second) and all(map(is_same, first, second))
+    return _is_same_leaf(first, second)
+
+
+def _is_same_leaf(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor) or isinstance(second, torch.Tensor):
+        return False
     return bool(first == second or (first != first and second != second))  # noqa: PLR0124  NaN
 
 
