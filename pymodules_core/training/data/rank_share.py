@@ -34,7 +34,7 @@ WHOLE = RankShare()
 def split_batches(
     batches: Iterable[Sequence[Any]], ranks: RankInfo, *, merges: bool
 ) -> Iterator[tuple[Sequence[Any], RankShare]]:
-    """Give this process's part of each batch.
+    """Yield what this process has of each batch.
 
     A batch of fewer samples than there are processes cannot be split. With ``merges`` it is joined
     to the one before, which evaluation does not mind; else every process gets all of it.
@@ -60,7 +60,7 @@ def split_batches(
 
 
 def merged_length(samples: int, batch_size: int, batches: int, ranks: RankInfo) -> int:
-    """Tell how many batches ``split_batches`` merges those of a dataset into."""
+    """Return how many batches ``split_batches`` merges those of a dataset into."""
     rest = samples - (batches - 1) * batch_size
     return batches - 1 if batches > 1 and rest < ranks.size else batches
 

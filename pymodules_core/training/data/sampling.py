@@ -48,7 +48,7 @@ class EpochSampler(Sampler[int]):
 class CustomSampler(Sampler[Any]):
     """Makes a sampler of the user's a function of (seed, epoch).
 
-    It draws under a stream of its own, its generator is seeded anew each epoch, and ``set_epoch``
+    It draws under a stream of its own, its generator is seeded again each epoch, and ``set_epoch``
     is called where there is one. A sampler with a length is asked for as many at once.
 
     Args:
@@ -96,7 +96,7 @@ class CustomSampler(Sampler[Any]):
         return len(self._sampler)  # type: ignore[arg-type]  # TypeError where it has none
 
     def _promised(self) -> int:
-        """Give its length; 0 where it has none, or says so only when asked."""
+        """Return its length; 0 where it has none, or raises only when called."""
         try:
             return len(self)
         except TypeError:
@@ -104,7 +104,7 @@ class CustomSampler(Sampler[Any]):
 
 
 class EpochBatches(Sampler[Any]):
-    """The batches of indices of an epoch, from where a run goes on.
+    """The batches of indices of an epoch, from where a run resumes.
 
     Args:
         batches: Lists of indices, or indices where the loader does not make batches.
@@ -112,12 +112,12 @@ class EpochBatches(Sampler[Any]):
         makes_batches: ``batches`` gives several indices at a time, whatever holds them.
         seed: Put the seed of each batch before its indices, derived from this one.
         tags_epoch: Put the epoch there instead.
-        ranks: Give this process's part of each batch.
+        ranks: Yield what this process has of each batch.
         merges: Join batches that are too small to be split.
 
     Attributes:
         epoch: Set before an epoch starts.
-        done: Batches of it that are not given again.
+        done: Batches of it that are left out.
         shares: What this process has of the batches that were asked for, in their order; a loader
             asks ahead.
     """
@@ -176,12 +176,12 @@ class EpochBatches(Sampler[Any]):
             yield part
 
     def take_rank_share(self) -> RankShare:
-        """Give what this process has of the next batch that a loader gives."""
+        """Return the share that this process has of the next batch of a loader."""
         return self.shares.popleft() if self.shares else WHOLE
 
 
 def reading_seed(seed: int, epoch: int, ranks: RankInfo) -> int:
-    """Give what the seed of each batch's reading is mixed from, with the batch's number.
+    """Return what the seed of each batch's reading is mixed from, with the batch's number.
 
     Each process has its own: they read different samples of a batch.
     """
@@ -191,7 +191,7 @@ def reading_seed(seed: int, epoch: int, ranks: RankInfo) -> int:
 def find_batches(
     loader: "DataLoader[Any]", seed: int
 ) -> tuple[Iterable[Any], EpochSampler | CustomSampler | None]:
-    """Give the batches of indices of a loader over a map-style dataset, in an order of our own.
+    """Return the batches of indices of a loader over a map-style dataset, in an order of our own.
 
     Shuffled stays shuffled, in order stays in order; other samplers are kept and seeded.
 
@@ -215,7 +215,7 @@ def find_batches(
 
 
 def length_of(dataset: "Dataset[Any]") -> int:
-    """Give the samples of a dataset; 0 where it has no length."""
+    """Return the number of samples of a dataset; 0 where it has no length."""
     return len(dataset) if isinstance(dataset, Sized) else 0
 
 
@@ -227,7 +227,7 @@ def _own_sampler(
     own: EpochSampler | CustomSampler
     if type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == length:
         generator = sampler.generator
-        # A generator of the user's says which order: by its seed, anew each epoch.
+        # A generator of the user's decides the order: by its seed, seeded again each epoch.
         own = EpochSampler(length, seed if generator is None else generator.initial_seed())
     else:
         own = CustomSampler(sampler, seed)

@@ -9,14 +9,14 @@ from pymodules_core.module_pool import Migration
 def follow_migrations(
     state: Mapping[str, Any], migrations: Mapping[str, Migration], today: Collection[str]
 ) -> Mapping[str, Any]:
-    """Let what belongs to a parameter follow it to its name of today.
+    """Return a training state under the names that parameters have today.
 
-    That is its state in optimizers, its gradient in an open window, and whether it learns. Where
-    the migration changed a parameter's values, its state in optimizers and its gradient were made
-    for others, and are left out: it starts without state.
+    It holds their state in optimizers, their gradients in an open window, and whether they learn.
+    Where the migration changed a parameter's values, its state in optimizers and its gradient were
+    made for others, and are left out: it starts without state.
 
     Args:
-        state: What ``TrainingState.capture`` gave.
+        state: What ``TrainingState.capture`` returned.
         migrations: Module name to what became of its weights as they were loaded.
         today: The names of all parameters.
     """
@@ -31,7 +31,7 @@ def follow_migrations(
         return {new: value for old, value in values.items() if (new := new_name(old)) is not None}
 
     def follow_group(group: Mapping[str, Any]) -> dict[str, Any]:
-        # One that is gone keeps its name, so that it is told.
+        # One that is gone keeps its name, so that it is reported.
         followed = [
             new or old for old in group["params"] if (new := new_name(old)) or old not in today
         ]
@@ -64,7 +64,7 @@ def follow_migrations(
 def _kept_names(
     migrations: Mapping[str, Migration], today: Collection[str]
 ) -> Iterator[tuple[str, str]]:
-    """Give old name and name today of each parameter that a migration left as it was."""
+    """Yield old name and name today of each parameter that a migration left as it was."""
     for name, migration in migrations.items():
         # Where two keys were one, the last counts, and that has to be the first of today's: a tied
         # parameter is called by its first key.

@@ -283,7 +283,7 @@ class RunLoop:
         error = RunInterruptedError(
             f"{received.name}: stopped and saved; epoch {run.epoch}, step {run.step}",
             found=int(received),
-            fix=f"pymodules train {self._session.experiment.name} --resume goes on",
+            fix=f"pymodules train {self._session.experiment.name} --resume",
         )
         error.exit_code = 128 + received
         raise error

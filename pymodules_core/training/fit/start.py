@@ -1,4 +1,4 @@
-"""How a run begins: with its first commit, or from its newest one."""
+"""``RunStart``: starts a run with its first commit, or restores the latest one."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ from pymodules_core.training.run_output.sources import copy_sources, has_sources
 
 logger = logging.getLogger("pymodules_core")
 
-# What comes of reading nested values as what they are not.
+# What reading nested values of another shape raises.
 _OF_OTHER_SHAPE = (
     *(ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
 )
@@ -33,10 +33,10 @@ class RunStart:
     Attributes:
         session: The parts of the run.
         checkpoints: Where it is saved.
-        run_log: Where it is told.
-        state: What a run goes on from.
+        run_log: What reports it.
+        state: What a run resumes from.
         position: Where it is in its order.
-        has_changes: The run goes on with other sources than it began with.
+        has_changes: The run resumes with other sources than it began with.
         accepts_changes: The run resumes without what cannot be restored.
     """
 
@@ -62,7 +62,7 @@ class RunStart:
         self.run_log.committed(receipt)
 
     def restore(self) -> Mapping[str, Any] | None:
-        """Bring everything back to the newest commit; nothing is written.
+        """Restore everything from the latest commit; nothing is written.
 
         Returns:
             The sums of metrics of the epoch's first part, where it is in the middle of one.
@@ -86,7 +86,7 @@ class RunStart:
             )
         except PymodulesError:
             raise
-        # It may come from a stranger, or of a state that was made by hand.
+        # A file may come from anywhere, or hold a state that was made by hand.
         except _OF_OTHER_SHAPE as error:
             reason = next(iter(str(error).splitlines()), "")
             raise CheckpointError(
@@ -94,23 +94,23 @@ class RunStart:
                 f"{type(error).__name__}: {reason[:_LONGEST_SHOWN]}",
                 file=self.checkpoints.path,
                 fix="begin another experiment, whose modules take their weights from this one by "
-                "load_weights_from_exp; or go on with the version that wrote it",
+                "load_weights_from_exp; or resume with the version that wrote it",
             ) from error
 
     def record_resume(self) -> None:
-        """Record that the run goes on."""
+        """Record that the run resumed."""
         run = self.session.run
         if self.session.processes.is_first and (self.has_changes or not has_sources(run.data_dir)):
             copy_sources(self.session.experiment, run.data_dir)
         run.resumed_step = run.step
         where = "in" if self.position.stage is Stage.TRAINING else "after"
-        self.run_log.resumed(f"going on {where} epoch {run.epoch}, step {run.step}")
+        self.run_log.resumed(f"resumed {where} epoch {run.epoch}, step {run.step}")
 
     def _take_weights_only(self, resumed: Resumed) -> None:
-        """Go on from a commit that the trainer did not make, or that was repaired from files."""
+        """Resume from a commit that the trainer did not make, or that was repaired from files."""
         logger.warning(
             "the checkpoint has no training state of the trainer's: optimizers, schedulers and "
-            "random numbers begin anew after epoch %d",
+            "random numbers are reset after epoch %d",
             resumed.epoch,
         )
         run, position = self.session.run, self.position

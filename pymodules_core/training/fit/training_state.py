@@ -25,9 +25,9 @@ from pymodules_core.training.task.run import Run
 logger = logging.getLogger("pymodules_core")
 
 _FORMAT = 1
-# What each of several processes has for itself.
+# What each of several processes has of its own.
 _OF_EACH = ("averages", "data", "random")
-# What of a module in parts is saved beside the state that an optimizer keeps of a parameter.
+# What of a sharded module is saved beside the state that an optimizer keeps of a parameter.
 _GRADIENT = "gradient of the open window"
 
 
@@ -37,7 +37,7 @@ class Captured:
 
     Attributes:
         state: What every process holds whole.
-        per_module: Module name to what is the module's own: in parts, as it is.
+        per_module: Module name to what is the module's own, sharded as it is.
     """
 
     state: dict[str, Any]
@@ -45,7 +45,7 @@ class Captured:
 
 
 def is_training_state(state: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
-    """Tell whether ``TrainingState.capture`` gave it, and not some loop of a person's own."""
+    """Return whether ``TrainingState.capture`` made it, and not a loop of the user's own."""
     return state is not None and {"format", "position", "optimizers"} <= state.keys()
 
 
@@ -59,8 +59,8 @@ class TrainingState:
         data: Phase to batches.
         stop_conditions: Limits and patience.
         position: Where the run is.
-        processes: Who trains together. What each has for itself, random streams for one, is kept of
-            each; all the rest is the first one's.
+        processes: Who trains together. What each has of its own, such as random streams, is
+            saved of each; all the rest of the first one.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class TrainingState:
         self._names = parameter_names(run.module_pool)
 
     def capture(self) -> Captured:
-        """Give the state as it is now, as tensors and primitives; every process has to ask.
+        """Return the state as it is now, as tensors and primitives; every process has to call it.
 
         Raises:
             TaskError: Something of the task's cannot be held by a checkpoint.
@@ -118,7 +118,7 @@ class TrainingState:
         return Captured(state, self._split_off_modules(state))
 
     def _split_off_modules(self, state: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Take out what optimizers keep of modules in parts: module name to optimizer to it."""
+        """Take out what optimizers keep of sharded modules: module name to optimizer to it."""
         per_module: dict[str, dict[str, Any]] = {}
         for name, optimizer_state in state["optimizers"].items():
             optimizer_state["optimizer"], found = split_off_sharded(
@@ -140,13 +140,13 @@ class TrainingState:
         *,
         accepts_losses: bool = False,
     ) -> Mapping[str, Any] | None:
-        """Bring every part back to where it was; weights have to be loaded already.
+        """Restore all but the weights, which have to be loaded already.
 
         Args:
-            state: What ``capture`` gave.
+            state: What ``capture`` returned.
             migrations: Module name to what became of its weights as they were loaded, of those
                 that an older version of a plugin wrote.
-            module_states: What of it was saved apart, whole.
+            module_states: What of it was saved per module, unsharded.
             accepts_losses: Report what of the optimizers cannot be restored, and do not refuse it.
 
         Returns:
@@ -199,28 +199,28 @@ class TrainingState:
         return averages
 
     def _own_rank_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Give what is this process's: all of its own, where there were as many processes.
+        """Return what is this process's: all of its own, where there were as many processes.
 
-        Else the first one goes on with the sums of all, and one that was not there with nothing.
+        Else the first one resumes with the sums of all, and one that was not there with nothing.
 
         Raises:
             TaskError: Data that keeps its own place in each process was read by other ones.
         """
-        parts: list[Mapping[str, Any]] = [state, *state.get("others", [])]
+        saved: list[Mapping[str, Any]] = [state, *state.get("others", [])]
         rank, keeps = self._processes.rank, any(state["data"].values())
-        if keeps and len(parts) != self._processes.size:
+        if keeps and len(saved) != self._processes.size:
             raise TaskError(
-                f"the data keeps its place in each process, and {len(parts)} processes read it "
+                f"the data keeps its place in each process, and {len(saved)} processes read it "
                 f"when the run was saved; now there are {self._processes.size}",
                 found=self._processes.size,
-                fix=f"go on with {len(parts)} processes, or give data without state_dict",
+                fix=f"resume with {len(saved)} processes, or return data without state_dict",
             )
-        if len(parts) == self._processes.size:
-            return parts[rank]
+        if len(saved) == self._processes.size:
+            return saved[rank]
         averages = None
         if rank == 0 and state["averages"] is not None:
-            averages = merged_sums([one["averages"] for one in parts])
-        random = parts[rank]["random"] if rank < len(parts) else None
+            averages = merged_sums([one["averages"] for one in saved])
+        random = saved[rank]["random"] if rank < len(saved) else None
         return {"data": {}, "random": random, "averages": averages}
 
     def _restore_gradients(self, saved: Mapping[str, bool]) -> None:
@@ -240,7 +240,7 @@ class TrainingState:
             if name in states:
                 lost += optimizer.load_state_dict(states[name], self._names)
             else:
-                logger.warning("optimizer %r is new: it begins without state", name)
+                logger.warning("optimizer %r is new: it starts without state", name)
         if lost and not accepts_losses:
             shown = "\n".join(f"  {line}" for line in lost)
             raise RunChangedError(

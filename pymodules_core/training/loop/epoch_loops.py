@@ -33,7 +33,7 @@ class Loops:
     """What both loops need.
 
     Attributes:
-        task: Gives the steps.
+        task: Has the steps.
         run: Epoch, step, averages.
         events: Run hooks.
         optimizers: The optimizers by name.
@@ -79,7 +79,7 @@ class Loops:
             Means of the metrics over the steps.
 
         Raises:
-            TaskError: No batch, or a step gives something unusable.
+            TaskError: No batch, or a step returns something unusable.
             TrainingError: A step raises, or a loss is not finite.
         """
         run = self.run
@@ -155,7 +155,7 @@ class Loops:
             Means of the metrics, weighted by batch size.
 
         Raises:
-            TaskError: No batch, or ``eval_step`` gives something unusable.
+            TaskError: No batch, or ``eval_step`` returns something unusable.
             StepError: ``eval_step`` raises.
         """
         run = self.run
@@ -275,7 +275,7 @@ class Loops:
 
         Args:
             where: The function of the task that runs.
-            count: Gives the batches that are done.
+            count: Returns the batches that are done.
         """
         run, is_step = self.run, where.startswith("train")
 

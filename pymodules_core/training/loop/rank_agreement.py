@@ -1,4 +1,4 @@
-"""What all processes have to decide alike: whether to stop, and how late it is."""
+"""``RankSync``: what all processes have to decide alike: whether to stop, and the time."""
 
 import signal
 import time
@@ -9,20 +9,20 @@ from pymodules_core.processes.group import Processes
 from pymodules_core.training.loop.signals import NOTICE, StopRequest
 from pymodules_core.training.parallel.modules import SharedModules
 
-# How long a signal may take to be heard by all; asking costs the step that asks some 0.1 ms.
+# How long a signal may take to reach all; a sync costs its step some 0.1 ms.
 _SYNC_EVERY_S = 0.1
 
 
 class RankSync:
-    """Makes signals and the clock of all processes one.
+    """Keeps signals and the clock the same in all processes.
 
-    Every process asks at the same places. What they agreed on stays as it is until they ask again,
-    so that nothing is decided differently in between. In one process nothing is asked.
+    Every process syncs at the same points. What they agreed on stays as it is until the next sync,
+    so that nothing is decided differently in between. In one process nothing is exchanged.
 
     Args:
         processes: Who has to agree.
-        request: Tells of a signal in this process.
-        notify: Says one line to the person who waits, of what several processes agreed on.
+        request: The signal of this process.
+        notify: Shows one line to the person who waits.
         modules: What the steps of all call alike.
 
     Attributes:
@@ -44,20 +44,20 @@ class RankSync:
         self._processes = processes
         self._request = request
         self._now = time.monotonic()
-        # Of monotonic clocks only differences say something: on another machine it is another time.
+        # Only differences of a monotonic clock mean something on another machine.
         self._started_at = time.monotonic()
         self._elapsed_s = 0.0
         self._skips = 0
         self._calls_left = 0
 
     def now(self) -> float:
-        """Give the seconds that all processes take it to be."""
+        """Return the time in seconds, the same in all processes."""
         if self._processes.is_alone:
             return time.monotonic()
         return self._now
 
     def sync(self) -> None:
-        """Agree now.
+        """Sync now.
 
         Raises:
             TaskError: The steps of some process called other modules than those of the rest.
@@ -76,7 +76,7 @@ class RankSync:
             # The terminal may be gone, which is what SIGHUP says; the run is to be saved anyhow.
             with suppress(Exception, SystemExit):
                 self._notify(NOTICE.format(self.received.name))
-        # Calls that fit into the time until all should ask again: the same number in each.
+        # Calls that fit into the time until the next sync: the same number in each process.
         calls = self._skips + 1
         each_s = (latest_s - self._elapsed_s) / calls
         self._skips = max(0, min(2 * calls, int(_SYNC_EVERY_S / max(each_s, 1e-6))) - 1)
@@ -85,7 +85,7 @@ class RankSync:
         self._elapsed_s = latest_s
 
     def sync_throttled(self) -> None:
-        """Agree, unless it was a moment ago: called after each step."""
+        """Sync after a step, unless it was a moment ago."""
         if self._processes.is_alone:
             self.received = self._request.received
             return

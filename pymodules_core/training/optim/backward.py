@@ -19,11 +19,11 @@ def check_loss(loss: Any, name: str) -> None:
     """Refuse what nothing can be learned from.
 
     Args:
-        loss: What a step gave.
+        loss: What a step returned.
         name: Of the optimizer.
 
     Raises:
-        TaskError: It is no tensor of one element with a graph.
+        TaskError: It is not a tensor of one element with a graph.
     """
     if not isinstance(loss, torch.Tensor):
         raise TaskError(

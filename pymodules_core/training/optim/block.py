@@ -1,4 +1,4 @@
-"""``run.optimize``: which losses update which optimizer, and a task's optimizers as units."""
+"""``run.optimize``: which losses update which optimizer, and the managed optimizers of a task."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -129,7 +129,7 @@ def manage_optimizers(
     processes: Processes,
     modules: SharedModules,
 ) -> dict[str, ManagedOptimizer]:
-    """Check the optimizers of a task and make a unit of each.
+    """Check the optimizers of a task and return each as a ``ManagedOptimizer``.
 
     Args:
         optimizers: By name.
@@ -146,7 +146,7 @@ def manage_optimizers(
     """
     check = partial(check_ownership, optimizers, pool, parameter_names(pool))
     check()
-    shares = modules.hand_out(optimizers)
+    owned = modules.assign(optimizers)
     return {
         name: ManagedOptimizer(
             name,
@@ -158,12 +158,12 @@ def manage_optimizers(
             precision=precision,
             skip_nonfinite=skip_nonfinite,
             processes=processes,
-            modules=shares[name],
+            modules=owned[name],
         )
         for name, optimizer in optimizers.items()
     }
 
 
 def is_scheduler(value: object) -> bool:
-    """Tell whether a task's scheduler is one of torch's."""
+    """Return whether a task's scheduler is one of torch's."""
     return isinstance(value, LRScheduler | ReduceLROnPlateau)

@@ -148,7 +148,7 @@ class ManagedOptimizer:
             Whether it was taken; False where it was not finite and is to be skipped.
 
         Raises:
-            TaskError: The loss is no tensor of one element with a graph.
+            TaskError: The loss is not a tensor of one element with a graph.
             NonFiniteLossError: It is NaN or infinite, on the CPU; on CUDA ``check_finite`` raises.
         """
         check_loss(loss, self.name)
@@ -279,7 +279,7 @@ class ManagedOptimizer:
     ) -> list[str]:
         """Load what ``state_dict`` returned.
 
-        What the task makes otherwise than when the run began is today's; it is reported.
+        What the task makes otherwise than when the run began is reported and stays.
 
         Args:
             state: The state.

@@ -127,12 +127,12 @@ def _not_of_pool(name: str, parameter: "Parameter", pool: ModulePool) -> TaskErr
 
 
 def _refuse_mixed(name: str, optimizer: Optimizer) -> None:
-    """Refuse an optimizer that takes all parameters in one call where some are in parts."""
+    """Refuse an optimizer that takes all parameters in one call where only some are sharded."""
     for group in optimizer.param_groups:
         option = next((one for one in ("foreach", "fused") if group.get(one)), None)
         if option is not None and len({is_dtensor(p) for p in group["params"]}) > 1:
             raise TaskError(
-                f"optimizer {name!r} has {option}=True, and of its parameters some are in parts "
+                f"optimizer {name!r} has {option}=True, and of its parameters some are sharded "
                 'under FSDP2 (parallel = "fsdp") and some are whole, which torch cannot mix',
                 found=option,
                 fix=f"leave {option} out, or give them a parameter group each",

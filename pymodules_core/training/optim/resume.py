@@ -94,9 +94,9 @@ class OptimizerResume:
         """Load what ``state_dict`` returned.
 
         Where the task makes optimizer and scheduler as it did, that is all, parameter groups that
-        it added during the run included. An optimizer of another class starts without state;
-        options that are others today are today's; and so is a schedule that is another, at the
-        place where the run is. All of it is reported.
+        it added during the run included. An optimizer of another class starts without state.
+        Options that were changed are those of today; a schedule that was changed is used at the
+        current step. All of it is reported.
 
         Returns:
             What could not be restored, a line each.
@@ -162,7 +162,7 @@ class OptimizerResume:
         )
 
     def _take_changed_options(self, before: list[Any], starts: list[int | None]) -> None:
-        """Of options that nothing schedules, take those that the task sets otherwise today.
+        """Set the options that the task sets otherwise today, where nothing schedules them.
 
         Args:
             before: The options when the run began.
@@ -180,17 +180,17 @@ class OptimizerResume:
                     continue
                 group[key] = decode(value)
                 self._warn(
-                    "%s was %s when the run began, and %s goes on",
+                    "%s was %s when the run began, and is now %s",
                     key,
                     decode(old.get(key)),
                     group[key],
                 )
 
     def _advance_schedule(self, state: Mapping[str, Any]) -> None:
-        """Bring today's schedule to where it would be had the run begun with it."""
+        """Step today's schedule to where it would be had the run begun with it."""
         scheduler, start = self._scheduler, self._start["scheduler"]
         if scheduler is None:
-            self._warn("it has no schedule any more, and goes on as the task makes it")
+            self._warn("it has no schedule any more, and keeps the options that the task sets")
             return
         if isinstance(scheduler, ReduceLROnPlateau):
             # It follows metrics, which are not kept: what it has seen, but not what it made of it.
@@ -204,8 +204,8 @@ class OptimizerResume:
                 for _ in range(self.updates if self._schedule == "step" else self.epochs):
                     scheduler.step()
         self._warn(
-            "its options or its schedule are others than when the run began: it goes on with "
-            "today's, after %d updates and %d epochs, at the learning rate %g",
+            "its options or its schedule changed since the run began: it uses those of today, "
+            "after %d updates and %d epochs, at the learning rate %g",
             self.updates,
             self.epochs,
             float(self._optimizer.param_groups[0]["lr"]),
@@ -227,7 +227,7 @@ class OptimizerResume:
             raise
         except Exception as error:
             raise TaskError(
-                f"{self._where} or its scheduler does not go on from what was saved: "
+                f"{self._where} or its scheduler cannot load what was saved: "
                 f"{type(error).__name__}: {error}",
                 key=self._name,
                 fix="make both as they were when the run began, or give the optimizer another "

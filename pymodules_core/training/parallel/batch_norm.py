@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
-    """Let all batch norms of a module take their statistics over all processes.
+    """Make all batch norms of a module take their statistics over all processes.
 
     Parameters and buffers stay the objects they are. On CUDA torch's own does it, which has no
     implementation for the CPU.

@@ -1,8 +1,8 @@
 """DDP in place: a module stays what it is, and its calls go through ``DistributedDataParallel``.
 
 torch's wrapper is another module, which hides methods, changes keys, and is not what a task or a
-plugin was given. Here the wrapper stands beside: the module's class becomes a subclass of itself
-whose calls take the way through it while a step trains, and no other.
+plugin was given. Here the wrapper stands beside it: the module's class becomes a subclass of itself
+whose calls go through it while a step trains, and only then.
 """
 
 import inspect
@@ -72,7 +72,7 @@ class InPlaceDDP:
         return self._learning
 
     def refresh(self) -> None:
-        """Make DDP, again where other parameters train than before: it looks at them only once."""
+        """Build DDP, again where other parameters train than before: it reads them only once."""
         learning = {parameter for parameter in self.parameters if parameter.requires_grad}
         if learning == self._learning:
             return
@@ -93,7 +93,7 @@ class InPlaceDDP:
             self._ddp.require_backward_grad_sync = is_synced
 
     def end_step(self) -> None:
-        """End it: further calls are nobody's training."""
+        """End it: further calls do not train."""
         self.is_training = False
 
     def call(self, name: str, method: str, args: Any, kwargs: Any) -> Any:
@@ -111,7 +111,7 @@ class InPlaceDDP:
             self._is_inside = False
 
     def check_backward(self) -> None:
-        """Tell where a backward left gradients that were not averaged.
+        """Refuse gradients that a backward left without averaging them.
 
         Raises:
             TaskError: It did.
@@ -171,7 +171,7 @@ def _new(kind: Any) -> Any:
 
 
 def _route(module: nn.Module, name: str, methods: Iterable[str], group: InPlaceDDP) -> None:
-    """Let calls of a module go through its group."""
+    """Route calls of a module through its group."""
     kind = type(module)
 
     def through(method: str) -> Any:

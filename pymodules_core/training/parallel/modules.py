@@ -71,7 +71,7 @@ class SharedModules:
         """Whether calls of a module talk to the other processes, in evaluation too."""
         return bool(self._shards)
 
-    def hand_out(self, optimizers: Mapping[str, Optimizer]) -> dict[str, OptimizerModules]:
+    def assign(self, optimizers: Mapping[str, Optimizer]) -> dict[str, OptimizerModules]:
         """Return what each optimizer has to do with the modules, now and in later steps.
 
         Args:
