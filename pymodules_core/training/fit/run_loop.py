@@ -21,7 +21,6 @@ from pymodules_core.training.fit.commits import Commits
 from pymodules_core.training.fit.hang_report import HangReport
 from pymodules_core.training.fit.position import Position, Stage
 from pymodules_core.training.fit.run_log import RunLog, mark_failed
-from pymodules_core.training.fit.start import RunStart
 from pymodules_core.training.fit.training_state import TrainingState
 from pymodules_core.training.loop.rank_agreement import RankSync
 from pymodules_core.training.loop.signals import StopRequest, StopSignals
@@ -65,15 +64,6 @@ class RunLoop:
         self._settings = session.experiment.settings
         self._stop_conditions = StopConditions(self._settings.train, self._rank_sync.now)
         self._position = Position()
-        state = TrainingState(
-            run=session.run,
-            optimizers=session.units,
-            plugins=session.plugins,
-            data={"train": session.loops.train_batches, "eval": session.loops.eval_batches},
-            stop_conditions=self._stop_conditions,
-            position=self._position,
-            processes=session.processes,
-        )
         # Metrics of the first part of the epoch that the run resumes in.
         self._averages: Mapping[str, Any] | None = None
         self._run_log = RunLog(
@@ -88,18 +78,11 @@ class RunLoop:
             session=session,
             checkpoints=checkpoints,
             run_log=self._run_log,
-            state=state,
+            state=TrainingState(session, self._stop_conditions, self._position),
             position=self._position,
         )
-        self._start = RunStart(
-            session=session,
-            checkpoints=checkpoints,
-            run_log=self._run_log,
-            state=state,
-            position=self._position,
-            has_changes=has_changes,
-            accepts_changes=accepts_changes,
-        )
+        self._has_changes = has_changes
+        self._accepts_changes = accepts_changes
 
     def execute(self) -> RunResult:
         """Run to the end, and record how it ended, whatever happens.
@@ -121,16 +104,16 @@ class RunLoop:
         try:
             if self._checkpoints.has_commit:
                 is_restored = False
-                self._averages = self._start.restore()
+                self._averages = self._commits.restore(accepts_losses=self._accepts_changes)
                 # Only the first process has the record.
                 is_finished = session.processes.run_on_rank0(lambda: record.is_finished)
                 if is_finished and self._is_over():
                     return self._run_log.result()
-                self._start.record_resume()
+                self._commits.record_resume(has_changes=self._has_changes)
                 is_restored = True
             else:
                 is_new = True
-                self._start.start()
+                self._commits.start()
             session.events.emit("run_started")
             self._sync_and_stop_if_requested()  # meanwhile
             self._finish_begun_epoch()

@@ -6,21 +6,17 @@ from typing import Any, TypeGuard
 
 import attrs
 
-from pymodules_core.discovery import PluginManager
 from pymodules_core.errors import CheckpointError, RunChangedError, TaskError, list_words
 from pymodules_core.module_pool import Migration, derive_seed, seed_everything
 from pymodules_core.processes.dtensor import is_dtensor
-from pymodules_core.processes.group import Processes
-from pymodules_core.training.data import Batches
 from pymodules_core.training.fit.migrated_names import follow_migrations
 from pymodules_core.training.fit.plugin_states import PluginStates
 from pymodules_core.training.fit.position import Position, Stage, whole_number
 from pymodules_core.training.loop.stop_conditions import StopConditions
-from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
 from pymodules_core.training.optim.named_state import parameter_names, split_off_sharded
+from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.state.random_state import random_state, restore_random_state
 from pymodules_core.training.task.metrics import merged_sums
-from pymodules_core.training.task.run import Run
 
 logger = logging.getLogger("pymodules_core")
 
@@ -52,36 +48,28 @@ def is_training_state(state: Mapping[str, Any] | None) -> TypeGuard[Mapping[str,
 class TrainingState:
     """Reads and writes the state of all parts of a run.
 
+    What each of several processes has of its own, such as random streams, is saved of each; all the
+    rest of the first one.
+
     Args:
-        run: Epoch, step, metrics of the pass at hand, ``run.state``.
-        optimizers: The optimizers by name.
-        plugins: Those with ``state_dict`` and ``load_state_dict`` take part.
-        data: Phase to batches.
+        session: The parts of the run.
         stop_conditions: Limits and patience.
         position: Where the run is.
-        processes: Who trains together. What each has of its own, such as random streams, is
-            saved of each; all the rest of the first one.
     """
 
     def __init__(
-        self,
-        *,
-        run: Run,
-        optimizers: Mapping[str, ManagedOptimizer],
-        plugins: PluginManager,
-        data: Mapping[str, Batches | None],
-        stop_conditions: StopConditions,
-        position: Position,
-        processes: Processes,
+        self, session: Session, stop_conditions: StopConditions, position: Position
     ) -> None:
-        self._run = run
-        self._optimizers = optimizers
-        self._plugins = PluginStates(plugins, run)
-        self._data = {phase: batches for phase, batches in data.items() if batches is not None}
+        self._run = session.run
+        self._optimizers = session.units
+        self._plugins = PluginStates(session.plugins, session.run)
+        self._data = {"train": session.loops.train_batches}
+        if session.loops.eval_batches is not None:
+            self._data["eval"] = session.loops.eval_batches
         self._stop_conditions = stop_conditions
         self._position = position
-        self._processes = processes
-        self._names = parameter_names(run.module_pool)
+        self._processes = session.processes
+        self._names = parameter_names(session.pool)
 
     def capture(self) -> Captured:
         """Return the state as it is now, as tensors and primitives; every process has to call it.
@@ -166,14 +154,7 @@ class TrainingState:
             )
         run, position = self._run, self._position
         own = self._own_rank_state(state)
-        for of_module in (module_states or {}).values():
-            for name, states in of_module.items():
-                optimizer_state = state["optimizers"][name]
-                for key, values in states.items():
-                    if _GRADIENT in values:
-                        optimizer_state["gradients"][key] = values.pop(_GRADIENT)
-                    if values:
-                        optimizer_state["optimizer"]["state"][key] = values
+        _merge_module_states(state["optimizers"], module_states or {})
         state = follow_migrations(state, migrations, set(self._names.values()))
         run.epoch, run.step = whole_number(state["epoch"]), whole_number(state["step"])
         position.restore(state["position"])
@@ -266,3 +247,16 @@ class TrainingState:
         """Name the metric objects of the pass at hand that ``run.state`` does not hold."""
         kept = {id(value) for value in self._run.state.values()}
         return [name for name, one in self._run.averages.stateful.items() if id(one) not in kept]
+
+
+def _merge_module_states(
+    optimizers: Mapping[str, Any], module_states: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Put back what ``capture`` took out of the states of optimizers, per module."""
+    for of_module in module_states.values():
+        for name, states in of_module.items():
+            for key, values in states.items():
+                if _GRADIENT in values:
+                    optimizers[name]["gradients"][key] = values.pop(_GRADIENT)
+                if values:
+                    optimizers[name]["optimizer"]["state"][key] = values

@@ -16,7 +16,7 @@ from pymodules_core.checkpoints.store.checksums import fingerprint
 from pymodules_core.errors import TaskError
 from pymodules_core.processes.group import Processes
 from pymodules_core.training.data import Batches
-from pymodules_core.training.data.rank_share import RankShare
+from pymodules_core.training.data.rank_share import WHOLE, RankShare
 from pymodules_core.training.task.device import batch_length
 from pymodules_core.training.task.run import Run
 
@@ -118,10 +118,12 @@ def lockstep(
         if compares and not ended:
             _warn_if_equal(batch, processes, name)
         compares = False
-        run.take_rank_share(
-            RankShare(samples * processes.size / all_samples if all_samples else 1.0)
-        )
+        run.take_rank_share(_share(samples, all_samples, processes.size))
         yield batch
+
+
+def _share(samples: float, all_samples: float, size: int) -> RankShare:
+    return RankShare(samples * size / all_samples) if all_samples else WHOLE
 
 
 def _warn_if_equal(batch: Any, processes: Processes, name: str) -> None:

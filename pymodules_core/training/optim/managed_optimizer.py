@@ -139,13 +139,10 @@ class ManagedOptimizer:
         self._modules.end_step()
 
     def backward(self, loss: "Tensor") -> bool:
-        """Add a loss to the open window.
+        """Add a loss to the open window; return False where it was not finite and is skipped.
 
         Args:
             loss: One element, with a graph.
-
-        Returns:
-            Whether it was taken; False where it was not finite and is to be skipped.
 
         Raises:
             TaskError: The loss is not a tensor of one element with a graph.

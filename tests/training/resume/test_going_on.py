@@ -729,9 +729,7 @@ def test_a_schedule_that_is_over_cannot_be_made_shorter(tmp_path):
     with pytest.raises(TaskError) as caught:
         fit(path, train__epochs=3)
 
-    assert "optimizer 'main' or its scheduler cannot load what was saved" in str(
-        caught.value
-    )
+    assert "optimizer 'main' or its scheduler cannot load what was saved" in str(caught.value)
 
 
 def test_a_changed_plateau_begins_at_todays_rate_and_reduces_it_as_it_now_should(tmp_path):
