@@ -63,9 +63,7 @@ def distribute_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         like: The other one. A tensor of another shape than it, unless it has no dimension, is
             replicated: a ``DTensor`` can be computed with other ones only.
     """
-    if not is_dtensor(like) or is_dtensor(whole):
-        return whole.to(like.device)
-    if not whole.dim():
+    if not is_dtensor(like) or is_dtensor(whole) or not whole.dim():
         return whole.to(like.device)
     package = sys.modules["torch.distributed.tensor"]
     placements = like.placements

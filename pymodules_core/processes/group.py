@@ -12,9 +12,9 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # docum
 from torch.distributed.rendezvous import rendezvous
 
 from pymodules_core.errors import ProcessesError, RankFailedError, RunInterruptedError
+from pymodules_core.processes.autograd_collectives import gather_rows, refuse_different_rows
 from pymodules_core.processes.environment import RankInfo, rank_info
 from pymodules_core.processes.failures import Failure, first_failure
-from pymodules_core.processes.rows import gather_rows, refuse_different_rows
 
 if TYPE_CHECKING:
     from typing import Self

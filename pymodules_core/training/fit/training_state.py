@@ -13,7 +13,7 @@ from pymodules_core.training.fit.migrated_names import follow_migrations
 from pymodules_core.training.fit.plugin_states import PluginStates
 from pymodules_core.training.fit.position import Position, Stage, whole_number
 from pymodules_core.training.loop.stop_conditions import StopConditions
-from pymodules_core.training.optim.named_state import parameter_names, split_off_sharded
+from pymodules_core.training.optim.named_state import parameter_names
 from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.state.random_state import random_state, restore_random_state
 from pymodules_core.training.task.metrics import merged_sums
@@ -108,16 +108,15 @@ class TrainingState:
     def _split_off_modules(self, state: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Take out what optimizers keep of sharded modules: module name to optimizer to it."""
         per_module: dict[str, dict[str, Any]] = {}
-        for name, optimizer_state in state["optimizers"].items():
-            optimizer_state["optimizer"], found = split_off_sharded(
-                optimizer_state["optimizer"], self._names
-            )
-            gradients = optimizer_state["gradients"]
-            for key in [key for key, one in gradients.items() if is_dtensor(one)]:
-                of_module = found.setdefault(key.partition(".")[0], {})
-                of_module[key] = {**of_module.get(key, {}), _GRADIENT: gradients.pop(key)}
-            for module_name, states in found.items():
-                per_module.setdefault(module_name, {})[name] = states
+        sharded = {name for parameter, name in self._names.items() if is_dtensor(parameter)}
+        for name, saved in state["optimizers"].items():
+            states, gradients = saved["optimizer"]["state"], saved["gradients"]
+            for key in sorted(sharded & {*states, *gradients}):
+                values = states.pop(key, {})
+                if key in gradients:
+                    values = {**values, _GRADIENT: gradients.pop(key)}
+                of_module = per_module.setdefault(key.partition(".")[0], {})
+                of_module.setdefault(name, {})[key] = values
         return per_module
 
     def restore(

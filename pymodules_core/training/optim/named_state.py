@@ -242,28 +242,6 @@ def _distributed(state: dict[str, Any], parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def split_off_sharded(
-    state: Mapping[str, Any], names: Mapping[Parameter, str]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Take the state of sharded parameters out of that of an optimizer.
-
-    Args:
-        state: From ``optimizer_state``.
-        names: The name of each parameter of the pool.
-
-    Returns:
-        The rest, and module name to parameter name to what was taken out.
-    """
-    sharded = {name for parameter, name in names.items() if is_dtensor(parameter)}
-    rest = {key: value for key, value in state[_STATE].items() if key not in sharded}
-    per_module: dict[str, dict[str, Any]] = {}
-    for key in state[_STATE].keys() & sharded:
-        per_module.setdefault(key.partition(".")[0], {})[key] = state[_STATE][key]
-    return {**state, _STATE: rest}, {
-        name: dict(sorted(found.items())) for name, found in sorted(per_module.items())
-    }
-
-
 def _keep_dtypes(live: dict[str, Any], stored: Mapping[str, Any]) -> None:
     """Undo torch's cast of state to the parameter's dtype, which loses bits."""
     for key, value in stored.items():

@@ -101,7 +101,7 @@ class InPlaceDDP:
         ddp = self._ddp
         # One member may call another, or itself again: the wrapper is around all of it.
         if ddp is None or self._is_inside or not self.is_training or not torch.is_grad_enabled():
-            return _original(self._kinds[name], method)(self._members[name], *args, **kwargs)
+            return getattr(self._kinds[name], method)(self._members[name], *args, **kwargs)
         if ddp.require_backward_grad_sync and not self.is_called:
             self.shared_steps += 1
         self._is_inside = self.is_called = True
@@ -159,11 +159,7 @@ class _Dispatch(nn.Module):
         self._kinds = kinds
 
     def forward(self, name: str, method: str, args: Any, kwargs: Any) -> Any:
-        return _original(self._kinds[name], method)(self._by_name[name], *args, **kwargs)
-
-
-def _original(kind: type, method: str) -> Any:
-    return getattr(kind, method)
+        return getattr(self._kinds[name], method)(self._by_name[name], *args, **kwargs)
 
 
 def _new(kind: Any) -> Any:

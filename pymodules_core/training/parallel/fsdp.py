@@ -1,6 +1,7 @@
 """FSDP2: each process holds a shard of every parameter, and all of one block while it computes."""
 
 from collections.abc import Iterable
+from typing import cast
 
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -37,7 +38,7 @@ def shard_module(
     try:
         for block in blocks:
             fully_shard(block, mesh=mesh)
-        sharded = fully_shard(module, mesh=mesh)
+        fully_shard(module, mesh=mesh)
     except (ValueError, RuntimeError, NotImplementedError) as error:
         raise ProcessesError(
             f"module {name!r} cannot be sharded: {error}",
@@ -47,9 +48,7 @@ def shard_module(
         ) from error
     for method in forward_methods:
         register_fsdp_forward_method(module, method)
-    if not isinstance(sharded, FSDPModule):  # for the type checker: it changes the class
-        raise TypeError(type(sharded))
-    return sharded
+    return cast("FSDPModule", module)  # its class has changed
 
 
 def _blocks_of(module: nn.Module, name: str, settings: ParallelSettings) -> list[nn.Module]:

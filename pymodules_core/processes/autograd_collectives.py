@@ -1,4 +1,4 @@
-"""Rows of a tensor of which every process has some, gathered with their gradients."""
+"""Collective calls that gradients pass through."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +25,13 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # noqa: ARG004  torch's signature
-        return _SumOverRanks.apply(*gradients)  # type: ignore[no-untyped-call]
+        return sum_over_ranks(*gradients)
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes; gradients come back summed, too."""
+    total: Tensor = _SumOverRanks.apply(tensor)  # type: ignore[no-untyped-call]
+    return total
 
 
 def refuse_different_rows(forms: Sequence[tuple[tuple[int, ...], str, bool]]) -> None:
@@ -70,8 +76,7 @@ def gather_rows(tensor: Tensor, counts: Sequence[int], rank: int) -> Tensor:
         start = sum(counts[:rank])
         placed = tensor.new_zeros((sum(counts), *tensor.shape[1:]))
         placed[start : start + len(tensor)] = tensor
-        whole: Tensor = _SumOverRanks.apply(placed)  # type: ignore[no-untyped-call]
-        return whole
+        return sum_over_ranks(placed)
     padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
     padded[: len(tensor)] = tensor
     parts = [torch.empty_like(padded) for _ in counts]
