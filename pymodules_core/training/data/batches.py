@@ -211,12 +211,12 @@ class Batches:
         is_tagged = self._may_draw and (is_by_sample or loader.num_workers > 0)
         batches, order = find_batches(loader, settings.seed)
         self._order = EpochBatches(
-            batches,
-            order,
+            batches=batches,
+            order=order,
             makes_batches=loader.batch_sampler is not None,
             seed=self._seed if is_tagged else None,
             tags_epoch=is_by_sample,
-            ranks=None if self.is_sharded else self._ranks,
+            ranks=RankInfo() if self.is_sharded else self._ranks,
             merges=self._phase == "eval",
         )
         dataset = loader.dataset

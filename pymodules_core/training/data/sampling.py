@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sized
 from itertools import count, islice
 from typing import Any
 
+import attrs
 import torch
 from torch.utils.data import (
     BatchSampler,
@@ -103,6 +104,7 @@ class CustomSampler(Sampler[Any]):
             return 0
 
 
+@attrs.define(kw_only=True, eq=False, slots=False)
 class EpochBatches(Sampler[Any]):
     """The batches of indices of an epoch, from where a run resumes.
 
@@ -122,27 +124,16 @@ class EpochBatches(Sampler[Any]):
             asks ahead.
     """
 
-    def __init__(
-        self,
-        batches: Iterable[Any],
-        order: EpochSampler | CustomSampler | None,
-        *,
-        makes_batches: bool,
-        seed: int | None = None,
-        tags_epoch: bool = False,
-        ranks: RankInfo | None = None,
-        merges: bool = False,
-    ) -> None:
-        self._ranks = ranks or RankInfo()
-        self._merges = merges
-        self.shares: deque[RankShare] = deque()
-        self._batches = batches
-        self._makes_batches = makes_batches
-        self._order = order
-        self._seed = seed
-        self._tags_epoch = tags_epoch
-        self.epoch = 0
-        self.done = 0
+    _batches: Iterable[Any]
+    _order: EpochSampler | CustomSampler | None
+    _makes_batches: bool
+    _seed: int | None
+    _tags_epoch: bool
+    _ranks: RankInfo
+    _merges: bool
+    epoch: int = attrs.field(default=0, init=False)
+    done: int = attrs.field(default=0, init=False)
+    shares: deque[RankShare] = attrs.field(factory=deque, init=False)
 
     def __iter__(self) -> Iterator[Any]:
         done, epoch, seed = self.done, self.epoch, self._seed

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import attrs
+
 from pymodules_core.processes.group import Processes
 from pymodules_core.training.loop.signals import NOTICE, StopRequest
 from pymodules_core.training.parallel.modules import SharedModules
@@ -13,6 +15,7 @@ from pymodules_core.training.parallel.modules import SharedModules
 _SYNC_EVERY_S = 0.1
 
 
+@attrs.define(eq=False, slots=False)
 class RankSync:
     """Keeps signals and the clock the same in all processes.
 
@@ -30,19 +33,14 @@ class RankSync:
         steps: How many steps of several processes have ended, those of evaluations among them.
     """
 
-    def __init__(
-        self,
-        processes: Processes,
-        request: StopRequest,
-        notify: Callable[[str], None],
-        modules: SharedModules,
-    ) -> None:
-        self._modules = modules
-        self._notify = notify
-        self.received: signal.Signals | None = None
-        self.steps = 0
-        self._processes = processes
-        self._request = request
+    _processes: Processes
+    _request: StopRequest
+    _notify: Callable[[str], None]
+    _modules: SharedModules
+    received: signal.Signals | None = attrs.field(default=None, init=False)
+    steps: int = attrs.field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
         self._now = time.monotonic()
         # Only differences of a monotonic clock mean something on another machine.
         self._started_at = time.monotonic()

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch.nn import Parameter
 
@@ -46,6 +47,7 @@ def check_loss(loss: Any, name: str) -> None:
         )
 
 
+@attrs.define(eq=False)
 class FiniteCheck:
     """Refuses or skips losses of one optimizer that are NaN or infinite.
 
@@ -61,12 +63,11 @@ class FiniteCheck:
         skipped: How many were skipped.
     """
 
-    def __init__(self, name: str, processes: Processes, *, skips: bool) -> None:
-        self.skipped = 0
-        self._name = name
-        self._processes = processes
-        self._skips = skips
-        self._unchecked: torch.Tensor | float = 0.0
+    _name: str
+    _processes: Processes
+    _skips: bool = attrs.field(kw_only=True)
+    skipped: int = attrs.field(default=0, init=False)
+    _unchecked: torch.Tensor | float = attrs.field(default=0.0, init=False)
 
     def accepts(self, loss: torch.Tensor) -> bool:
         """Return whether to train with a loss, False where it is skipped.

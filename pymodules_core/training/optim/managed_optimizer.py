@@ -3,6 +3,7 @@
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import torch
 from torch.optim import Optimizer
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
 
+@attrs.define(kw_only=True, eq=False, slots=False)
 class ManagedOptimizer:
     """One optimizer with its settings, scheduler and open accumulation window.
 
@@ -54,39 +56,30 @@ class ManagedOptimizer:
         loss_weight: What the losses of the batch at hand are multiplied by.
     """
 
-    def __init__(
-        self,
-        name: str,
-        optimizer: Optimizer,
-        *,
-        is_single: bool,
-        check_ownership: "Callable[[], None]",
-        settings: OptimizerSettings,
-        scheduler: Any,
-        precision: Precision,
-        skip_nonfinite: bool,
-        processes: Processes,
-        modules: OptimizerModules,
-    ) -> None:
-        self.name = name
-        self.optimizer = optimizer
-        self._is_single = is_single
-        self._settings = settings
-        self._precision = precision
-        self._processes = processes
-        self._modules = modules
-        self.loss_weight = 1.0
-        self.check_ownership = check_ownership
+    name: str
+    optimizer: Optimizer
+    check_ownership: "Callable[[], None]"
+    _is_single: bool
+    _settings: OptimizerSettings
+    _scheduler: Any
+    _precision: Precision
+    _skip_nonfinite: bool
+    _processes: Processes
+    _modules: OptimizerModules
+    loss_weight: float = attrs.field(default=1.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        name, optimizer, schedule = self.name, self.optimizer, self._settings.schedule
         self._parameters = parameters_of(optimizer)
-        self._schedule = Schedule(name, optimizer, scheduler, follows=settings.schedule)
+        self._schedule = Schedule(name, optimizer, self._scheduler, follows=schedule)
         self._window = 0
         self._is_graph_known = False
-        self._memory = OptimizerResume(name, optimizer, scheduler, schedule=settings.schedule)
-        self._finite_check = FiniteCheck(name, processes, skips=skip_nonfinite)
+        self._resume = OptimizerResume(name, optimizer, self._scheduler, schedule=schedule)
+        self._finite_check = FiniteCheck(name, self._processes, skips=self._skip_nonfinite)
         self._scaler: torch.amp.GradScaler | None = None
-        if precision.needs_scaler:
-            kind = ShardedGradScaler if modules.has_shards else torch.amp.GradScaler
-            self._scaler = kind(precision.device_type)
+        if self._precision.needs_scaler:
+            kind = ShardedGradScaler if self._modules.has_shards else torch.amp.GradScaler
+            self._scaler = kind(self._precision.device_type)
 
     @property
     def skipped_steps(self) -> int:
@@ -218,7 +211,7 @@ class ManagedOptimizer:
     def update(self) -> bool:
         """Unscale, clip, step, zero, and step the scheduler where it follows updates."""
         scaler, parameters = self._scaler, self._parameters
-        if not self._memory.updates and self._processes.is_first:
+        if not self._resume.updates and self._processes.is_first:
             warn_if_unreached(parameters, self.name)
         if scaler is not None:
             scaler.unscale_(self.optimizer)
@@ -242,14 +235,14 @@ class ManagedOptimizer:
             # Autocast keeps low-precision copies of weights, which are stale from here on.
             torch.clear_autocast_cache()
         if stepped:
-            self._memory.updates += 1
+            self._resume.updates += 1
             self._schedule.end_update()
         return stepped
 
     def end_epoch(self, monitored: float | None) -> None:
         """Step a scheduler that follows epochs; ``ReduceLROnPlateau`` gets the monitored metric."""
-        self._memory.epochs += 1
-        self._schedule.end_epoch(monitored, has_updated=self._memory.updates > 0)
+        self._resume.epochs += 1
+        self._schedule.end_epoch(monitored, has_updated=self._resume.updates > 0)
 
     def state_dict(self, names: "Mapping[Parameter, str]") -> dict[str, Any]:
         """Return all that the next update depends on, the open window's gradients included.
@@ -262,7 +255,7 @@ class ManagedOptimizer:
         """
         self.check_groups()
         return {
-            **self._memory.state_dict(names),
+            **self._resume.state_dict(names),
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "window": self._window,
             "gradients": {
@@ -288,7 +281,7 @@ class ManagedOptimizer:
         Raises:
             TaskError: The optimizer or scheduler does not take it.
         """
-        lost = self._memory.load_state_dict(state, names)
+        lost = self._resume.load_state_dict(state, names)
         self._parameters = parameters_of(self.optimizer)
         if self._scaler is not None and state["scaler"] is not None:
             self._scaler.load_state_dict(dict(state["scaler"]))

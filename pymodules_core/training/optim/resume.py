@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pymodules_core.errors import PymodulesError, TaskError
 from pymodules_core.training.optim.named_state import (
-    LoadedState,
     load_optimizer_state,
     optimizer_state,
     options_of,
@@ -106,9 +106,17 @@ class OptimizerResume:
         """
         self.updates, self.epochs = state["updates"], state["epochs"]
         before = state["start"]
+        load_optimizer = partial(
+            load_optimizer_state,
+            self._optimizer,
+            state["optimizer"],
+            names,
+            name=self._name,
+            start_groups=_groups_at_start(state),
+        )
         with self._refusals():
             if is_same(before, self._start):
-                loaded = self._load_optimizer(state, names)
+                loaded = load_optimizer()
                 if self._scheduler is not None:
                     self._scheduler.load_state_dict(decode(state["scheduler"]))
                     # It has what it keeps of each group where the task put it, a function for one.
@@ -127,11 +135,11 @@ class OptimizerResume:
                     self._advance_schedule(state)
                 return list(self._losses_of_another_class(state, names))
             if old[1] is None and new[1] is None:
-                loaded = self._load_optimizer(state, names)
+                loaded = load_optimizer()
                 self._take_changed_options(before["options"], loaded.starts)
             else:
                 self._advance_schedule(state)
-                loaded = self._load_optimizer(state, names, keeps_options=True)
+                loaded = load_optimizer(keeps_options=True)
             return loaded.lost
 
     def _losses_of_another_class(
@@ -144,22 +152,6 @@ class OptimizerResume:
         saved = (name for group in state["optimizer"]["param_groups"] for name in group[PARAMETERS])
         if added := [name for name in saved if name not in there]:
             yield untrained_line(self._name, added)
-
-    def _load_optimizer(
-        self,
-        state: Mapping[str, Any],
-        names: Mapping[Parameter, str],
-        *,
-        keeps_options: bool = False,
-    ) -> LoadedState:
-        return load_optimizer_state(
-            self._optimizer,
-            state["optimizer"],
-            names,
-            name=self._name,
-            start_groups=_groups_at_start(state),
-            keeps_options=keeps_options,
-        )
 
     def _take_changed_options(self, before: list[Any], starts: list[int | None]) -> None:
         """Set the options that the task sets otherwise today, where nothing schedules them.

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import attrs
 from torch.nn import Parameter
 
 from pymodules_core.processes.dtensor import is_dtensor
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from pymodules_core.training.parallel.ddp import InPlaceDDP
 
 
+@attrs.define(kw_only=True, eq=False)
 class OptimizerModules:
     """The wrapped modules whose parameters one optimizer owns.
 
@@ -27,17 +29,10 @@ class OptimizerModules:
         replicas: Behind DDP, as long as the optimizer has a parameter of them.
     """
 
-    def __init__(
-        self,
-        *,
-        shards: "list[tuple[FSDPModule, set[Parameter]]]",
-        leaf_of: Mapping[Parameter, Parameter],
-        size: int,
-    ) -> None:
-        self.replicas: list[InPlaceDDP] = []
-        self.size = size
-        self._shards = shards
-        self._leaf_of = leaf_of
+    _shards: "list[tuple[FSDPModule, set[Parameter]]]"
+    _leaf_of: Mapping[Parameter, Parameter]
+    size: int
+    replicas: "list[InPlaceDDP]" = attrs.field(factory=list, init=False)
 
     @property
     def has_shards(self) -> bool:
