@@ -68,15 +68,15 @@ class CustomSampler(Sampler[Any]):
         self._samplers = (sampler, getattr(sampler, "sampler", None))
         self._generators = [
             (generator, generator.initial_seed())
-            for generator in (getattr(part, "generator", None) for part in self._samplers)
+            for generator in (getattr(one, "generator", None) for one in self._samplers)
             if isinstance(generator, torch.Generator)
         ]
 
     def __iter__(self) -> Iterator[Any]:
         for generator, own_seed in self._generators:
             generator.manual_seed(derive_seed(own_seed, "order", self.epoch))
-        for part in self._samplers:
-            if callable(set_epoch := getattr(part, "set_epoch", None)):
+        for one in self._samplers:
+            if callable(set_epoch := getattr(one, "set_epoch", None)):
                 set_epoch(self.epoch)
         streams = IsolatedStreams(derive_seed(self._seed, "order", self.epoch))
         with streams:
@@ -162,9 +162,9 @@ class EpochBatches(Sampler[Any]):
             yield from batches
             return
         self.shares.clear()
-        for part, share in split_batches(batches, self._ranks, merges=self._merges):
+        for indices, share in split_batches(batches, self._ranks, merges=self._merges):
             self.shares.append(share)
-            yield part
+            yield indices
 
     def take_rank_share(self) -> RankShare:
         """Return the share that this process has of the next batch of a loader."""

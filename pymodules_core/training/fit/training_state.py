@@ -184,13 +184,13 @@ class TrainingState:
         Else the first one resumes with the sums of all, and one that was not there with nothing.
 
         Raises:
-            TaskError: Data that keeps its own place in each process was read by other ones.
+            TaskError: Data that keeps its own position in each process was read by other ones.
         """
         saved: list[Mapping[str, Any]] = [state, *state.get("others", [])]
         rank, keeps = self._processes.rank, any(state["data"].values())
         if keeps and len(saved) != self._processes.size:
             raise TaskError(
-                f"the data keeps its place in each process, and {len(saved)} processes read it "
+                f"the data keeps its position in each process, and {len(saved)} processes read it "
                 f"when the run was saved; now there are {self._processes.size}",
                 found=self._processes.size,
                 fix=f"resume with {len(saved)} processes, or return data without state_dict",

@@ -26,12 +26,12 @@ def clip_norm(parameters: Sequence[Parameter], limit: float) -> None:
         torch.nn.utils.clip_grad_norm_(parameters, limit)
         return
     whole = [one for one in gradients if not is_dtensor(one)]
-    parts = [local_tensor(one) for one in sharded]
-    squared = _sum_of_squares(parts, parts[0].device)
+    shards = [local_tensor(one) for one in sharded]
+    squared = _sum_of_squares(shards, shards[0].device)
     dist.all_reduce(squared)
     norm = (squared + _sum_of_squares(whole, squared.device)).sqrt()
     scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-    for group in _by_kind([*parts, *whole]):
+    for group in _by_kind([*shards, *whole]):
         dtype = torch.promote_types(group[0].dtype, torch.float32)
         torch._foreach_mul_(group, scale.to(device=group[0].device, dtype=dtype))
 
