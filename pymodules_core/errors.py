@@ -315,3 +315,11 @@ def list_words(words: Iterable[object], *, none: str = "none", most: int = 20) -
         return none
     rest = f", … ({len(items) - most} more)" if len(items) > most else ""
     return ", ".join(items[:most]) + rest
+
+
+def __dir__() -> list[str]:
+    return sorted(
+        name
+        for name, value in globals().items()
+        if not name.startswith("_") and getattr(value, "__module__", "") == __name__
+    )

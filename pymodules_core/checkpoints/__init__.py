@@ -6,6 +6,7 @@ Names are loaded when first used: what only looks at records and files needs no 
 from typing import TYPE_CHECKING
 
 from pymodules_core.lazy import lazy_names
+from pymodules_core.moved import moved_names
 
 if TYPE_CHECKING:
     from pymodules_core.checkpoints.best import BestTracker
@@ -14,31 +15,30 @@ if TYPE_CHECKING:
     from pymodules_core.checkpoints.loading.match import LoadReport, match_weights
     from pymodules_core.checkpoints.loading.resume_point import Resumed
     from pymodules_core.checkpoints.manager import CheckpointManager
-    from pymodules_core.checkpoints.saving.receipt import CommitResult, Receipt
+    from pymodules_core.checkpoints.saving.receipt import CommitResult
 
 __all__ = [
     "BestTracker",
     "CheckpointManager",
     "CommitResult",
     "LoadReport",
-    "Receipt",
     "Resumed",
     "apply_weights",
     "match_weights",
     "read_state_dict",
 ]
 
-__getattr__ = lazy_names(
+_find = lazy_names(
     __name__,
     {
         "BestTracker": "pymodules_core.checkpoints.best",
         "CheckpointManager": "pymodules_core.checkpoints.manager",
         "LoadReport": "pymodules_core.checkpoints.loading.match",
         "CommitResult": "pymodules_core.checkpoints.saving.receipt",
-        "Receipt": "pymodules_core.checkpoints.saving.receipt",
         "Resumed": "pymodules_core.checkpoints.loading.resume_point",
         "apply_weights": "pymodules_core.checkpoints.loading.apply",
         "match_weights": "pymodules_core.checkpoints.loading.match",
         "read_state_dict": "pymodules_core.checkpoints.file_format.read",
     },
 )
+__getattr__ = moved_names(__name__, _find)

@@ -22,7 +22,8 @@ from pymodules_core.processes.environment import is_elastic, rank_info
 if TYPE_CHECKING:
     from pymodules_core.experiment import Experiment
     from pymodules_core.processes.group import Processes
-    from pymodules_core.training import RunResult, Trainer
+    from pymodules_core.training.run_output.result import RunResult
+    from pymodules_core.training.trainer import Trainer
 
 Existing = Literal["refuse", "reset", "resume"]
 
@@ -88,7 +89,7 @@ def command(
 
     def make_trainer(experiment: Experiment, processes: "Processes | None" = None) -> "Trainer":
         from pymodules_core.cli.executed import say_what_is_executed
-        from pymodules_core.training import Trainer
+        from pymodules_core.training.trainer import Trainer
 
         if place.is_first:
             say_what_is_executed(experiment, load_installed=not no_plugins)

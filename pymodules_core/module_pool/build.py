@@ -3,7 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -225,11 +225,16 @@ class PoolBuilder(Mapping[str, nn.Module]):
 
     @contextmanager
     def _guarded(self, spec: ModuleSpec) -> Iterator[None]:
-        """Run code of a provider: own random stream, guarded globals, errors with their origin."""
+        """Run code of a provider: own random stream, guarded globals, errors with their origin.
+
+        Files of an experiment own the process: what they set globally stays.
+        """
+        is_own = isinstance(spec.origin, FileOrigin)
+        guard = guard_global_state(f"building module {spec.name!r} of {spec.origin}")
         try:
             with (
                 isolated_imports(self._isolate_file),
-                guard_global_state(f"building module {spec.name!r} of {spec.origin}"),
+                nullcontext() if is_own else guard,
                 random_stream(self._seed, "module", spec.name),
             ):
                 yield
@@ -257,15 +262,9 @@ class PoolBuilder(Mapping[str, nn.Module]):
                 f'module out: [modules] exclude = ["{spec.name}"]',
             ) from error
 
-    @contextmanager
-    def _isolate_file(self, dotted_name: str, file: Path) -> Iterator[None]:
-        """Give each executed file its own stream, whoever imports it first."""
-        name = dotted_name.rpartition(".")[2]
-        with (
-            guard_global_state(f"importing {file.name}"),
-            random_stream(self._seed, "module", name),
-        ):
-            yield
+    def _isolate_file(self, dotted_name: str, _: Path) -> AbstractContextManager[None]:
+        """Return the stream of an executed file, which is its own, whoever imports it first."""
+        return random_stream(self._seed, "module", dotted_name.rpartition(".")[2])
 
 
 def _resolve(spec: ModuleSpec) -> Callable[..., Any]:

@@ -9,6 +9,8 @@ from typing import Any, TypeGuard
 
 import torch
 
+from pymodules_core.moved import moved_names
+
 
 def is_dtensor(tensor: object) -> TypeGuard[Any]:
     """Return whether a tensor is a ``DTensor``."""
@@ -99,3 +101,6 @@ def offsets_of(like: torch.Tensor) -> tuple[int, ...]:
         like.placements,  # type: ignore[attr-defined]
     )
     return tuple(offsets)
+
+
+__getattr__ = moved_names(__name__)

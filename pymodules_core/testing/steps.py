@@ -17,9 +17,9 @@ from pymodules_core.module_pool import ModulePool
 from pymodules_core.run_files import METRICS_FILE_NAME, checkpoints_dir
 from pymodules_core.testing.subject import refuse_failed, register_objects
 from pymodules_core.training.fit.run_loop import RunLoop
+from pymodules_core.training.preparation.run_facts import provenance_of, run_facts
 from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.run_output.console import SilentPrinter
-from pymodules_core.training.run_output.run_record import provenance_of, run_facts
 from pymodules_core.training.task.run import Run
 
 

@@ -14,9 +14,9 @@ from pymodules_core.names import FRZN, LAST
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME
 from pymodules_core.training.data import Batches
 from pymodules_core.training.fit.run_loop import RunLoop
+from pymodules_core.training.preparation.run_facts import run_facts
 from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.run_output.console import EpochSummary, SilentPrinter
-from pymodules_core.training.run_output.run_record import run_facts
 
 
 def check_experiment(experiment: Experiment, *, load_installed: bool = True) -> Iterator[str]:

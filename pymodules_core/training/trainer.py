@@ -32,6 +32,7 @@ from pymodules_core.training.preparation.resume_changes import (
     refuse_other_freezing,
     with_overrides_of,
 )
+from pymodules_core.training.preparation.run_facts import provenance_of, run_facts
 from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.run_output.console import (
     ConsoleReporter,
@@ -39,7 +40,6 @@ from pymodules_core.training.run_output.console import (
     SilentPrinter,
 )
 from pymodules_core.training.run_output.result import RunResult
-from pymodules_core.training.run_output.run_record import provenance_of, run_facts
 from pymodules_core.training.task.device import out_of_memory
 
 

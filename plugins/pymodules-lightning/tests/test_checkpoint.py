@@ -19,7 +19,7 @@ from lightning_cases import (
 )
 from pymodules_lightning import PoolCheckpoint
 
-from pymodules_core import CheckpointManager, ModulePool
+from pymodules_core import CheckpointManager, ModulePool, load_initial_weights
 from pymodules_core.checkpoints.tools.lineage import newest_record
 from pymodules_core.errors import (
     CheckpointError,
@@ -28,7 +28,6 @@ from pymodules_core.errors import (
     MonitorError,
     SettingsError,
 )
-from pymodules_core.initial_weights import load_initial_weights
 
 
 class Watch(Callback):

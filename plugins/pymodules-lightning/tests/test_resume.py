@@ -21,7 +21,7 @@ from lightning_cases import (
 )
 from pymodules_lightning import PoolCheckpoint
 
-from pymodules_core.checkpoints import CheckpointManager
+from pymodules_core import CheckpointManager
 from pymodules_core.errors import CheckpointError, ExistingRunError, SettingsError
 
 

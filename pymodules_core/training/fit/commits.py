@@ -15,8 +15,8 @@ from pymodules_core.training.fit.position import Position, Stage
 from pymodules_core.training.fit.run_log import RunLog
 from pymodules_core.training.fit.training_state import TrainingState, is_training_state
 from pymodules_core.training.preparation.session import Session
+from pymodules_core.training.run_output.code_snapshot import copy_sources, has_sources
 from pymodules_core.training.run_output.run_record import RunState
-from pymodules_core.training.run_output.sources import copy_sources, has_sources
 
 logger = logging.getLogger("pymodules_core")
 

@@ -9,7 +9,7 @@ from pymodules_core.discovery import PluginManager, PluginRecord
 from pymodules_core.discovery.isolation.global_state import guard_global_state, keep_random_streams
 from pymodules_core.specs import Origin
 from pymodules_core.training.state.encoding import decode, encode
-from pymodules_core.training.task.plugin_calls import PluginCalls
+from pymodules_core.training.task.hooks import PluginCalls
 from pymodules_core.training.task.run import Run
 
 

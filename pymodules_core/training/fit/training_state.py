@@ -9,13 +9,13 @@ import attrs
 from pymodules_core.errors import CheckpointError, RunChangedError, TaskError, list_words
 from pymodules_core.module_pool import Migration, derive_seed, seed_everything
 from pymodules_core.processes.dtensor import is_dtensor
+from pymodules_core.rng import random_state, restore_random_state
 from pymodules_core.training.fit.migrated_names import follow_migrations
 from pymodules_core.training.fit.plugin_states import PluginStates
 from pymodules_core.training.fit.position import Position, Stage, whole_number
 from pymodules_core.training.loop.stop_conditions import StopConditions
 from pymodules_core.training.optim.named_state import parameter_names
 from pymodules_core.training.preparation.session import Session
-from pymodules_core.training.state.random_state import random_state, restore_random_state
 from pymodules_core.training.task.metrics import merged_sums
 
 logger = logging.getLogger("pymodules_core")
@@ -61,6 +61,7 @@ class TrainingState:
         self, session: Session, stop_conditions: StopConditions, position: Position
     ) -> None:
         self._run = session.run
+        self._control = session.control
         self._optimizers = session.units
         self._plugins = PluginStates(session.plugins, session.run)
         self._data = {"train": session.loops.train_batches}
@@ -85,7 +86,7 @@ class TrainingState:
             "epoch": run.epoch,
             "step": run.step,
             "position": {**attrs.asdict(position), "stage": position.stage.value},
-            "averages": run.averages.state_dict() if is_training else None,
+            "averages": self._control.averages.state_dict() if is_training else None,
             "unsaved_metrics": self._unsaved_metrics() if is_training else [],
             "requires_grad": {
                 name: parameter.requires_grad for parameter, name in self._names.items()
@@ -245,7 +246,8 @@ class TrainingState:
     def _unsaved_metrics(self) -> list[str]:
         """Name the metric objects of the pass at hand that ``run.state`` does not hold."""
         kept = {id(value) for value in self._run.state.values()}
-        return [name for name, one in self._run.averages.stateful.items() if id(one) not in kept]
+        metrics = self._control.averages.stateful
+        return [name for name, one in metrics.items() if id(one) not in kept]
 
 
 def _merge_module_states(

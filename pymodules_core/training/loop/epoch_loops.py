@@ -21,6 +21,7 @@ from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
 from pymodules_core.training.optim.precision import Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.run_output.console import REFRESH_S, PassStart, ProgressPrinter
+from pymodules_core.training.task.control import RunControl
 from pymodules_core.training.task.device import batch_length, move_batch
 from pymodules_core.training.task.hooks import RunEvents
 from pymodules_core.training.task.metrics import MetricAverages
@@ -34,7 +35,8 @@ class Loops:
 
     Attributes:
         task: Has the steps.
-        run: Epoch, step, averages.
+        run: Epoch and step.
+        control: The step at hand.
         events: Run hooks.
         optimizers: The optimizers by name.
         precision: Autocast of the steps.
@@ -48,6 +50,7 @@ class Loops:
 
     task: Task
     run: Run
+    control: RunControl
     events: RunEvents
     optimizers: dict[str, ManagedOptimizer]
     precision: Precision
@@ -83,7 +86,7 @@ class Loops:
             TrainingError: A step raises, or a loss is not finite.
         """
         run = self.run
-        sums = run.start_pass(is_evaluation=False, averages=averages)
+        sums = self.control.start_pass(is_evaluation=False, averages=averages)
         step = self.task.step("train_step", run)
         run.module_pool.set_training(training=True)
         autocast = self.precision.autocast()
@@ -118,27 +121,27 @@ class Loops:
         *,
         is_end: bool,
     ) -> None:
-        run, is_alone = self.run, self.processes.is_alone
-        run.start_train_step()
+        control, is_alone = self.control, self.processes.is_alone
+        control.start_train_step()
         if not is_alone:
             self._start_shared_step()
         with autocast:
-            run.take_train_result(step(batch))
+            control.take_train_result(step(batch))
         if not is_alone:
             self._end_shared_step()
         if is_end:
-            run.flush()
+            control.flush()
         self.accumulation.step_ended()
 
     def _end_training(self, errors: TaskErrors) -> None:
         """Update from what waits: data of unknown length ends only after its last step's hooks."""
-        run = self.run
+        control = self.control
         with errors:
-            run.start_train_step()
-            run.flush()
+            control.start_train_step()
+            control.flush()
             self.accumulation.step_ended()
-            run.end_pass()
-        if run.stepped:
+            control.end_pass()
+        if control.stepped:
             self._step_finished()
         with errors:
             for optimizer in self.optimizers.values():
@@ -160,7 +163,7 @@ class Loops:
         """
         run = self.run
         self.modules.copy_buffers()  # all processes evaluate with the statistics of the first
-        averages = run.start_pass(is_evaluation=True)
+        averages = self.control.start_pass(is_evaluation=True)
         step = self.task.step("eval_step", run)
         run.module_pool.set_training(training=False)
         autocast = self.precision.autocast()
@@ -171,7 +174,7 @@ class Loops:
             for batch in progress:
                 if batch is not NO_BATCH:
                     with errors, autocast:
-                        run.take_eval_result(step(batch))
+                        self.control.take_eval_result(step(batch))
                 count += 1
                 after_step()
         self.modules.release()
@@ -211,16 +214,17 @@ class Loops:
 
     def _step_finished(self) -> None:
         if self.events.has_step_hooks:
-            run = self.run
+            control = self.control
             self.events.emit(
-                "train_step_finished", stepped=run.stepped, metrics=run.take_step_metrics()
+                "train_step_finished", stepped=control.stepped, metrics=control.take_step_metrics()
             )
 
     def _progress(
         self, phase: str, batches: Batches, averages: MetricAverages, *, done: int = 0
     ) -> Generator[Any, None, None]:
         """Yield the batches on the run's device and refresh the bar a few times a second."""
-        run, reporter, clock = self.run, self.reporter, time.perf_counter
+        run, control = self.run, self.control
+        reporter, clock = self.reporter, time.perf_counter
         device = run.device
         is_training = phase == "train"
         rates = self._learning_rates
@@ -240,14 +244,15 @@ class Loops:
             with self._errors(f"{phase}_data", lambda: done):
                 for batch in batches_of_epoch(
                     batches,
-                    run,
+                    control,
                     self.processes,
+                    epoch=run.epoch,
                     phase=phase,
                     done=done,
                     has_shards=self.modules.has_shards,
                 ):
                     moved = move_batch(batch, device) if must_move else batch
-                    run.batch_size = batch_length(moved)
+                    control.batch_size = batch_length(moved)
                     yield moved
                     done += 1
                     if clock() >= refresh_at:
@@ -267,7 +272,7 @@ class Loops:
         with self.task.errors(where, note=lambda: f" (epoch {self.run.epoch})"):
             means = averages.means(self.processes)
             averages.reset_stateful()
-        self.run.end_pass()
+        self.control.end_pass()
         return means
 
     def _errors(self, where: str, count: Callable[[], int]) -> TaskErrors:

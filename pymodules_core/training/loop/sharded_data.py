@@ -17,8 +17,8 @@ from pymodules_core.errors import TaskError
 from pymodules_core.processes.group import Processes
 from pymodules_core.training.data import Batches
 from pymodules_core.training.data.rank_share import WHOLE, RankShare
+from pymodules_core.training.task.control import RunControl
 from pymodules_core.training.task.device import batch_length
-from pymodules_core.training.task.run import Run
 
 logger = logging.getLogger("pymodules_core")
 
@@ -27,9 +27,10 @@ NO_BATCH = object()
 
 def batches_of_epoch(
     batches: Batches,
-    run: Run,
+    control: RunControl,
     processes: Processes,
     *,
+    epoch: int,
     phase: str,
     done: int,
     has_shards: bool,
@@ -38,22 +39,24 @@ def batches_of_epoch(
 
     Args:
         batches: Of the phase.
-        run: Is given the share that this process has of each batch.
+        control: Is given the share that this process has of each batch.
         processes: Who trains together.
+        epoch: The epoch.
         phase: ``train`` or ``eval``.
         done: Batches of it that were trained already.
         has_shards: Evaluation needs all processes, too.
     """
-    own = batches.epoch(run.epoch, done=done)
+    own = batches.epoch(epoch, done=done)
     if processes.is_alone:
         return own
     if not batches.is_sharded:
-        return _with_rank_shares(own, batches, run)
+        return _with_rank_shares(own, batches, control)
     compares, batches.was_compared = not batches.was_compared, True
     return lockstep(
         own,
-        run,
+        control,
         processes,
+        epoch=epoch,
         name=f"{phase}_data",
         is_training=phase == "train",
         has_shards=has_shards,
@@ -61,17 +64,18 @@ def batches_of_epoch(
     )
 
 
-def _with_rank_shares(own: Iterator[Any], batches: Batches, run: Run) -> Iterator[Any]:
+def _with_rank_shares(own: Iterator[Any], batches: Batches, control: RunControl) -> Iterator[Any]:
     for batch in own:
-        run.take_rank_share(batches.take_rank_share())
+        control.take_rank_share(batches.take_rank_share())
         yield batch
 
 
 def lockstep(
     batches: Iterator[Any],
-    run: Run,
+    control: RunControl,
     processes: Processes,
     *,
+    epoch: int,
     name: str,
     is_training: bool,
     has_shards: bool,
@@ -81,8 +85,9 @@ def lockstep(
 
     Args:
         batches: Its own.
-        run: Is given the share of all samples that a batch is.
+        control: Is given the share of all samples that a batch is.
         processes: Who iterates together.
+        epoch: The epoch, for messages.
         name: The function that returned the data.
         is_training: End with the first process that has no batch left.
         has_shards: Evaluation needs all processes, too.
@@ -104,7 +109,7 @@ def lockstep(
             logger.warning(
                 "%s has more batches in some processes than in others: epoch %d ends after %d",
                 name,
-                run.epoch,
+                epoch,
                 number,
             )
             return
@@ -118,7 +123,7 @@ def lockstep(
         if compares and not ended:
             _warn_if_equal(batch, processes, name)
         compares = False
-        run.take_rank_share(_share(samples, all_samples, processes.size))
+        control.take_rank_share(_share(samples, all_samples, processes.size))
         yield batch
 
 

@@ -62,10 +62,11 @@ class BuiltParts:
             experiment.locate(error)
             raise
         plugins = plugins or PluginManager.for_experiment(experiment, load_installed=load_installed)
+        # First: modules are built in what it sets for the process, such as the default dtype.
+        task = Task.load(plugins, experiment)
         pool = ModulePool.discover(experiment, plugins=plugins)
         _refuse_lazy(pool)
         reports = load_initial_weights(pool) if load_weights else []
-        task = Task.load(plugins, experiment)
         pool.to(device)
         return cls(device=device, plugins=plugins, pool=pool, reports=reports, task=task)
 

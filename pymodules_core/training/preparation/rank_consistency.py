@@ -16,7 +16,8 @@ from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
 from pymodules_core.settings.structure import unstructure
 from pymodules_core.specs import FileOrigin
-from pymodules_core.training.run_output.sources import source_digests
+from pymodules_core.training.preparation.torch_flags import torch_flags
+from pymodules_core.training.run_output.code_snapshot import source_digests
 from pymodules_core.versions import versions
 
 _MOST_LINES = 8
@@ -78,6 +79,7 @@ def _facts(experiment: Experiment, plugins: PluginManager, pool: ModulePool) -> 
     """Give what has to be equal, in words for a person."""
     facts: dict[str, Any] = {}
     facts |= {f"version of {name}": version for name, version in versions().items()}
+    facts |= {f"torch flag {name}": repr(value) for name, value in torch_flags().items()}
     facts |= {f"file {name}": digest[:12] for name, digest in source_digests(experiment).items()}
     facts |= {
         f"plugin {record.name}": str(record.origin)

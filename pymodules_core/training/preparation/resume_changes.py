@@ -22,6 +22,7 @@ from pymodules_core.run_files import SOURCES_DIR_NAME, read_run_facts
 from pymodules_core.settings import ExperimentSettings, OptimizerSettings
 from pymodules_core.settings.structure import unstructure
 from pymodules_core.specs import DistributionOrigin
+from pymodules_core.training.preparation.torch_flags import setter_of
 
 logger = logging.getLogger("pymodules_core")
 
@@ -81,6 +82,7 @@ def check_changes(
     changes = [
         *_changed_sources(before, now, experiment),
         *_changed_settings(before, now),
+        *_changed_flags(before, now),
         *_changed_plugins(before, now, plugins),
         *_changed_files(before, now, experiment),
     ]
@@ -169,6 +171,16 @@ def _changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iter
         # By their texts: NaN is equal to nothing.
         if (then.get(key) != today.get(key)) and _shown(then, key) != _shown(today, key):
             yield f"{key}: {_shown(then, key)} -> {_shown(today, key)}"
+
+
+def _changed_flags(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    then, today = before.get("torch_flags", {}), now["torch_flags"]
+    for name in today:
+        if name in then and then[name] != today[name]:
+            yield (
+                f"torch flag {name}: {then[name]!r} -> {today[name]!r} (set by {setter_of(name)}: "
+                "look for it in pymodules/task.py and the module files)"
+            )
 
 
 def _changed_plugins(

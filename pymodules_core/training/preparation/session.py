@@ -36,6 +36,7 @@ from pymodules_core.training.parallel.modules import make_mesh
 from pymodules_core.training.preparation.building import BuiltParts
 from pymodules_core.training.preparation.rank_consistency import refuse_differences
 from pymodules_core.training.run_output.console import ProgressPrinter
+from pymodules_core.training.task.control import RunControl
 from pymodules_core.training.task.hooks import RunEvents
 from pymodules_core.training.task.run import Run
 from pymodules_core.training.task.task import Task
@@ -56,6 +57,7 @@ class Session:
         reports: How the initial weights fitted.
         device: Where modules and batches are.
         run: What steps and hooks see.
+        control: What the loops keep of the step at hand.
         units: The optimizers by name.
         loops: Train and eval loop.
         events: Run hooks.
@@ -69,6 +71,7 @@ class Session:
     reports: list[LoadReport]
     device: torch.device
     run: Run
+    control: RunControl
     units: dict[str, ManagedOptimizer]
     loops: Loops
     events: RunEvents
@@ -169,19 +172,20 @@ class Session:
         if processes.rank:
             # Data and optimizers were made alike in all; steps draw in each for itself.
             seed_everything(derive_seed(train.seed, "run", *processes.ranks.rng_key))
+        control = RunControl(units, processes)
         run = Run(
             experiment=experiment,
             module_pool=pool,
             config=task.config,
             device=device,
-            units=units,
             data_dir=data_dir,
-            processes=processes,
+            control=control,
         )
-        events = RunEvents(plugins, task, run)
+        events = RunEvents(plugins, task, run, control)
         loops = Loops(
             task=task,
             run=run,
+            control=control,
             events=events,
             optimizers=units,
             precision=precision,
@@ -199,6 +203,7 @@ class Session:
             reports=parts.reports,
             device=device,
             run=run,
+            control=control,
             units=units,
             loops=loops,
             events=events,

@@ -10,6 +10,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from pymodules_core.moved import moved_names
+
 REFRESH_S = 0.2
 
 
@@ -244,3 +246,6 @@ def format_epoch(summary: EpochSummary) -> str:
 def format_metrics(metrics: Mapping[str, float]) -> str:
     """Give metrics as ``name value`` with four significant digits."""
     return " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+
+
+__getattr__ = moved_names(__name__)

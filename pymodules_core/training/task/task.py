@@ -3,13 +3,13 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
 from torch.optim import Optimizer
 
-from pymodules_core.discovery.isolation.global_state import guard_global_state
 from pymodules_core.discovery.plugins.implementations import HookImplementation
 from pymodules_core.discovery.plugins.manager import PluginManager
 from pymodules_core.discovery.plugins.task_file import (
@@ -20,6 +20,7 @@ from pymodules_core.discovery.plugins.task_file import (
 from pymodules_core.discovery.scan.import_files import (
     file_in_folder,
     fix_of_import,
+    isolated_imports,
     line_in_folder,
 )
 from pymodules_core.errors import (
@@ -30,7 +31,7 @@ from pymodules_core.errors import (
     list_words,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.module_pool import ModulePool, seed_everything
+from pymodules_core.module_pool import ModulePool, random_stream, seed_everything
 from pymodules_core.processes.environment import RankInfo
 from pymodules_core.training.data.workers import lost_worker
 from pymodules_core.training.optim.block import is_scheduler
@@ -85,8 +86,15 @@ class Task:
             SettingsError: ``[task]`` does not fit the task's ``Config``.
             ModuleFileError: The file fails.
         """
-        seed_everything(experiment.settings.train.seed)
-        with guard_global_state("importing task.py"):
+        seed = experiment.settings.train.seed
+        seed_everything(seed)
+
+        def own_stream(dotted_name: str, _: Path) -> AbstractContextManager[None]:
+            # A file of a module draws the same weights if the task imports it first.
+            folder, name = dotted_name.rpartition(".")[::2]
+            return random_stream(seed, "module", name) if folder == "modules" else nullcontext()
+
+        with isolated_imports(own_stream):
             namespace, file = register_task(plugins, experiment)
         functions = {}
         for name in _FUNCTIONS:

@@ -26,7 +26,7 @@ from pymodules_core.errors import (
     SettingsError,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.training.run_output.sources import source_digests
+from pymodules_core.training.run_output.code_snapshot import source_digests
 
 FOLDER = "data/experiments/tiny/pymodules/modules"
 ITEM = "settings = {}\n"

@@ -12,8 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, pad
 from torch.optim import Adam
 from torch.utils.data import DataLoader, TensorDataset
 
-from pymodules_core import ModulePool
-from pymodules_core.training import Run
+from pymodules_core import ModulePool, Run
 
 NOISE_SIZE = 32  # as in modules/generator.py
 

@@ -13,8 +13,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import TensorDataset
 
-from pymodules_core import ModulePool
-from pymodules_core.training import Run
+from pymodules_core import ModulePool, Run
 
 EVAL_EVERY = 10  # each tenth topic is for evaluation
 PROMPTS = ("The ", "If the ", "A class ")

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pymodules_core.checkpoints.file_format.state_dict import refuse_lazy, unwrap
 from pymodules_core.errors import BuildError, list_words
-from pymodules_core.processes.dtensor import local_tensor
+from pymodules_core.plugin_api import check_initialized, local_tensor, unwrap
 
 # Below the host's logger, which shows it as it shows its own.
 logger = logging.getLogger("pymodules_core.ema")
@@ -35,7 +34,7 @@ def copy_for_average(source: nn.Module, *, name: str) -> nn.Module:
         UninitializedModuleError: A lazy parameter has no shape yet.
         BuildError: It cannot be copied.
     """
-    refuse_lazy(source, name=name)
+    check_initialized(source, name=name)
     try:
         copied = copying.deepcopy(unwrap(source))
     except Exception as error:

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pymodules_core import ModuleSpec, hookimpl
+from pymodules_core import DiscoveryContext, ModuleSpec, hookimpl
 from pymodules_core.errors import SettingsError, closest_match, list_words
-from pymodules_core.specs import DiscoveryContext
 from pymodules_ema.settings import EmaSettings, average_name
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pymodules_core.training.task.run import Run
+    from pymodules_core import Run
     from pymodules_ema.average import Average
 
 

@@ -1,9 +1,7 @@
 """What a run goes on with."""
 
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
-from pymodules_core.names import LAST
-from pymodules_core.run_files import checkpoints_dir
-from pymodules_core.training.task.run import Run
+from pymodules_core import LAST, PoolReader, Run
+from pymodules_core.plugin_api import checkpoints_dir
 
 
 def committed_modules(run: Run) -> set[str]:

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
+from pymodules_core import Range
 from pymodules_core.errors import SettingsError
-from pymodules_core.settings import Range
 
 SUFFIX = "_ema"
 

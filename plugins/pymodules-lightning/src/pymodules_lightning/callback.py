@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from pymodules_core.errors import SettingsError, closest_match
-from pymodules_core.run_files import checkpoints_dir
+from pymodules_core.plugin_api import checkpoints_dir
 from pymodules_lightning.mixin import PoolMixin
 from pymodules_lightning.policy import Policy
 from pymodules_lightning.pool_run import PoolRun

@@ -7,13 +7,10 @@ from typing import Any, Self
 
 from torch import nn
 
-from pymodules_core import ModulePool
-from pymodules_core.discovery import PluginManager
+from pymodules_core import Experiment, ModulePool, compile_modules, load_initial_weights
 from pymodules_core.errors import SettingsError, list_words
-from pymodules_core.experiment import Experiment
 from pymodules_core.hookspecs import RunHooks
-from pymodules_core.initial_weights import load_initial_weights
-from pymodules_core.module_pool import compile_modules
+from pymodules_core.plugin_api import PluginManager
 from pymodules_lightning.pool_modules import PoolModules
 
 # Below the host's logger, which shows it as it shows its own.

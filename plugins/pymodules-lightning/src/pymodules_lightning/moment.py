@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from pymodules_core import ModulePool
 from pymodules_core.errors import CheckpointError
-from pymodules_core.training.state.random_state import random_state, restore_random_state
+from pymodules_core.plugin_api import random_state, restore_random_state
 from pymodules_lightning.trainer_state import capture_trainer, restore_trainer
 
 _FORMAT = 1

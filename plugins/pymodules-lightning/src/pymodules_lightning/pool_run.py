@@ -5,10 +5,8 @@ from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
 
-from pymodules_core import ModulePool
-from pymodules_core.checkpoints import BestTracker
+from pymodules_core import BEST, FRZN, LAST, BestTracker, ModulePool, epoch_pool
 from pymodules_core.errors import ExistingRunError, SettingsError, display_path
-from pymodules_core.names import BEST, FRZN, LAST, epoch_pool
 from pymodules_lightning.moment import capture_moment, is_moment, restore_moment
 from pymodules_lightning.policy import Policy
 from pymodules_lightning.processes import on_first_process

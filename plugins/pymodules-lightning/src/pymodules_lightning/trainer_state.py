@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pymodules_core import ModulePool
 from pymodules_core.errors import CheckpointError, PymodulesError, TaskError
-from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.plugin_api import decode_state, encode_state
 
 _WEIGHTS, _CALLBACKS = "state_dict", "callbacks"
 _OPTIMIZERS, _SCHEDULERS = "optimizer_states", "lr_schedulers"
@@ -87,7 +87,7 @@ def capture_trainer(trainer: Trainer, pool: ModulePool) -> dict[str, Any]:
         if not (isinstance(value, Tensor) and _identity(value) in own)
     }
     try:
-        encoded: dict[str, Any] = encode(checkpoint, name="the state of Lightning's Trainer")
+        encoded: dict[str, Any] = encode_state(checkpoint, name="the state of Lightning's Trainer")
     except TaskError as error:
         raise CheckpointError(
             error.what,
@@ -112,7 +112,7 @@ def restore_trainer(trainer: Trainer, module: LightningModule, state: Mapping[st
     Raises:
         CheckpointError: The state does not fit today's program.
     """
-    checkpoint: dict[str, Any] = decode(state)
+    checkpoint: dict[str, Any] = decode_state(state)
     checkpoint[_WEIGHTS] = {**module.state_dict(), **checkpoint[_WEIGHTS]}
     for key, there in (
         (_OPTIMIZERS, trainer.optimizers),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from pymodules_core.processes.dtensor import local_tensor
+from pymodules_core.plugin_api import local_tensor
 from pymodules_tensorboard.event_files import cut_back, event_files
 from pymodules_tensorboard.pictures import as_picture
 

@@ -14,8 +14,7 @@ from pymodules_tensorboard.texts import commit_text, settings_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pymodules_core.checkpoints import Receipt
-    from pymodules_core.training.task.run import Run
+    from pymodules_core import CommitResult, Run
     from pymodules_tensorboard.event_log import EventLog
 
 FOLDER_NAME = "tensorboard"
@@ -41,7 +40,7 @@ class Tensorboard:
         self._step = -1
         self._settings_text = ""
         # The checkpoint that starts a run is told before the run is.
-        self._early: list[Receipt] = []
+        self._early: list[CommitResult] = []
 
     @hookimpl
     def run_started(self, run: "Run") -> None:
@@ -109,7 +108,7 @@ class Tensorboard:
             self._log.image(f"images/{name}", image, run.step)
 
     @hookimpl
-    def checkpoint_committed(self, receipt: "Receipt") -> None:
+    def checkpoint_committed(self, receipt: "CommitResult") -> None:
         """Note a checkpoint."""
         if self._log is not None:
             with self._ending_at_a_fault():

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedModel
 
-from pymodules_core.checkpoints import apply_weights, match_weights, read_state_dict
+from pymodules_core import apply_weights, match_weights, read_state_dict
 from pymodules_core.errors import BuildError, CheckpointError, display_path
 from pymodules_transformers.quiet import quiet_and_offline
 

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from pymodules_core.checkpoints import read_state_dict
+from pymodules_core import read_state_dict
 from pymodules_core.errors import (
     CheckpointFileError,
     CheckpointNotFoundError,
@@ -17,7 +17,7 @@ from pymodules_core.errors import (
     display_path,
     list_words,
 )
-from pymodules_core.names import check_path_name, resolve_inside
+from pymodules_core.plugin_api import check_path_name, resolve_inside
 
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation_config.json"
