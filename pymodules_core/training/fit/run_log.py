@@ -185,7 +185,7 @@ class RunLog:
         )
 
     def _skipped_steps(self) -> int:
-        return sum(optimizer.skipped_steps for optimizer in self._session.units.values())
+        return sum(optimizer.skipped_steps for optimizer in self._session.optimizers.values())
 
 
 def _is_one_fault(error: BaseException, second: BaseException) -> bool:

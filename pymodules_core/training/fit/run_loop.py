@@ -183,7 +183,7 @@ class RunLoop:
             batches_done=done,
             averages=averages,
         )
-        rates = {name: optimizer.learning_rate for name, optimizer in session.units.items()}
+        rates = {name: optimizer.learning_rate for name, optimizer in session.optimizers.items()}
         self._run_log.log("train", position.train_metrics, learning_rates=rates)
         # Decided once: the minutes may run out between two calls.
         is_evaluated = self._is_evaluation_due()
@@ -237,7 +237,7 @@ class RunLoop:
         ):
             if self._session.loops.accumulation.is_unsynced:
                 return  # for as many steps as the longest window has, and nothing is lost
-            for optimizer in self._session.units.values():
+            for optimizer in self._session.optimizers.values():
                 optimizer.check_finite()
             self._position.batches_done = batches_done
             self._commits.commit(Stage.TRAINING, LAST)

@@ -62,7 +62,7 @@ class TrainingState:
     ) -> None:
         self._run = session.run
         self._control = session.control
-        self._optimizers = session.units
+        self._optimizers = session.optimizers
         self._plugins = PluginStates(session.plugins, session.run)
         self._data = {"train": session.loops.train_batches}
         if session.loops.eval_batches is not None:

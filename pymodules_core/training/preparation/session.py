@@ -58,7 +58,7 @@ class Session:
         device: Where modules and batches are.
         run: What steps and hooks see.
         control: What the loops keep of the step at hand.
-        units: The optimizers by name.
+        optimizers: The optimizers by name.
         loops: Train and eval loop.
         events: Run hooks.
         processes: Who trains together.
@@ -72,7 +72,7 @@ class Session:
     device: torch.device
     run: Run
     control: RunControl
-    units: dict[str, ManagedOptimizer]
+    optimizers: dict[str, ManagedOptimizer]
     loops: Loops
     events: RunEvents
     processes: Processes
@@ -158,7 +158,7 @@ class Session:
         )
         _check_optimizer_settings(experiment, optimizers, schedulers)
         with task.errors("optimizers", TaskError):
-            units = manage_optimizers(
+            managed = manage_optimizers(
                 optimizers,
                 schedulers=schedulers,
                 settings=settings.optimizers,
@@ -168,11 +168,11 @@ class Session:
                 processes=processes,
                 modules=modules,
             )
-        _report_untrained(trained_parameters(pool), units)
+        _report_untrained(trained_parameters(pool), managed)
         if processes.rank:
             # Data and optimizers were made alike in all; steps draw in each for itself.
             seed_everything(derive_seed(train.seed, "run", *processes.ranks.rng_key))
-        control = RunControl(units, processes)
+        control = RunControl(managed, processes)
         run = Run(
             experiment=experiment,
             module_pool=pool,
@@ -187,13 +187,13 @@ class Session:
             run=run,
             control=control,
             events=events,
-            optimizers=units,
+            optimizers=managed,
             precision=precision,
             reporter=reporter,
             train_batches=train_batches,
             eval_batches=eval_batches,
             modules=modules,
-            accumulation=Accumulation(units.values(), processes),
+            accumulation=Accumulation(managed.values(), processes),
             processes=processes,
         )
         return cls(
@@ -204,7 +204,7 @@ class Session:
             device=device,
             run=run,
             control=control,
-            units=units,
+            optimizers=managed,
             loops=loops,
             events=events,
             processes=processes,
@@ -300,12 +300,12 @@ def _check_optimizer_settings(
 
 
 def _report_untrained(
-    owners: "Mapping[Parameter, str]", units: Mapping[str, ManagedOptimizer]
+    owners: "Mapping[Parameter, str]", optimizers: Mapping[str, ManagedOptimizer]
 ) -> None:
     updated = {
         id(parameter)
-        for unit in units.values()
-        for group in unit.optimizer.param_groups
+        for optimizer in optimizers.values()
+        for group in optimizer.optimizer.param_groups
         for parameter in group["params"]
     }
     idle = {

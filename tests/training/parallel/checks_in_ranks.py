@@ -58,11 +58,11 @@ def share(
     precision=FULL,
     **of_optimizers,
 ):
-    """Give the units of modules that are shared among the processes."""
+    """Return the optimizers of modules that are shared among the processes."""
     pool = ModulePool.from_modules(modules, settings=settings)
     shared = SharedModules(pool, processes, mesh=make_mesh(pool, processes, CPU))
     make = optimizers or (lambda _: {n: SGD(m.parameters(), 0.1) for n, m in pool.items()})
-    units = manage_optimizers(
+    managed = manage_optimizers(
         make(pool),
         schedulers={},
         settings=of_optimizers,
@@ -72,19 +72,19 @@ def share(
         processes=processes,
         modules=shared,
     )
-    return SimpleNamespace(pool=pool, shared=shared, units=units)
+    return SimpleNamespace(pool=pool, shared=shared, optimizers=managed)
 
 
 def step(parts, loss, name):
     """Do one train step of one optimizer; give the optimizers that updated."""
     parts.shared.start_step()
-    for unit in parts.units.values():
+    for unit in parts.optimizers.values():
         unit.start_step()
     stepped = set()
-    with OptimizeBlock(parts.units[name], stepped) as block:
+    with OptimizeBlock(parts.optimizers[name], stepped) as block:
         for one in loss():
             block.backward(one)
-    for unit in parts.units.values():
+    for unit in parts.optimizers.values():
         unit.end_step()
     return stepped
 
@@ -291,7 +291,7 @@ def windows_that_never_end_in_one_step(processes, *, kind="ddp"):
     settings = {name: {"parallel": kind} for name in names}
     modules = {name: Coder() for name in names}
     parts = share(processes, modules, settings, **dict.fromkeys(names, two))
-    accumulation = Accumulation(parts.units.values(), processes)
+    accumulation = Accumulation(parts.optimizers.values(), processes)
     plain = {name: Coder() for name in names}
     unsynced, errors = [], []
     for number, trained in enumerate([["first"], names, names]):
@@ -328,7 +328,7 @@ def a_window_that_is_cut_short_after_a_step_without_its_module(processes, *, kin
     pool = parts.pool
     step(parts, lambda: [pool.first(own).square().mean()], "first")
     step(parts, lambda: [pool.second(own).square().mean()], "second")
-    parts.units["first"].flush()
+    parts.optimizers["first"].flush()
     plain = Coder()
     expected = by_hand(plain(whole).square().mean(), [plain])
     return largest_error(map(gathered, pool.first.parameters()), expected) < 1e-12
@@ -375,7 +375,7 @@ def a_loss_that_is_not_finite_in_one(processes):
     bad = own * (float("nan") if processes.rank else 1.0)
     step(parts, lambda: [coder(bad).square().mean()], "coder")
     is_kept = largest_error(coder.parameters(), before) == 0
-    return is_kept and parts.units["coder"].skipped_steps == 1
+    return is_kept and parts.optimizers["coder"].skipped_steps == 1
 
 
 def gradients_that_overflow_in_one(processes):
@@ -552,7 +552,7 @@ def parameters_that_were_gathered(processes):
         {"coder": {"parallel": "fsdp"}},
         lambda pool: {"coder": SGD([pool.coder.first.weight], 0.1)},
     )
-    unit = parts.units["coder"]
+    unit = parts.optimizers["coder"]
     parts.pool.coder.unshard()
     unit.optimizer.add_param_group({"params": [parts.pool.coder.second.weight]})
     unit.check_groups()
