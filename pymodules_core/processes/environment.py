@@ -8,7 +8,7 @@ import attrs
 from pymodules_core.errors import ProcessesError
 
 # A second signal of a person comes later than that which a scheduler sends to all processes.
-SIGNALS_APART_S = 2.0
+SECOND_SIGNAL_AFTER_S = 2.0
 # What a process ends with that only knows that another one is gone: its launcher knows more.
 LOST_EXIT_CODE = 3
 # How the launcher of this package calls what it starts.

@@ -21,7 +21,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
-from pymodules_core.processes.environment import OWN_RUN_ID, SIGNALS_APART_S
+from pymodules_core.processes.environment import OWN_RUN_ID, SECOND_SIGNAL_AFTER_S
 from pymodules_core.processes.signal_handlers import signal_handlers
 
 _POLL_S = 0.1
@@ -120,7 +120,7 @@ class Launcher:
         now = time.monotonic()
         if self.received is None:
             self.received, self._received_at = number, now
-        elif now - self._received_at < SIGNALS_APART_S + _POLL_S:
+        elif now - self._received_at < SECOND_SIGNAL_AFTER_S + _POLL_S:
             return
         elif self._kill_at is None:
             self._kill_at = now + _END_S
