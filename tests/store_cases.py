@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer
+from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
 from pymodules_core.checkpoints.loading.pool_reader import PoolReader
 from pymodules_core.checkpoints.saving.commits import Commit, CommitResult, next_record
 from pymodules_core.checkpoints.store import staged_writes

@@ -17,6 +17,8 @@ from pymodules_core.errors import (
     WeightMismatchError,
 )
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 def make_pool(**modules: nn.Module) -> ModulePool:
     return ModulePool.from_modules(

@@ -2,7 +2,7 @@
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, cast
 
@@ -87,6 +87,22 @@ def live_state_dict(module: nn.Module, *, name: str) -> "OrderedDict[str, Any]":
         state._metadata = given._metadata  # type: ignore[attr-defined]  # torch's own attribute
     refuse_unsaveable(state, owner=f"module {name!r}")
     return state
+
+
+def map_tensors(value: Any, replace: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return a copy of a state, nested as it is, with each tensor replaced; ``_metadata`` stays."""
+    if isinstance(value, torch.Tensor):
+        return replace(value)
+    if isinstance(value, Mapping):
+        result: Any = type(value)()
+        for key, item in value.items():
+            result[key] = map_tensors(item, replace)
+        if hasattr(value, "_metadata"):
+            result._metadata = value._metadata
+        return result
+    if isinstance(value, list | tuple) and not isinstance(value, torch.Size):
+        return type(value)(map_tensors(item, replace) for item in value)
+    return value
 
 
 def refuse_unsaveable(state: Mapping[str, Any], *, owner: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import attrs
 
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer
+from pymodules_core.checkpoints.file_buffer import CheckpointFile
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.checkpoints.store.objects import Added
 from pymodules_core.checkpoints.store.records import CommitRecord, StoredBest, StoredPool
@@ -77,7 +77,7 @@ class Commit:
 
     receipt: CommitResult
     members: Mapping[str, list[str]]
-    images: Mapping[str, FileBuffer]
+    images: Mapping[str, CheckpointFile]
     metrics: Mapping[str, float]
     best: StoredBest | None
     module_names: frozenset[str]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pymodules_core.checkpoints.best import BestTracker
+from pymodules_core.checkpoints.file_buffer import Staging
 from pymodules_core.checkpoints.file_format.layout_version import LayoutVersion, put_mark
 from pymodules_core.checkpoints.file_format.state_dict import live_state_dict, refuse_unsaveable
 from pymodules_core.checkpoints.saving.commits import (
@@ -19,7 +20,6 @@ from pymodules_core.checkpoints.saving.commits import (
     write_commit,
 )
 from pymodules_core.checkpoints.saving.frozen_check import FrozenCheck
-from pymodules_core.checkpoints.saving.staging import Staging
 from pymodules_core.checkpoints.saving.writer_thread import Writer
 from pymodules_core.checkpoints.sharded.gather import has_parts, local_parts, refuse_parts
 from pymodules_core.checkpoints.sharded.saver import SavedParts

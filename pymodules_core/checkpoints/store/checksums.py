@@ -13,10 +13,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import IO, cast
 
 from xxhash import xxh3_128, xxh3_128_digest
 
-from pymodules_core.checkpoints.store.zip_layout import TensorRange, find_tensor_ranges, is_archive
+from pymodules_core.checkpoints.store.zip_layout import (
+    MemoryFile,
+    TensorRange,
+    find_tensor_ranges,
+    is_archive,
+)
 
 # So long that a thread seldom has to ask for the interpreter again, so short that several passes
 # over one find it in the cache.
@@ -64,6 +70,18 @@ def gaps_between(holes: Sequence[TensorRange], size_bytes: int) -> list[tuple[in
     """Give start and stop of what lies before, between and behind the tensors of a file."""
     starts = [0, *(hole.stop for hole in holes)]
     return list(zip(starts, [*(hole.start for hole in holes), size_bytes], strict=True))
+
+
+def checksum_of_bytes(content: memoryview) -> str:
+    """Return what ``seal_of_file`` returns of a file with these bytes."""
+    spans = find_tensor_ranges(cast("IO[bytes]", MemoryFile(content)))
+    fingerprints = {
+        span.start + offset: fingerprint(chunk)
+        for span in spans
+        for offset, chunk in chunks_in(content[span.start : span.stop])
+    }
+    frame = (content[slice(*gap)] for gap in gaps_between(spans, len(content)))
+    return seal_of(frame, fingerprints)
 
 
 def seal_of_file(path: Path) -> str:

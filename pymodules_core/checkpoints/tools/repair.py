@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer
+from pymodules_core.checkpoints.file_buffer import make_file
 from pymodules_core.checkpoints.file_format.content_checks import refuse_strange_tensors
 from pymodules_core.checkpoints.file_format.read import checkpoint_files, read_state_dict
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
@@ -167,13 +167,13 @@ def _adopt(store: Store, layout: Layout) -> list[str]:
             try:
                 state = read_state_dict(file)
                 refuse_strange_tensors(file, state)
-                image = FileBuffer(state)
+                content = make_file(state)
             except CheckpointFileError as error:
                 logger.warning("%s", error)
                 store.objects.quarantine(file)
                 lost.append(f"{pool_name}/{module_name}")
                 continue
-            added = store.objects.add(image)
+            added = store.objects.add(content)
             modules[module_name] = added.digest
             objects[added.digest] = added.stored
         epoch = parse_epoch_pool(pool_name) or newest_epoch

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer
+from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
 from pymodules_core.checkpoints.file_format.digest import Content
 
 DTYPES = [

@@ -22,7 +22,7 @@ from store_cases import (
     write_in_threads,
 )
 
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer
+from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
 from pymodules_core.checkpoints.loading.pool_reader import PoolReader
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.store import Store

@@ -1,4 +1,4 @@
-"""Images of the modules in memory that is reused from commit to commit."""
+"""Files of the modules in memory that is reused from commit to commit."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer, Place
+from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer, Place
+from pymodules_core.checkpoints.file_buffer.making import CheckpointFile, is_layout_known, make_file
 from pymodules_core.checkpoints.file_format.digest import Content
 
 # Less is compared faster than other threads are woken.
@@ -15,21 +16,24 @@ _WORTH_THREADS_BYTES = 1 << 24
 
 
 class Staging:
-    """One image a name; a commit waits only until its changes are copied here."""
+    """One buffer a name; a commit waits only until its changes are copied here."""
 
     def __init__(self) -> None:
-        self._images: dict[str, FileBuffer] = {}
+        self._buffers: dict[str, FileBuffer] = {}
         self._threads: ThreadPoolExecutor | None = None
 
     def take(
         self, states: Mapping[str, Mapping[str, Any]], wait: Callable[[], object]
-    ) -> dict[str, FileBuffer]:
-        """Copy what changed into the images.
+    ) -> dict[str, CheckpointFile]:
+        """Copy what changed into the buffers.
 
         Args:
             states: Name to state dict.
-            wait: Called before the first change; returns when nobody reads the images any more.
+            wait: Called before the first change; returns when nobody reads the buffers any more.
         """
+        if not is_layout_known():
+            wait()
+            return {name: make_file(state) for name, state in states.items()}
         contents = {name: Content(state) for name, state in states.items()}
         new = {name for name in contents if not self._has_room_for(name, contents[name])}
         changed = self._find_changed({n: contents[n] for n in contents if n not in new})
@@ -37,16 +41,16 @@ class Staging:
             wait()
         for name in new:
             # What holds the step, say, is laid out anew each time, in the memory it had.
-            before = self._images.pop(name, None)
-            self._images[name] = FileBuffer(states[name], pages=before.memory if before else None)
+            before = self._buffers.pop(name, None)
+            self._buffers[name] = FileBuffer(states[name], pages=before.memory if before else None)
         for name in changed:
-            self._images[name].fill(contents[name])
-        return {name: self._images[name] for name in states}
+            self._buffers[name].fill(contents[name])
+        return {name: self._buffers[name] for name in states}
 
     def forget(self, names: Iterable[str]) -> None:
-        """Give back the memory of images that are not needed again."""
+        """Free the memory of buffers that are not needed again."""
         for name in names:
-            self._images.pop(name, None)
+            self._buffers.pop(name, None)
 
     def close(self) -> None:
         """Stop the threads that compare; safe to call twice."""
@@ -55,18 +59,18 @@ class Staging:
             self._threads = None
 
     def _has_room_for(self, name: str, content: Content) -> bool:
-        image = self._images.get(name)
-        return image is not None and image.fits(content)
+        buffer = self._buffers.get(name)
+        return buffer is not None and buffer.fits(content)
 
     def _find_changed(self, contents: Mapping[str, Content]) -> set[str]:
-        """Give the names whose images hold other values."""
+        """Return the names whose buffers hold other values."""
         changed = {name for name, content in contents.items() if not content.is_on_cpu}
         # One queue for all: other threads may wait for cores on which torch's still spin.
         places = deque[tuple[str, Place]]()
         for name, content in contents.items():
             if name in changed:
                 continue
-            own = self._images[name].places(content)
+            own = self._buffers[name].places(content)
             first = next(own, None)
             if first is not None and not first.is_unchanged():
                 changed.add(name)

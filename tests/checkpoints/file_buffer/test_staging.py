@@ -5,9 +5,9 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer
+from pymodules_core.checkpoints.file_buffer import Staging
+from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
 from pymodules_core.checkpoints.file_format.digest import Content
-from pymodules_core.checkpoints.saving.staging import Staging
 
 
 def saved(image: FileBuffer, tmp_path) -> dict[str, torch.Tensor]:

@@ -1,7 +1,7 @@
 """A checkpoint file laid out in memory: tensors are copied into it, and it is written as it is.
 
 ``torch.save`` decides every byte but those of the tensors: under ``skip_data`` it leaves holes for
-them. The image keeps that frame, so a save is one copy into the holes, one pass for checksums and
+them. The buffer keeps that frame, so a save is one copy into the holes, one pass for checksums and
 digests, and one write. Its pages are reused from save to save: fresh ones cost ten times the copy.
 """
 
@@ -15,8 +15,9 @@ import torch
 from blake3 import blake3
 from torch.serialization import skip_data
 
+from pymodules_core.checkpoints.file_buffer.pinned_memory import Pages, start_copies
 from pymodules_core.checkpoints.file_format.digest import Content, digest_of, identity_of, memory_of
-from pymodules_core.checkpoints.file_format.pinned_memory import Pages, start_copies
+from pymodules_core.checkpoints.file_format.state_dict import map_tensors
 from pymodules_core.checkpoints.store.checksums import chunks_in, fingerprint, gaps_between, seal_of
 from pymodules_core.checkpoints.store.zip_layout import (
     MemoryFile,
@@ -30,7 +31,7 @@ _CRC = struct.Struct("<I")
 
 @attrs.frozen
 class Sealed:
-    """What names an image: the digest of its content, and the seal of the file's bytes."""
+    """What names a file: the digest of its content, and the checksum of its bytes."""
 
     digest: str
     seal: str
@@ -50,7 +51,7 @@ class FileBuffer:
         size_bytes: Length of the file.
         sealed: Its digest and seal; None since the last ``fill``.
         is_likely_stored: Whether it is worth to look for an object of this content before one is
-            written: on a new image, since most runs start from what is there, and on one that was
+            written: on a new buffer, since most runs start from what is there, and on one that was
             filled from a device, where nothing was compared.
     """
 
@@ -62,7 +63,7 @@ class FileBuffer:
         values: Iterable[torch.Tensor] | None = None,
     ) -> None:
         content = Content(state)
-        with _plain_torch():
+        with plain_torch():
             self._lay_out(state, content, pages)
         if values is None:
             self.fill(content)
@@ -76,17 +77,17 @@ class FileBuffer:
         self._outline, self._order = content.outline, content.order
         frame = _Frame()
         with skip_data():
-            torch.save(_hollow(state, {}), cast("IO[bytes]", frame))
+            torch.save(_hollow(state), cast("IO[bytes]", frame))
         self.size_bytes = frame.size_bytes
         is_fit = pages is not None and pages.has_room_for(frame.size_bytes)
         self.memory = pages if pages is not None and is_fit else Pages(frame.size_bytes)
         self.pages = self.memory.view(frame.size_bytes)
         for offset, piece in frame.pieces:
             self.pages[offset : offset + len(piece)] = piece
-        self._holes = find_tensor_ranges(
+        self._ranges = find_tensor_ranges(
             cast("IO[bytes]", MemoryFile(self.pages[: self.size_bytes]))
         )
-        by_number = {hole.number: hole for hole in self._holes}
+        by_number = {span.number: span for span in self._ranges}
         self._starts = [by_number[number].start for number in range(len(content.tensors))]
         self._targets = [
             self.memory.tensor_at(start, tensor)
@@ -97,7 +98,7 @@ class FileBuffer:
         self.sealed: Sealed | None = None
 
     def fits(self, content: Content) -> bool:
-        """Tell whether ``content`` differs from the image in the values of its tensors alone."""
+        """Tell whether ``content`` differs from the buffer in the values of its tensors alone."""
         return self._outline == content.outline and self._order == content.order
 
     def places(self, content: Content) -> Iterator["Place"]:
@@ -107,7 +108,7 @@ class FileBuffer:
                 yield Place(self, start + offset, piece)
 
     def holds(self, start: int, piece: memoryview) -> bool:
-        """Tell whether a piece that ``places`` gave is what the image has there."""
+        """Tell whether a piece that ``places`` gave is what the buffer has there."""
         known = self._fingerprints.get(start)
         if known is None:  # not sealed yet
             known = fingerprint(self.pages[start : start + len(piece)])
@@ -115,7 +116,7 @@ class FileBuffer:
         return fingerprint(piece) == known
 
     def fill(self, content: Content) -> None:
-        """Copy the tensors of ``content``, which has to fit, into the image.
+        """Copy the tensors of ``content``, which has to fit, into the buffer.
 
         Tensors on CUDA devices may land later; ``seal`` waits for them.
         """
@@ -125,7 +126,7 @@ class FileBuffer:
         pairs = list(zip(self._targets, content.tensors, strict=True))
         on_cuda = [pair for pair in pairs if pair[1].is_cuda]
         others = [pair for pair in pairs if not pair[1].is_cuda]
-        with _plain_torch():
+        with plain_torch():
             if on_cuda:
                 self.memory.pin()
                 self._landing = start_copies(*zip(*on_cuda, strict=True))
@@ -141,43 +142,43 @@ class FileBuffer:
         while self._landing:
             self._landing.pop().synchronize()
         if self.sealed is None:
-            digests = {hole.number: self._seal_hole(hole, on_final) for hole in self._holes}
-            gaps = gaps_between(self._holes, self.size_bytes)
+            digests = {span.number: self._seal_range(span, on_final) for span in self._ranges}
+            gaps = gaps_between(self._ranges, self.size_bytes)
             seal = seal_of((self.pages[slice(*gap)] for gap in gaps), self._fingerprints)
             digest = digest_of(self._outline, [digests[number] for number in self._order])
             self.sealed = Sealed(digest, seal)
         on_final(len(self.pages))
         return self.sealed
 
-    def _seal_hole(self, hole: TensorRange, on_final: Callable[[int], None]) -> bytes:
+    def _seal_range(self, span: TensorRange, on_final: Callable[[int], None]) -> bytes:
         hasher = blake3()
         crc = 0
-        for offset, piece in chunks_in(self.pages[hole.start : hole.stop]):
+        for offset, piece in chunks_in(self.pages[span.start : span.stop]):
             # While it is in the processor's cache.
             hasher.update(piece)
             crc = crc32(piece, crc)
-            self._fingerprints[hole.start + offset] = fingerprint(piece)
-            on_final(hole.start + offset + len(piece))
-        for place in hole.crc_places:
+            self._fingerprints[span.start + offset] = fingerprint(piece)
+            on_final(span.start + offset + len(piece))
+        for place in span.crc_places:
             _CRC.pack_into(self.pages, place, crc)
         return hasher.digest()
 
 
 @attrs.frozen
 class Place:
-    """A piece of a tensor, and where an image has it."""
+    """A piece of a tensor, and where a buffer has it."""
 
-    image: FileBuffer
+    buffer: FileBuffer
     start: int
     piece: memoryview
 
     def is_unchanged(self) -> bool:
-        """Tell whether the image has the same there."""
-        return self.image.holds(self.start, self.piece)
+        """Tell whether the buffer has the same there."""
+        return self.buffer.holds(self.start, self.piece)
 
 
 @contextmanager
-def _plain_torch() -> Iterator[None]:
+def plain_torch() -> Iterator[None]:
     """Leave inference mode, gradients and a default device, whatever the caller is in."""
     with torch.inference_mode(mode=False), torch.no_grad(), torch.device("cpu"):
         yield
@@ -208,19 +209,11 @@ class _Frame:
         pass
 
 
-def _hollow(value: Any, made: dict[object, torch.Tensor]) -> Any:
+def _hollow(state: Mapping[str, Any]) -> Any:
     """Replace each tensor by an empty one of its dtype and shape; ties stay ties."""
-    if isinstance(value, torch.Tensor):
-        return made.setdefault(identity_of(value), torch.empty(value.shape, dtype=value.dtype))
-    if isinstance(value, Mapping):
-        result: Any = type(value)()
-        for key, item in value.items():
-            result[key] = _hollow(item, made)
-        if hasattr(value, "_metadata"):
-            result._metadata = value._metadata
-        return result
-    if isinstance(value, torch.Size):
-        return value
-    if isinstance(value, list | tuple):
-        return type(value)(_hollow(item, made) for item in value)
-    return value
+    made: dict[object, torch.Tensor] = {}
+
+    def replace(tensor: torch.Tensor) -> torch.Tensor:
+        return made.setdefault(identity_of(tensor), torch.empty(tensor.shape, dtype=tensor.dtype))
+
+    return map_tensors(state, replace)
