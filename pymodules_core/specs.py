@@ -15,6 +15,9 @@ from pymodules_core.names import check_module_name
 if TYPE_CHECKING:
     from torch import nn
 
+# Puts the place where the setting behind ``error.key`` was written into the error.
+Locator: TypeAlias = Callable[[SettingsError], SettingsError]
+
 
 @attrs.frozen
 class FileOrigin:
@@ -209,6 +212,4 @@ class DiscoveryContext:
     data_home: Path
     settings: Any = attrs.field(factory=dict)
     settings_key: str = "plugins.settings"
-    locate: Callable[[SettingsError], SettingsError] = attrs.field(
-        default=lambda error: error, eq=False
-    )
+    locate: Locator = attrs.field(default=lambda error: error, eq=False)

@@ -11,7 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from pymodules_core.discovery import PluginManager
 from pymodules_core.discovery.plugins.missing import FormerPlugins, no_modules, unknown_module
-from pymodules_core.discovery.selection.named_plugins import left_out_told, require_plugins
+from pymodules_core.discovery.selection.required_plugins import explain_left_out, require_plugins
 from pymodules_core.discovery.selection.selection import select_specs
 from pymodules_core.discovery.selection.spec_settings import share_like_sources
 from pymodules_core.errors import SharedParameterError
@@ -25,7 +25,7 @@ from pymodules_core.specs import CodeOrigin, Origin, WeightsOrigin
 if TYPE_CHECKING:
     from typing import Self
 
-    from pymodules_core.discovery.module_files import ExperimentFiles
+    from pymodules_core.discovery.scan.import_files import ExperimentFiles
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -140,7 +140,7 @@ class ModulePool(Mapping[str, nn.Module]):
         provided = plugins.provided_specs()
         former = FormerPlugins(experiment.path)
         require_plugins(plugins, experiment, former)
-        with left_out_told(plugins):
+        with explain_left_out(plugins):
             specs = select_specs(
                 provided, settings.modules, locate=experiment.locate, former=former
             )

@@ -17,8 +17,6 @@ import pluggy
 
 from pymodules_core.discovery.isolation.global_state import guard_global_state, keep_random_streams
 from pymodules_core.discovery.isolation.slow_calls import watch_call
-from pymodules_core.discovery.module_files import ExperimentFiles
-from pymodules_core.discovery.plugins.controls import PluginControls
 from pymodules_core.discovery.plugins.entry_points import FoundPlugin, find_entry_points
 from pymodules_core.discovery.plugins.hook_faults import find_argument_fault, find_hook_fault
 from pymodules_core.discovery.plugins.implementations import (
@@ -27,19 +25,20 @@ from pymodules_core.discovery.plugins.implementations import (
     materialise_specs,
 )
 from pymodules_core.discovery.plugins.objects import PluginFaultError, make_instance, make_settings
+from pymodules_core.discovery.plugins.plugin_filter import PluginFilter
 from pymodules_core.discovery.plugins.records import (
     PluginRecord,
     PluginState,
     explain,
     explain_import,
 )
+from pymodules_core.discovery.scan.import_files import ExperimentFiles
 from pymodules_core.discovery.scan.scanner import SCANNER_NAME, DirectoryScanner
-from pymodules_core.discovery.selection.selection import Locate
 from pymodules_core.errors import SettingsError
 from pymodules_core.experiment import Experiment
 from pymodules_core.hookspecs import HOOK_FAMILIES, PROJECT_NAME
 from pymodules_core.settings import PluginsSettings
-from pymodules_core.specs import CodeOrigin, DiscoveryContext, ModuleSpec
+from pymodules_core.specs import CodeOrigin, DiscoveryContext, Locator, ModuleSpec
 
 logger = logging.getLogger("pymodules_core")
 
@@ -74,12 +73,12 @@ class PluginManager:
         experiment_dir: Path | None = None,
         data_home: Path = Path("data"),
         load_installed: bool = True,
-        locate: Locate = lambda error: error,
+        locate: Locator = lambda error: error,
     ) -> None:
         self.files = files
         self.records: list[PluginRecord] = []
         self._settings = settings or PluginsSettings()
-        self._controls = PluginControls(self._settings)
+        self._filter = PluginFilter(self._settings)
         self._locate = locate
         self.loads_installed = load_installed
         self._context = DiscoveryContext(
@@ -163,7 +162,7 @@ class PluginManager:
 
     def unmatched(self) -> list[tuple[str, str]]:
         """Give patterns and tables of ``[plugins]`` that mean no plugin, after their keys."""
-        return self._controls.find_unmatched(self.records) if self.loads_installed else []
+        return self._filter.find_unmatched(self.records) if self.loads_installed else []
 
     def _ask(self, implementation: HookImplementation) -> list[ModuleSpec]:
         record = implementation.record
@@ -194,7 +193,7 @@ class PluginManager:
             is_builtin=True,
         )
         self.records.append(record)
-        record.state = self._controls.state_of(record)
+        record.state = self._filter.state_of(record)
         if record.state is PluginState.ACTIVE and self.files is not None:
             self._register(DirectoryScanner(self.files), record)
         else:
@@ -203,7 +202,7 @@ class PluginManager:
     def _load(self, found: FoundPlugin) -> None:
         record = found.record
         self.records.append(record)
-        record.state = self._controls.state_of(record)
+        record.state = self._filter.state_of(record)
         if record.state is not PluginState.ACTIVE:
             return
         if found.fault is not None:

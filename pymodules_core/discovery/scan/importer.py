@@ -15,8 +15,7 @@ from typing import Any
 
 from pymodules_core.errors import CircularImportError, ModuleFileError, closest_match, list_words
 
-# In commits, too, as part of the names of a task's own optimizer classes, which a resume compares.
-PARENT_PACKAGE = "pymodules_core.discovery.module_files"
+PARENT_PACKAGE = "pymodules_core.discovery.scan"
 MODULES = "modules"
 
 Isolation = Callable[[str, Path], AbstractContextManager[None]]

@@ -7,7 +7,7 @@ import attrs
 from pymodules_core.discovery.plugins.manager import PluginManager
 from pymodules_core.discovery.plugins.missing import FormerPlugins
 from pymodules_core.discovery.scan.static_reader import StaticModuleFile, read_module_file
-from pymodules_core.discovery.selection.named_plugins import left_out_told, report_unmatched
+from pymodules_core.discovery.selection.required_plugins import explain_left_out, report_unmatched
 from pymodules_core.discovery.selection.selection import select_specs
 from pymodules_core.discovery.selection.spec_settings import check_spec_settings
 from pymodules_core.errors import DuplicateModuleError, PymodulesError
@@ -75,7 +75,7 @@ def list_modules(plugins: PluginManager, experiment: Experiment | None = None) -
     report_unmatched(plugins)
     conflict = None
     try:
-        with left_out_told(plugins):
+        with explain_left_out(plugins):
             specs = (
                 select_specs(
                     specs,

@@ -6,9 +6,8 @@ names one.
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import TypeAlias
 
 from pymodules_core.discovery.plugins.missing import FormerPlugins, explain
 from pymodules_core.discovery.plugins.records import normalise
@@ -20,9 +19,7 @@ from pymodules_core.errors import (
 )
 from pymodules_core.names import check_distinct
 from pymodules_core.settings import ModulesSettings
-from pymodules_core.specs import DistributionOrigin, ModuleSpec
-
-Locate: TypeAlias = Callable[[SettingsError], SettingsError]
+from pymodules_core.specs import DistributionOrigin, Locator, ModuleSpec
 
 logger = logging.getLogger("pymodules_core")
 
@@ -31,7 +28,7 @@ def select_specs(
     specs: Sequence[ModuleSpec],
     settings: ModulesSettings,
     *,
-    locate: Locate = lambda error: error,
+    locate: Locator = lambda error: error,
     former: FormerPlugins | None = None,
 ) -> list[ModuleSpec]:
     """Apply ``include``, ``exclude`` and ``override``.
@@ -74,7 +71,7 @@ def _choose(
     name: str,
     specs: list[ModuleSpec],
     override: str | None,
-    locate: Locate,
+    locate: Locator,
     former: FormerPlugins,
 ) -> ModuleSpec:
     if override is not None:
@@ -137,7 +134,7 @@ def _check_table_names(
     table: str,
     names: Iterable[str],
     known: Iterable[str],
-    locate: Locate,
+    locate: Locator,
     former: FormerPlugins,
 ) -> None:
     for name in names:

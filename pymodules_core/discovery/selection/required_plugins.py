@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from pymodules_core.discovery.plugins.controls import DISABLE_VARIABLE
 from pymodules_core.discovery.plugins.manager import PluginManager
 from pymodules_core.discovery.plugins.missing import FormerPlugins, explain
+from pymodules_core.discovery.plugins.plugin_filter import DISABLE_VARIABLE
 from pymodules_core.discovery.plugins.records import PluginState
 from pymodules_core.errors import PluginError, SettingsError, closest_match, list_words
 from pymodules_core.experiment import Experiment
@@ -89,7 +89,7 @@ def _refuse_failed(plugins: PluginManager, experiment: Experiment, key: str, nam
 
 
 @contextmanager
-def left_out_told(plugins: PluginManager) -> Iterator[None]:
+def explain_left_out(plugins: PluginManager) -> Iterator[None]:
     """Add to what a block refuses, a module or provider that is not there, who takes no part.
 
     Args:

@@ -9,7 +9,7 @@ from pymodules_core.settings import PluginsSettings
 DISABLE_VARIABLE = "PYMODULES_DISABLE_PLUGINS"
 
 
-class PluginControls:
+class PluginFilter:
     """``[plugins] disable``, ``allow`` and ``settings``, and ``PYMODULES_DISABLE_PLUGINS``.
 
     Args:
