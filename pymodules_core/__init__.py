@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pymodules_core.checkpoints.loading.pool_reader import PoolReader as PoolReader
     from pymodules_core.checkpoints.loading.resume_point import Resumed as Resumed
     from pymodules_core.checkpoints.manager import CheckpointManager as CheckpointManager
-    from pymodules_core.checkpoints.saving.receipt import CommitResult as CommitResult
-    from pymodules_core.checkpoints.saving.receipt import Receipt as Receipt
+    from pymodules_core.checkpoints.saving.commits import CommitResult as CommitResult
+    from pymodules_core.checkpoints.saving.commits import Receipt as Receipt
     from pymodules_core.experiment import Experiment as Experiment
     from pymodules_core.hookspecs.markers import hookimpl as hookimpl
     from pymodules_core.hookspecs.markers import hookspec as hookspec
@@ -47,7 +47,7 @@ _HOMES = {
     "BEST": "pymodules_core.names",
     "BestTracker": "pymodules_core.checkpoints.best",
     "CheckpointManager": "pymodules_core.checkpoints.manager",
-    "CommitResult": "pymodules_core.checkpoints.saving.receipt",
+    "CommitResult": "pymodules_core.checkpoints.saving.commits",
     "DiscoveryContext": "pymodules_core.specs",
     "Experiment": "pymodules_core.experiment",
     "FRZN": "pymodules_core.names",
@@ -60,7 +60,7 @@ _HOMES = {
     "PoolReader": "pymodules_core.checkpoints.loading.pool_reader",
     "Processes": "pymodules_core.processes.group",
     "Range": "pymodules_core.settings.strict",
-    "Receipt": "pymodules_core.checkpoints.saving.receipt:CommitResult",
+    "Receipt": "pymodules_core.checkpoints.saving.commits:CommitResult",
     "Resumed": "pymodules_core.checkpoints.loading.resume_point",
     "Run": "pymodules_core.training.task.run",
     "RunResult": "pymodules_core.training.run_output.result",

@@ -236,16 +236,7 @@ def _find(experiment: str | Path, data_home: Path | None) -> tuple[Path, Path]:
             resolve_inside(home, _EXPERIMENTS, text, kind="experiment name", fix=by_path)
             return named, home
         if not as_path.is_dir() or not _is_experiment(as_path):
-            if os.path.lexists(named):
-                raise _no_experiment(named, text)
-            names = [path.name for path in list_experiments(home)]
-            near = closest_match(text, names)
-            raise ExperimentNotFoundError(
-                f"no experiment {text!r} in {display_path(home)}; there are: {list_words(names)}",
-                found=text,
-                closest=near,
-                fix=f"pymodules new {text}, or --data-home / {DATA_HOME_VARIABLE} for another home",
-            )
+            raise _no_experiment_called(text, home)
     path = as_path.resolve() if as_path.name in {"", ".", ".."} else as_path
     if not os.path.lexists(path):
         names = [path.name for path in list_experiments(default_data_home(data_home))]
@@ -262,6 +253,19 @@ def _find(experiment: str | Path, data_home: Path | None) -> tuple[Path, Path]:
     if data_home is None and parent.name == _EXPERIMENTS:
         return path, parent.parent
     return path, default_data_home(data_home)
+
+
+def _no_experiment_called(name: str, home: Path) -> ExperimentNotFoundError:
+    path = experiment_path(home, name)
+    if os.path.lexists(path):
+        return _no_experiment(path, name)
+    names = [found.name for found in list_experiments(home)]
+    return ExperimentNotFoundError(
+        f"no experiment {name!r} in {display_path(home)}; there are: {list_words(names)}",
+        found=name,
+        closest=closest_match(name, names),
+        fix=f"pymodules new {name}, or --data-home / {DATA_HOME_VARIABLE} for another home",
+    )
 
 
 def _check_data(path: Path, home: Path) -> None:

@@ -97,16 +97,21 @@ class RunFile:
         """Whether its process runs; None where that cannot be known: on another machine."""
         if self.state != "running":
             return False
-        # On Windows signal 0 is Ctrl-C.
-        if self.host != platform.node() or os.name == "nt":
-            return None
-        try:
-            os.kill(self.process, 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-        except PermissionError:  # somebody else's, and there
-            return True
+        return is_process_alive(self.host, self.process)
+
+
+def is_process_alive(host: str, process: int) -> bool | None:
+    """Return whether a process runs; None where that cannot be known: on another machine."""
+    # On Windows signal 0 is Ctrl-C.
+    if host != platform.node() or os.name == "nt":
+        return None
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's, and there
         return True
+    return True
 
 
 @functools.cache

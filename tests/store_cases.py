@@ -11,8 +11,7 @@ import torch
 
 from pymodules_core.checkpoints.file_format.buffer import FileBuffer
 from pymodules_core.checkpoints.loading.pool_reader import PoolReader
-from pymodules_core.checkpoints.saving.commits import Commit, next_record
-from pymodules_core.checkpoints.saving.receipt import CommitResult
+from pymodules_core.checkpoints.saving.commits import Commit, CommitResult, next_record
 from pymodules_core.checkpoints.store import staged_writes
 from pymodules_core.checkpoints.store.checksums import seal_of_file
 from pymodules_core.checkpoints.store.file_system import Disk

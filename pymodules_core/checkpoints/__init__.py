@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pymodules_core.checkpoints.loading.match import LoadReport, match_weights
     from pymodules_core.checkpoints.loading.resume_point import Resumed
     from pymodules_core.checkpoints.manager import CheckpointManager
-    from pymodules_core.checkpoints.saving.receipt import CommitResult
+    from pymodules_core.checkpoints.saving.commits import CommitResult
 
 __all__ = [
     "BestTracker",
@@ -34,7 +34,7 @@ _find = lazy_names(
         "BestTracker": "pymodules_core.checkpoints.best",
         "CheckpointManager": "pymodules_core.checkpoints.manager",
         "LoadReport": "pymodules_core.checkpoints.loading.match",
-        "CommitResult": "pymodules_core.checkpoints.saving.receipt",
+        "CommitResult": "pymodules_core.checkpoints.saving.commits",
         "Resumed": "pymodules_core.checkpoints.loading.resume_point",
         "apply_weights": "pymodules_core.checkpoints.loading.apply",
         "match_weights": "pymodules_core.checkpoints.loading.match",

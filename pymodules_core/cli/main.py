@@ -14,7 +14,6 @@ import click
 from pymodules_core.cli.exit_watchdog import end_in_time
 from pymodules_core.cli.lazy_group import LazyCommand, LazyGroup
 from pymodules_core.cli.messages import WarningHandler, tell_error
-from pymodules_core.cli.silent_end import refuse_silent_end
 from pymodules_core.errors import PymodulesError
 from pymodules_core.processes.environment import RankInfo, rank_info
 
@@ -89,8 +88,7 @@ def run(arguments: list[str]) -> int:
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if is_debug else logging.WARNING)
     try:
-        with refuse_silent_end():
-            code = cli.main(arguments, prog_name="pymodules", standalone_mode=False)
+        code = cli.main(arguments, prog_name="pymodules", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  all are told
         return tell_error(error, place, is_debug=is_debug)

@@ -69,13 +69,11 @@ def tell_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
         is_debug: Show every frame, and in each process why it ends.
     """
     if isinstance(error, RunInterruptedError):
-        if ranks.is_first:
-            _say(f"{error}")
-        # torchrun would take anything else for a failure, and start the run anew.
+        _say(f"{error}", is_shown=ranks.is_first)
+        # torchrun would take anything else for a failure, and start the run again.
         return 0 if is_elastic() else error.exit_code
     if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
-        if ranks.is_first and not is_own():  # whose launcher says so
-            _say("interrupted")
+        _say("interrupted", is_shown=ranks.is_first and not is_own())  # else its launcher says so
         return INTERRUPTED_EXIT_CODE
     if isinstance(error, click.ClickException):
         if ranks.local_rank == 0:  # the others of this machine have the same command line
@@ -83,8 +81,7 @@ def tell_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
                 error.show()
         return error.exit_code
     if isinstance(error, RankFailedError):
-        if is_debug:
-            _say(f"process {ranks.rank} ends: {error}")
+        _say(f"process {ranks.rank} ends: {error}", is_shown=is_debug)
         wait_until_told()
         return error.exit_code
     exit_code = _tell_failure(error, ranks, is_debug=is_debug)
@@ -142,9 +139,10 @@ def _echo_error(text: str, ranks: RankInfo) -> None:
     _say(f"error: {where}{text}")
 
 
-def _say(text: str, *, nl: bool = True) -> None:
+def _say(text: str, *, nl: bool = True, is_shown: bool = True) -> None:
     with suppress(OSError):  # the terminal may be what is gone
-        click.echo(text, err=True, nl=nl)
+        if is_shown:
+            click.echo(text, err=True, nl=nl)
 
 
 def _text_of(error: OSError) -> str:

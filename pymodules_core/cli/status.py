@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @debug_option
 def command(exp: str | None, as_json: bool, data_home: Path | None) -> None:
     """Show state, epoch, best metric, age and size of every experiment's run, or of EXP's."""
-    from pymodules_core.cli.output import format_size, print_json, print_table
-    from pymodules_core.errors import display_path, printable
+    from pymodules_core.cli.output import print_json
+    from pymodules_core.errors import display_path
     from pymodules_core.experiment import Experiment, default_data_home, list_experiments
 
     if exp is not None:
@@ -31,28 +31,35 @@ def command(exp: str | None, as_json: bool, data_home: Path | None) -> None:
     rows = [_describe(path) for path in paths]
     if as_json:
         print_json(rows)
-    elif not rows:
+    elif rows:
+        _print_rows(rows)
+    else:
         home = display_path(default_data_home(data_home))
         click.echo(f"no experiments in {home}; pymodules new NAME writes one")
-    else:
-        print_table(
-            ("EXPERIMENT", "STATE", "EPOCH", "BEST", "UPDATED", "SIZE"),
-            [
-                (
-                    row["name"],
-                    row["state"],
-                    "-" if row["epoch"] is None else f"{row['epoch']}/{row['epochs']}",
-                    _best_text(row["best"]),
-                    _age_text(row["updated"]),
-                    format_size(row["size_bytes"]),
-                )
-                for row in rows
-            ],
-        )
-        for row in rows:
-            if row["error"]:
-                lines = str(row["error"]).splitlines()
-                click.echo("\n".join(map(printable, [f"{row['name']}: {lines[0]}", *lines[1:]])))
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    from pymodules_core.cli.output import format_size, print_table
+    from pymodules_core.errors import printable
+
+    print_table(
+        ("EXPERIMENT", "STATE", "EPOCH", "BEST", "UPDATED", "SIZE"),
+        [
+            (
+                row["name"],
+                row["state"],
+                "-" if row["epoch"] is None else f"{row['epoch']}/{row['epochs']}",
+                _best_text(row["best"]),
+                _age_text(row["updated"]),
+                format_size(row["size_bytes"]),
+            )
+            for row in rows
+        ],
+    )
+    for row in rows:
+        if row["error"]:
+            lines = f"{row['name']}: {row['error']}".splitlines()
+            click.echo("\n".join(map(printable, lines)))
 
 
 def _describe(path: Path) -> dict[str, Any]:

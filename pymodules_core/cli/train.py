@@ -22,7 +22,6 @@ from pymodules_core.processes.environment import is_elastic, rank_info
 if TYPE_CHECKING:
     from pymodules_core.experiment import Experiment
     from pymodules_core.processes.group import Processes
-    from pymodules_core.training.run_output.result import RunResult
     from pymodules_core.training.trainer import Trainer
 
 Existing = Literal["refuse", "reset", "resume"]
@@ -74,13 +73,12 @@ def command(
     if accept_changes and not resume:
         raise click.UsageError("--accept-changes belongs to --resume")
     _check_launch(nproc, max_restarts)
-    from pymodules_core.checkpoints.tools.lost_store import refuse_lost_store
+    from pymodules_core.cli.train_result import print_result
     from pymodules_core.experiment import Experiment
-    from pymodules_core.run_files import has_run, refuse_existing_run
 
-    place = rank_info()
+    ranks = rank_info()
     existing: Existing = "reset" if reset else "resume" if resume else "refuse"
-    if place.restarts:  # by torchrun, after a failure: it is the same run
+    if ranks.restarts:  # by torchrun, after a failure: it is the same run
         existing = "resume"
 
     def open_experiment() -> Experiment:
@@ -91,7 +89,7 @@ def command(
         from pymodules_core.cli.executed import say_what_is_executed
         from pymodules_core.training.trainer import Trainer
 
-        if place.is_first:
+        if ranks.is_first:
             say_what_is_executed(experiment, load_installed=not no_plugins)
         return Trainer(
             experiment,
@@ -101,26 +99,19 @@ def command(
             processes=processes,
         )
 
-    if place.size > 1:
+    if ranks.size > 1:
         from pymodules_core.processes.group import Processes
 
         with Processes.join() as processes:
-            # What is wrong in all of them one tells; what is wrong in one only, that one.
+            # What is wrong in all of them one reports; what is wrong in one only, that one.
             experiment = processes.run_on_all(open_experiment)
             result = make_trainer(experiment, processes).fit()
-        if place.is_first:
-            _print_result(result)
+        if ranks.is_first:
+            print_result(result)
         return 0
     experiment = open_experiment()
-    if existing == "refuse":
-        # Before torch is imported: a refusal comes at once.
-        refuse_existing_run(experiment)
-    elif existing == "resume":
-        refuse_lost_store(experiment)
-    elif has_run(experiment):
-        _tell_users(experiment)
-        if not yes and sys.stdin.isatty():
-            click.confirm(f"move the run of {experiment.name!r} aside?", abort=True)
+    # Before torch is imported: a refusal comes at once.
+    _check_existing(experiment, existing, asks=not yes and sys.stdin.isatty())
     if nproc is not None and (nproc > 1 or max_restarts):
         from pymodules_core.cli.launch import launch
 
@@ -138,8 +129,22 @@ def command(
             max_restarts=max_restarts or 0,
             is_debug=is_debug,
         )
-    _print_result(make_trainer(experiment).fit())
+    print_result(make_trainer(experiment).fit())
     return 0
+
+
+def _check_existing(experiment: "Experiment", existing: Existing, *, asks: bool) -> None:
+    from pymodules_core.checkpoints.tools.lost_store import refuse_lost_store
+    from pymodules_core.run_files import has_run, refuse_existing_run
+
+    if existing == "refuse":
+        refuse_existing_run(experiment)
+    elif existing == "resume":
+        refuse_lost_store(experiment)
+    elif has_run(experiment):
+        _report_users(experiment)
+        if asks:
+            click.confirm(f"move the run of {experiment.name!r} aside?", abort=True)
 
 
 def _check_launch(nproc: int | None, max_restarts: int | None) -> None:
@@ -160,7 +165,7 @@ def _check_launch(nproc: int | None, max_restarts: int | None) -> None:
         )
 
 
-def _tell_users(experiment: "Experiment") -> None:
+def _report_users(experiment: "Experiment") -> None:
     """Say which experiments started from the run that is moved aside: their ancestor goes."""
     from pymodules_core.checkpoints.tools.lineage import users_of
     from pymodules_core.errors import list_words
@@ -178,55 +183,3 @@ def _say(text: str) -> None:
     """Print a line before the run: that nobody reads it must not end the command here."""
     with suppress(OSError):
         click.echo(text)
-
-
-def _print_result(result: "RunResult") -> None:
-    from pymodules_core.cli.output import format_count, format_size, print_table
-    from pymodules_core.errors import display_path
-    from pymodules_core.run_files import (
-        CHECKPOINTS_DIR_NAME,
-        METRICS_FILE_NAME,
-        RUN_FILE_NAME,
-        read_run_file,
-    )
-
-    click.echo(
-        f"\n{result.experiment}: {result.epochs} epochs, {result.steps:,} steps in "
-        f"{result.wall_s:.1f} s ({result.stop_reason})"
-    )
-    run = read_run_file(result.data_dir.parent)
-    if run and run.best:
-        best = run.best
-        click.echo(
-            f"best {best.metric}: none, it was never a number"
-            if best.value is None
-            else f"best {best.metric}: {best.value:.4g} after epoch {best.epoch}"
-        )
-    click.echo()
-    print_table(
-        ("MODULE", "TRAINED", "PARAMETERS", "WEIGHTS FROM"),
-        [
-            (
-                module.name,
-                "frozen" if module.frozen else "yes" if module.trained else "no",
-                format_count(module.parameters),
-                module.weights or "built",
-            )
-            for module in (run.modules if run else ())
-        ],
-    )
-    folder = result.data_dir / CHECKPOINTS_DIR_NAME
-    files = [file for file in folder.glob("[!.]*/**/*") if file.is_file()]
-    size = sum(file.stat().st_size for file in files)
-    epochs = [name for name in result.pools if name.startswith("epoch_")]
-    pools = [name for name in result.pools if name not in epochs]
-    if epochs:
-        pools.append(epochs[0] if len(epochs) == 1 else f"{epochs[0]} … {epochs[-1]}")
-    click.echo(
-        f"\ncheckpoints  {display_path(folder)}/<pool>/<module_name>.pt\n"
-        f"             pools {', '.join(pools)}: {len(files)} files, {format_size(size)}\n"
-        f"metrics      {display_path(result.data_dir / METRICS_FILE_NAME)}\n"
-        f"record       {display_path(result.data_dir / RUN_FILE_NAME)}"
-    )
-    for file in sorted(result.data_dir.glob("*.png")):
-        click.echo(f"picture      {display_path(file)}")

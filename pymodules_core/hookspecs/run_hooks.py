@@ -25,7 +25,7 @@ from pymodules_core.hookspecs.markers import hookspec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pymodules_core.checkpoints.saving.receipt import CommitResult
+    from pymodules_core.checkpoints.saving.commits import CommitResult
     from pymodules_core.training.task.run import Run
 
 

@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -181,43 +181,54 @@ class PoolBuilder(Mapping[str, nn.Module]):
         given: Mapping[str, Any],
         parameters: Mapping[str, inspect.Parameter],
     ) -> None:
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         names = [
             name
             for name, p in parameters.items()
             if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY} and name != POOL_ARGUMENT
         ]
-        key = f"modules.args.{spec.name}"
-        for name in given:
-            if name not in names and not takes_any:
-                near = closest_match(name, names)
-                raise self._locate(
-                    SettingsError(
-                        f"{key}.{name}: the factory takes no such argument; it takes: "
-                        f"{list_words(names)}",
-                        key=f"{key}.{name}",
-                        found=name,
-                        closest=near,
-                        fix=None if near else f"remove {name!r}",
-                    )
-                )
-        if not takes_any and (wrong := [name for name in spec.arguments if name not in names]):
-            raise BuildError(
-                f"factory of module {spec.name!r} of {spec.origin} takes no argument "
-                f"{wrong[0]!r}, which its spec gives; it takes: {list_words(names)}",
-                found=wrong[0],
-                closest=closest_match(wrong[0], names),
-                fix="correct the arguments of the ModuleSpec in the plugin",
-            )
-        missing = [n for n in names if parameters[n].default is inspect.Parameter.empty]
-        missing = [n for n in missing if n not in given and n not in spec.arguments]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            self._refuse_unknown(spec, given, names)
+        missing = [
+            name
+            for name in names
+            if parameters[name].default is inspect.Parameter.empty
+            and name not in given
+            and name not in spec.arguments
+        ]
         if missing:
+            key = f"modules.args.{spec.name}"
             raise self._locate(
                 SettingsError(
                     f"{key}: the factory of {spec.origin} needs {list_words(missing)}",
                     key=key,
                     fix=f"add to experiment.toml:  [modules.args.{spec.name}]  {missing[0]} = ...",
                 )
+            )
+
+    def _refuse_unknown(
+        self, spec: ModuleSpec, given: Mapping[str, Any], names: Sequence[str]
+    ) -> None:
+        wrong = next((name for name in given if name not in names), None)
+        if wrong is not None:
+            near = closest_match(wrong, names)
+            key = f"modules.args.{spec.name}.{wrong}"
+            raise self._locate(
+                SettingsError(
+                    f"{key}: the factory takes no such argument; it takes: {list_words(names)}",
+                    key=key,
+                    found=wrong,
+                    closest=near,
+                    fix=None if near else f"remove {wrong!r}",
+                )
+            )
+        wrong = next((name for name in spec.arguments if name not in names), None)
+        if wrong is not None:
+            raise BuildError(
+                f"factory of module {spec.name!r} of {spec.origin} takes no argument "
+                f"{wrong!r}, which its spec gives; it takes: {list_words(names)}",
+                found=wrong,
+                closest=closest_match(wrong, names),
+                fix="correct the arguments of the ModuleSpec in the plugin",
             )
 
     def _locate(self, error: SettingsError) -> SettingsError:

@@ -207,19 +207,13 @@ def _values_table(chart: Chart, title: str, labels: Sequence[str], *, most_rows:
     ]
     head = ["epoch", "step"] if has_steps else ["epoch"]
     rows = [_values_row(key[: len(head)], cells[key], len(names)) for key in shown]
-    caption = f"{title}: {len(shown)} of {len(keys)} rows" if len(shown) < len(keys) else title
-    return join(
-        [
-            data_table(
-                [*head, *names], rows, caption=caption, numeric=range(len(head) + len(names))
-            ),
-            tag(
-                "p", f"Every {len(keys) // len(shown)}th row or so: {caption}", class_="muted small"
-            )
-            if len(shown) < len(keys)
-            else None,
-        ]
-    )
+    columns = [*head, *names]
+    if len(shown) == len(keys):
+        return data_table(columns, rows, caption=title, numeric=range(len(columns)))
+    caption = f"{title}: {len(shown)} of {len(keys)} rows"
+    note = f"Every {len(keys) // len(shown)}th row or so: {caption}"
+    table = data_table(columns, rows, caption=caption, numeric=range(len(columns)))
+    return join([table, tag("p", note, class_="muted small")])
 
 
 def _values_row(head: Sequence[int], values: Mapping[int, str], columns: int) -> list[Child]:

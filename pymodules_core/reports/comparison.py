@@ -1,7 +1,7 @@
 """Two or more experiments side by side: a row for each thing that can be equal or differ."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -106,12 +106,7 @@ def compare(subjects: Sequence[Subject]) -> Comparison:
     rows = []
     for group in Group:
         asked = trained if group in _KNOWN_BY_RUNS else labels
-        for key in _merged_keys(columns[label][group] for label in labels):
-            values = {
-                label: columns[label][group][key]
-                for label in labels
-                if key in columns[label][group]
-            }
+        for key, values in _side_by_side({label: columns[label][group] for label in labels}):
             is_changed = _differ(values, asked)
             if is_changed or group not in _ONLY_WHERE_DIFFERENT:
                 best = _best_labels(group, key, values, goal)
@@ -119,6 +114,14 @@ def compare(subjects: Sequence[Subject]) -> Comparison:
                     Row(group=group, key=key, values=values, is_changed=is_changed, best=best)
                 )
     return Comparison(labels=labels, rows=rows, goal=goal, has_several_goals=len(set(goals)) > 1)
+
+
+def _side_by_side(
+    columns: Mapping[str, Mapping[str, Any]],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each key with the values of those that have it."""
+    for key in _merged_keys(columns.values()):
+        yield key, {label: column[key] for label, column in columns.items() if key in column}
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

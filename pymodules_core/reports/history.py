@@ -10,10 +10,11 @@ import math
 from collections.abc import Iterable, Mapping
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
+from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.errors import list_words
 from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME, RunBest, read_run_file
 
@@ -97,20 +98,17 @@ class History:
         best = self.best
         if best is None:
             return []
-        sign = -1.0 if self.setting("mode") == "max" else 1.0
-        min_delta = finite(self.setting("min_delta")) or 0.0
+        mode: Literal["min", "max"] = "max" if self.setting("mode") == "max" else "min"
+        tracker = BestTracker(best.metric, mode, finite(self.setting("min_delta")) or 0.0)
         epochs: list[int] = []
-        value: float | None = None
         for row in self.rows:
             if row.phase != EVAL or best.metric not in row.metrics:
                 continue
             found = row.metrics[best.metric]
-            # As when the run decided it: the first value is always better, NaN never is.
-            is_first = not epochs
-            is_better = found is not None and (value is None or sign * (value - found) > min_delta)
-            if is_first or is_better:
+            metrics = {best.metric: math.nan if found is None else found}
+            if tracker.is_better(metrics):
+                tracker.take(metrics, epoch=row.epoch)
                 epochs.append(row.epoch)
-                value = found
         return epochs
 
     def epoch_at(self, step: int) -> float | None:

@@ -64,9 +64,13 @@ def make_plugin_manager(tmp_path: Path) -> "Callable[..., PluginManager]":
                 load_installed=False,
             )
         register_objects(manager, plugins or {})
-        for name in settings or {}:
-            if not any(record.is_called(name) for record in manager.records):
-                raise ValueError(f"settings[{name!r}] are of no plugin that is given")
+        unknown = [
+            name
+            for name in settings or {}
+            if not any(record.is_called(name) for record in manager.records)
+        ]
+        if unknown:
+            raise ValueError(f"settings[{unknown[0]!r}] are of no plugin that is given")
         return manager
 
     return make

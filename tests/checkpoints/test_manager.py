@@ -64,7 +64,7 @@ def test_a_second_start_is_refused(tmp_path, monkeypatch):
 
     assert str(caught.value) == (
         "ckps holds a run already: frzn, init, last\n"
-        "  fix: resume() goes on with it; else choose another folder, or move this one aside"
+        "  fix: resume() continues it; else choose another folder, or move this one aside"
     )
 
 
@@ -151,7 +151,7 @@ def test_a_commit_that_has_no_place_is_refused(tmp_path, pools):
 
     assert str(caught.value) == (
         f"nothing can be committed to {tmp_path} before start()\n"
-        "  fix: call start() once, which writes frzn, init and last; or resume() to go on"
+        "  fix: call start() once, which writes frzn, init and last; or resume() to continue"
         if pools
         else 'commit() names no pool\n  fix: commit("last", epoch=epoch)'
     )

@@ -417,7 +417,7 @@ def test_verify_and_repair_of_files_without_a_store(home, capsys):
     assert call(capsys, "repair", "./plain") == (
         2,
         "",
-        "error: plain: holds no store, so nothing tells what its files should be\n"
+        "error: plain: holds no store, so nothing says what its files should be\n"
         "  fix: pymodules ckpt verify reads plain files\n",
     )
 

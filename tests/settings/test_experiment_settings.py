@@ -193,27 +193,27 @@ def test_valid_settings_round_trip(data, keep_epochs):
         (
             "[train]\nseed = 007\n",
             f"{FILE}:2: not valid TOML (column 9): Expected newline or end of document after a "
-            "statement\n  fix: write one key = value a line, numbers without leading zeros",
+            "statement\n  fix: write [table] and key = value, a line each; see https://toml.io",
         ),
         (
             '[task]\nroot = "C:\\Users"\n',
             f"{FILE}:2: not valid TOML (column 13): Invalid hex value\n"
-            "  fix: write a text that holds a backslash in single quotes: 'C:\\data'",
+            "  fix: write [table] and key = value, a line each; see https://toml.io",
         ),
         (
             '[train]\nmonitor = "loss\n',
             f"{FILE}:2: not valid TOML (column 16): Illegal character '\\n'\n"
-            "  fix: close the quotes on the line where they begin",
+            "  fix: write [table] and key = value, a line each; see https://toml.io",
         ),
         (
             "[train\nseed = 1\n",
             f"{FILE}:1: not valid TOML (column 7): Expected ']' at the end of a table declaration"
-            "\n  fix: close the bracket",
+            "\n  fix: write [table] and key = value, a line each; see https://toml.io",
         ),
         (
             '{"train": {}}\n',
             f"{FILE}:1: not valid TOML (column 1): Invalid statement\n"
-            "  fix: write [table] and key = value, a line each",
+            "  fix: write [table] and key = value, a line each; see https://toml.io",
         ),
         (
             "[train]\nseed = 1\n[train]\nseed = 2\n",

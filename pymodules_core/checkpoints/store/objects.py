@@ -1,6 +1,5 @@
 """Objects: files that never change once they have their name, the digest of their content."""
 
-import errno
 import logging
 import os
 import stat
@@ -10,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from pymodules_core.checkpoints.store.checksums import seal_of_file
-from pymodules_core.checkpoints.store.file_system import CANNOT, Disk, copy_file
+from pymodules_core.checkpoints.store.file_system import Disk, copy_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import StoredObject
 from pymodules_core.checkpoints.store.staged_writes import Source, StagedWrites, Written
@@ -38,19 +37,6 @@ class Added:
     parts: Mapping[str, StoredObject] = attrs.field(factory=dict)
 
 
-@attrs.frozen
-class Donor:
-    """An object of another store, of the same content as one that is needed here.
-
-    Attributes:
-        path: Its file.
-        stored: What the record there says of it.
-    """
-
-    path: Path
-    stored: StoredObject
-
-
 class Objects:
     """The objects of one store, for its writer.
 
@@ -69,7 +55,6 @@ class Objects:
         self.is_thorough = is_thorough
         self._suspects: set[str] = set()
         self._known: dict[str, StoredObject] = {}
-        self._donors: Mapping[str, Donor] = {}
 
     def know(self, objects: dict[str, StoredObject]) -> None:
         """Remember what a record says of objects on disk."""
@@ -79,13 +64,6 @@ class Objects:
         """Have an object read before it is held for whole, where a file is a hard link to it."""
         if is_link_to(path, self._layout.object(digest)):
             self._suspects.add(digest)
-
-    def borrow(self, donors: Mapping[str, Donor]) -> None:
-        """Take content from other stores, by digest, where the disk shares blocks between files.
-
-        Never by a hard link: damage or an edit in one store must not reach another.
-        """
-        self._donors = donors
 
     def add(self, source: Source) -> Added:
         """Make a source an object, unless it is one."""
@@ -100,7 +78,7 @@ class Objects:
                 # Sealed: its values are those of the commit before.
                 if source.sealed is not None or source.is_likely_stored:
                     digest = source.seal().digest
-                    if self._is_there(digest) or self._has_cloned(digest):
+                    if self._is_there(digest):
                         added[name] = Added(digest, self._known[digest], 0)
                         continue
                 written[name] = staged.write(source)
@@ -212,31 +190,6 @@ class Objects:
         )
         self._known[file.digest] = stored
         return Added(file.digest, stored, file.size_bytes)
-
-    def _has_cloned(self, digest: str) -> bool:
-        """Make an object of a donor's blocks, where there is one and the disk can."""
-        donor = self._donors.get(digest)
-        if donor is None:
-            return False
-        staged = self._layout.stage / f"clone{CHECKPOINT_SUFFIX}"
-        try:
-            self._disk.clone(donor.path, staged)
-        except OSError as error:
-            if error.errno in CANNOT | {errno.ENOENT}:
-                return False
-            raise
-        try:
-            is_whole = seal_of_file(staged) == donor.stored.seal
-        except ValueError:
-            is_whole = False
-        if not is_whole:  # damaged since its weights were loaded
-            self._disk.unlink(staged)
-            return False
-        self._disk.sync_path(staged)
-        target = self._layout.object(digest)
-        self._disk.rename(staged, target)
-        self._known[digest] = attrs.evolve(donor.stored, mtime_ns=target.stat().st_mtime_ns)
-        return True
 
     def _is_there(self, digest: str) -> bool:
         stored = self._known.get(digest)

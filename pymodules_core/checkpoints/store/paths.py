@@ -36,7 +36,6 @@ class Layout:
         self.quarantine = self.store / "quarantine"
         self.lock = self.store / "lock"
         self.holder = self.store / "holder.json"
-        self.lease = self.store / "lease.json"
 
     def check(self) -> None:
         """Refuse a store in which a link or a pipe is in the place of a folder or file of its own.
@@ -48,7 +47,7 @@ class Layout:
             CheckpointFileError: One is.
         """
         folders = (self.store, self.objects, self.commits, self.stage, self.shown, self.quarantine)
-        for path in (*folders, self.lock, self.holder, self.lease):
+        for path in (*folders, self.lock, self.holder):
             try:
                 mode = path.lstat().st_mode
             except (FileNotFoundError, NotADirectoryError):

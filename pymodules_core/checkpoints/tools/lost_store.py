@@ -1,4 +1,4 @@
-"""Tells a store that is lost from one that never was: what else shows that there were commits."""
+"""Distinguishes a lost store from one that never was: what else shows that there were commits."""
 
 from pathlib import Path
 

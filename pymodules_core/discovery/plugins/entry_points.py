@@ -96,30 +96,36 @@ def _shadow(other: str, used: PluginRecord) -> None:
 def _read_distributions() -> Iterator[FoundPlugin]:
     seen: set[tuple[str, str, str]] = set()
     for distribution in distributions():
-        is_plugin = False
         try:
             # The text decides before anything is parsed: of 300 distributions few are plugins.
             text = distribution.read_text("entry_points.txt")
-            if not text or not _GROUP_HEADER.search(text):
-                continue
-            is_plugin = True
-            # Each of `distribution.name` and `distribution.version` parses the file anew.
-            metadata = distribution.metadata
-            name, version = metadata["Name"], metadata["Version"]
-            if not (name and version):
-                raise ValueError("METADATA has an empty Name or Version")
-            identity = (str(distribution.locate_file("")), name, version)
-            if identity not in seen:
-                seen.add(identity)
-                yield from [
-                    _describe(distribution, name, version, entry_point)
-                    for entry_point in distribution.entry_points.select(group=PROJECT_NAME)
-                ]
         # Damaged metadata raises anything: UnicodeDecodeError, KeyError, TypeError.
-        except Exception as error:  # noqa: BLE001  told with the distribution's name
-            is_foreign = isinstance(error, UnicodeDecodeError) and _GROUP_BYTES not in error.object
-            if is_plugin or not is_foreign:
+        except Exception as error:  # noqa: BLE001  reported with the distribution's name
+            if not isinstance(error, UnicodeDecodeError) or _GROUP_BYTES in error.object:
                 yield _damaged(distribution, error)
+            continue
+        if not text or not _GROUP_HEADER.search(text):
+            continue
+        try:
+            yield from _read_plugins(distribution, seen)
+        except Exception as error:  # noqa: BLE001  reported with the distribution's name
+            yield _damaged(distribution, error)
+
+
+def _read_plugins(distribution: Any, seen: set[tuple[str, str, str]]) -> list[FoundPlugin]:
+    # Each of `distribution.name` and `distribution.version` parses the file again.
+    metadata = distribution.metadata
+    name, version = metadata["Name"], metadata["Version"]
+    if not (name and version):
+        raise ValueError("METADATA has an empty Name or Version")
+    identity = (str(distribution.locate_file("")), name, version)
+    if identity in seen:
+        return []
+    seen.add(identity)
+    return [
+        _describe(distribution, name, version, entry_point)
+        for entry_point in distribution.entry_points.select(group=PROJECT_NAME)
+    ]
 
 
 def _describe(

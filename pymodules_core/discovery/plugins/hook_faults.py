@@ -19,8 +19,9 @@ def find_hook_fault(
         callers: The hooks it implements.
         is_task: It is the experiment's ``task.py``, whose names are checked already.
     """
+    specified = [caller for caller in callers if caller.has_spec()]
     for caller in callers:
-        if not caller.has_spec() and not is_optional(caller, plugin):
+        if caller not in specified and not is_optional(caller, plugin):
             near = closest_match(caller.name, HOOK_NAMES)
             return (
                 f"no hook is called {caller.name!r}; hooks are {list_words(HOOK_NAMES)}",
@@ -28,14 +29,17 @@ def find_hook_fault(
             )
     if is_task:
         return None
-    for caller in callers:
-        for implementation in caller.get_hookimpls():
-            is_own = implementation.plugin is plugin and caller.has_spec()
-            if is_own and (fault := _find_fault_of_function(caller.name, implementation)):
-                return fault
+    own = (
+        _find_fault_of_function(caller.name, implementation)
+        for caller in specified
+        for implementation in caller.get_hookimpls()
+        if implementation.plugin is plugin
+    )
+    if fault := next(filter(None, own), None):
+        return fault
     if plain := _undecorated(plugin, {caller.name for caller in callers}):
         return f"{list_words(plain)} without @hookimpl", f"put @hookimpl above {plain[0]}"
-    if any(caller.has_spec() for caller in callers):
+    if specified:
         return None
     return (
         f"it has no hook; hooks are {list_words(HOOK_NAMES)}",
@@ -45,19 +49,22 @@ def find_hook_fault(
 
 def find_argument_fault(plugin: object) -> tuple[str, str | None] | None:
     """Give the argument of a hook that no hook has, for which pluggy refuses a plugin."""
-    for family in HOOK_FAMILIES:
-        for name, hook in vars(family).items():
-            function = getattr(plugin, name, None)
-            if name.startswith("_") or not inspect.isroutine(function):
-                continue
-            allowed = [one for one in inspect.signature(hook).parameters if one != "self"]
-            for argument in inspect.signature(function).parameters:
-                if argument not in allowed:
-                    near = closest_match(argument, allowed)
-                    return (
-                        f"{name} wants argument {argument!r}; it may take {list_words(allowed)}",
-                        f"rename it to {near!r}" if near else f"remove {argument!r}",
-                    )
+    hooks = {
+        name: hook
+        for family in HOOK_FAMILIES
+        for name, hook in vars(family).items()
+        if not name.startswith("_") and inspect.isroutine(getattr(plugin, name, None))
+    }
+    for name, hook in hooks.items():
+        allowed = [one for one in inspect.signature(hook).parameters if one != "self"]
+        wanted = inspect.signature(getattr(plugin, name)).parameters
+        wrong = next((argument for argument in wanted if argument not in allowed), None)
+        if wrong is not None:
+            near = closest_match(wrong, allowed)
+            return (
+                f"{name} wants argument {wrong!r}; it may take {list_words(allowed)}",
+                f"rename it to {near!r}" if near else f"remove {wrong!r}",
+            )
     return None
 
 

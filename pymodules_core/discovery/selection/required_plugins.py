@@ -1,7 +1,7 @@
 """Holds what an experiment says of plugins against the plugins there are."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from pymodules_core.discovery.plugins.manager import PluginManager
@@ -46,19 +46,32 @@ def require_plugins(plugins: PluginManager, experiment: Experiment, former: Form
         if key not in _NEEDED or "*" in name:
             logger.warning("%s", _no_plugin(plugins, key, name))
             continue
-        error = SettingsError(
-            _no_plugin(plugins, key, name),
-            key=f"{key}.{name}" if key == "plugins.settings" else key,
-            found=name,
-            closest=closest_match(name, (r.origin.provider for r in plugins.records)),
-            # An entry point is rarely called as what pip installs: `tensorboard` is not.
-            fix=f"pip install {name if '-' in name else f'pymodules-{name}, say'}, or "
-            "remove it there",
-        )
-        explain(error, former.plugin_called(name), otherwise="remove it there")
-        raise experiment.locate(error)
-    settings = experiment.settings
-    for name in settings.plugins.settings:
+        raise experiment.locate(_not_installed(plugins, key, name, former))
+    settings = experiment.settings.plugins
+    _report_kept_out(plugins, settings.settings)
+    named = [("plugins.allow", name) for name in settings.allow or ()]
+    named += [(f"plugins.settings.{name}", name) for name in settings.settings]
+    for key, name in named:
+        _refuse_failed(plugins, experiment, key, name)
+
+
+def _not_installed(
+    plugins: PluginManager, key: str, name: str, former: FormerPlugins
+) -> SettingsError:
+    error = SettingsError(
+        _no_plugin(plugins, key, name),
+        key=f"{key}.{name}" if key == "plugins.settings" else key,
+        found=name,
+        closest=closest_match(name, (record.origin.provider for record in plugins.records)),
+        # An entry point is rarely called as what pip installs: `tensorboard` is not.
+        fix=f"pip install {name if '-' in name else f'pymodules-{name}, say'}, or remove it there",
+    )
+    explain(error, former.plugin_called(name), otherwise="remove it there")
+    return error
+
+
+def _report_kept_out(plugins: PluginManager, names: Iterable[str]) -> None:
+    for name in names:
         for record in plugins.records:
             if record.is_called(name) and record.state in _KEPT_OUT:
                 logger.warning(
@@ -67,11 +80,6 @@ def require_plugins(plugins: PluginManager, experiment: Experiment, former: Form
                     record.name,
                     record.state,
                 )
-    named = {"plugins.allow": settings.plugins.allow or ()}
-    named |= {f"plugins.settings.{name}": (name,) for name in settings.plugins.settings}
-    for key, names in named.items():
-        for name in names:
-            _refuse_failed(plugins, experiment, key, name)
 
 
 def _refuse_failed(plugins: PluginManager, experiment: Experiment, key: str, name: str) -> None:

@@ -76,23 +76,8 @@ def _choose(
 ) -> ModuleSpec:
     if override is not None:
         matching = [spec for spec in specs if normalise(override) in _provider_names(spec)]
-        if len(matching) == 1:
-            return matching[0]
         if not matching:
-            providers = [spec.origin.provider for spec in specs if spec.origin is not None]
-            near = closest_match(override, providers)
-            error = SettingsError(
-                f"modules.override.{name}: {override!r} provides no module {name!r}; "
-                f"its providers are: {list_words(providers)}",
-                key=f"modules.override.{name}",
-                found=override,
-                closest=near,
-                fix=None if near else f"pip install {override}, or remove it there",
-            )
-            origin = former.provider_of(name)
-            if origin is not None and normalise(override) not in _names_of(origin):
-                origin = None
-            raise locate(explain(error, origin, otherwise="remove it there"))
+            raise locate(_no_such_provider(name, specs, override, former))
         specs = matching
     if len(specs) == 1:
         return specs[0]
@@ -105,6 +90,25 @@ def _choose(
         fix="pick one in experiment.toml:  [modules.override]  "
         + f'{name} = "{_shortest_unique_provider(specs)}"',
     )
+
+
+def _no_such_provider(
+    name: str, specs: list[ModuleSpec], override: str, former: FormerPlugins
+) -> SettingsError:
+    providers = [spec.origin.provider for spec in specs if spec.origin is not None]
+    near = closest_match(override, providers)
+    error = SettingsError(
+        f"modules.override.{name}: {override!r} provides no module {name!r}; "
+        f"its providers are: {list_words(providers)}",
+        key=f"modules.override.{name}",
+        found=override,
+        closest=near,
+        fix=None if near else f"pip install {override}, or remove it there",
+    )
+    origin = former.provider_of(name)
+    if origin is not None and normalise(override) not in _names_of(origin):
+        origin = None
+    return explain(error, origin, otherwise="remove it there")
 
 
 def _provider_names(spec: ModuleSpec) -> set[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pymodules_core.checkpoints import LoadReport
-from pymodules_core.checkpoints.saving.provenance import git_commit
+from pymodules_core.checkpoints.saving.commits import git_commit
 from pymodules_core.discovery import PluginState
 from pymodules_core.discovery.plugins.distribution_files import digest_of_files, lock_distributions
 from pymodules_core.discovery.plugins.task_file import TASK_NAME

@@ -182,7 +182,7 @@ def test_where_nothing_was_saved_there_is_nothing_to_go_on_from(tmp_path, is_the
         folder.mkdir()
     checkpoints = CheckpointManager(folder, make_pool("net"))
 
-    with pytest.raises(CheckpointNotFoundError, match="holds no commit to go on from"):
+    with pytest.raises(CheckpointNotFoundError, match="holds no commit to resume from"):
         checkpoints.resume()
 
     assert folder.exists() == is_there

@@ -133,6 +133,8 @@ class VolatileDisk:
         node = self._node(source.parent).names.pop(source.name)
         self._node(target.parent).names[target.name] = node
 
+    _rename_no_replace = _rename
+
     def _exchange(self, _: None, first: Path, second: Path) -> None:
         one, other = self._node(first.parent).names, self._node(second.parent).names
         one[first.name], other[second.name] = other[second.name], one[first.name]

@@ -145,7 +145,7 @@ def test_a_folder_of_a_store_that_is_a_link_is_refused_and_nothing_there_changes
     assert tree(ckps, outside) == before
 
 
-@pytest.mark.parametrize("name", ["lock", "holder.json", "lease.json"])
+@pytest.mark.parametrize("name", ["lock", "holder.json"])
 @pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe", "folder"])
 def test_a_file_that_a_writer_writes_is_never_a_link_or_pipe(ckps, outside, name, kind):
     path = ckps / ".store" / name

@@ -392,19 +392,6 @@ def test_an_interrupt_during_an_import_passes_through(install_distribution):
         PluginManager()
 
 
-def test_an_import_that_ends_the_process_is_no_success_and_told(tmp_path):
-    write_distribution(tmp_path, "acme-bad", "import os\nos._exit(0)\n")
-
-    result = start_command("list", "--debug", PYTHONPATH=str(tmp_path))
-
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.splitlines() == [
-        "debug: importing plugin acme-bad 1.0 (plugin)",
-        f"error: {tmp_path / 'acme_bad.py'}:2: ends the command with os._exit(0) before it is done",
-        "  fix: remove the call",
-    ]
-
-
 @pytest.mark.parametrize("is_disabled", [True, False], ids=["disabled", "no plugins"])
 def test_a_plugin_that_ends_the_process_can_be_kept_out(tmp_path, monkeypatch, is_disabled):
     write_distribution(tmp_path, "acme-bad", "import os\nos._exit(0)\n")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import GOOD_PLUGIN, TINY_MODULE, start_command, write_experiment
+from support import GOOD_PLUGIN, TINY_MODULE, write_experiment
 
 from pymodules_core import ModulePool
 from pymodules_core.discovery.scan.import_files import ExperimentFiles
@@ -176,19 +176,6 @@ def test_a_file_that_is_no_text_is_told(tmp_path, monkeypatch, content, message,
 def test_a_ctrl_c_during_an_import_passes_through(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         discover(tmp_path, monkeypatch, net="raise KeyboardInterrupt\n")
-
-
-def test_an_exit_that_cannot_be_caught_does_not_look_like_a_finished_run(home):
-    path = write_experiment(home, modules={"net": "import os\nos._exit(0)\n"})
-
-    result = start_command("train", "tiny")
-
-    assert result.returncode == 1
-    assert result.stderr == (
-        f"error: {FOLDER}/net.py:2: ends the command with os._exit(0) before it is done\n"
-        "  fix: remove the call\n"
-    )
-    assert not (path / "data").exists()
 
 
 def test_a_slow_import_is_named_with_the_stacks(tmp_path, caplog, capfd):

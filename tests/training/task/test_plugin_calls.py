@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import TINY_TASK, start_command, write_experiment
+from support import TINY_TASK, write_experiment
 
 from pymodules_core import Trainer
 from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
@@ -16,7 +16,7 @@ from pymodules_core.cli.main import run
 from pymodules_core.errors import PluginError, SettingsError, StepError, TaskError
 from pymodules_core.experiment import Experiment
 from pymodules_core.run_files import checkpoints_dir
-from pymodules_core.testing import train_steps, write_distribution
+from pymodules_core.testing import train_steps
 from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.run_output.console import SilentPrinter
 
@@ -444,20 +444,3 @@ def test_a_plugin_that_hangs_at_the_end_is_ended(install_distribution, tmp_path,
     )
     state = json.loads((path / "data" / "run.json").read_text())["state"]
     assert state == ("finished" if name == "run_finished" else "failed")
-
-
-@pytest.mark.long
-def test_a_hook_that_ends_the_process_is_no_success_and_the_run_goes_on_later(tmp_path):
-    source = f"import os\n{raising('os._exit(0)', ['epoch_finished'])}"
-    write_distribution(tmp_path / "site", "acme-bad", source)
-    path = write_experiment(tmp_path, toml="[train]\nepochs = 1\n")
-
-    ended = start_command("train", str(path), PYTHONPATH=str(tmp_path / "site"))
-    status = start_command("status", str(path))
-    later = start_command("train", str(path), "--resume", "--accept-changes")
-
-    assert ended.returncode == 1
-    assert "acme_bad.py:9: ends the command with os._exit(0) before it is done" in ended.stderr
-    assert "killed" in status.stdout
-    assert later.returncode == 0
-    assert json.loads((path / "data" / "run.json").read_text())["state"] == "finished"

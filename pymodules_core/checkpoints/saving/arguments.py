@@ -12,32 +12,32 @@ def check_arguments(*, mode: str, min_delta: object, keep_epochs: Any, link: str
     """Refuse arguments that would decide otherwise than they read.
 
     Raises:
-        SettingsError: One is none of those there are.
+        SettingsError: One is not allowed.
     """
-    for key, found, allowed in (("mode", mode, ("min", "max")), ("link", link, ("auto", "copy"))):
-        if found not in allowed:
+    is_count = isinstance(keep_epochs, int) and not isinstance(keep_epochs, bool)
+    is_delta = isinstance(min_delta, int | float) and 0 <= min_delta < math.inf
+    modes, links = ("min", "max"), ("auto", "copy")
+    for key, found, is_right, expected, fix, choices in (
+        ("mode", mode, mode in modes, "'min' or 'max'", "min", modes),
+        ("link", link, link in links, "'auto' or 'copy'", "auto", links),
+        ("min_delta", min_delta, is_delta, "a finite number of at least 0", 0.0, ()),
+        (
+            "keep_epochs",
+            keep_epochs,
+            keep_epochs == "all" or (is_count and keep_epochs >= 1),
+            "'all' or a number of at least 1",
+            "all",
+            (),
+        ),
+    ):
+        if not is_right:
             raise SettingsError(
-                f"{key}: expected {' or '.join(map(repr, allowed))}, got {found!r}",
+                f"{key}: expected {expected}, got {found!r}",
                 key=key,
                 found=found,
-                closest=closest_match(str(found), allowed),
-                fix=f"{key}={allowed[0]!r}",
+                closest=closest_match(str(found), choices),
+                fix=f"{key}={fix!r}",
             )
-    if not isinstance(min_delta, int | float) or not 0 <= min_delta < math.inf:
-        raise SettingsError(
-            f"min_delta: expected a finite number of at least 0, got {min_delta!r}",
-            key="min_delta",
-            found=min_delta,
-            fix="min_delta=0.0",
-        )
-    is_int = isinstance(keep_epochs, int) and not isinstance(keep_epochs, bool)
-    if keep_epochs != "all" and not (is_int and keep_epochs >= 1):
-        raise SettingsError(
-            f"keep_epochs: expected 'all' or a number of at least 1, got {keep_epochs!r}",
-            key="keep_epochs",
-            found=keep_epochs,
-            fix="keep_epochs='all'",
-        )
 
 
 def check_pools(pools: Collection[str], *, has_state: bool) -> None:
@@ -67,21 +67,21 @@ def check_pools(pools: Collection[str], *, has_state: bool) -> None:
         )
 
 
-def as_numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Give metrics as numbers: a record keeps no tensors.
+def metric_values(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return metrics as numbers: a record keeps no tensors.
 
     Raises:
-        CheckpointError: One is none.
+        CheckpointError: One is not a number.
     """
-    found = {}
+    values = {}
     for name, value in metrics.items():
         try:
-            found[name] = float(value)
+            values[name] = float(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(
-                f"metric {name!r} is no number but {type(value).__name__}",
+                f"metric {name!r} is not a number but {type(value).__name__}",
                 key=name,
                 found=type(value).__name__,
                 fix="give one number: its mean, say",
             ) from error
-    return found
+    return values
