@@ -31,7 +31,7 @@ _NAMES = (RUN_FILE_NAME, METRICS_FILE_NAME, CHECKPOINTS_DIR_NAME)
 
 @attrs.frozen(kw_only=True)
 class RunModule:
-    """A module as ``run.json`` tells of it; one that is not frozen need not have gradients."""
+    """A module as ``run.json`` describes it; one that is not frozen need not have gradients."""
 
     name: str
     frozen: bool
@@ -124,12 +124,12 @@ def _make_converter() -> cattrs.Converter:
 
 
 def checkpoints_dir(experiment_path: Path) -> Path:
-    """Give the folder of an experiment's checkpoint pools."""
+    """Return the folder of an experiment's checkpoint pools."""
     return experiment_path / "data" / CHECKPOINTS_DIR_NAME
 
 
 def read_run_file(experiment_path: Path) -> RunFile | None:
-    """Give an experiment's ``run.json``, or None where there is none or it is damaged."""
+    """Return an experiment's ``run.json``, or None where there is none or it is damaged."""
     try:
         return _make_converter().structure(read_run_facts(experiment_path), RunFile)
     except (ValueError, TypeError, cattrs.BaseValidationError):
@@ -137,7 +137,7 @@ def read_run_file(experiment_path: Path) -> RunFile | None:
 
 
 def read_run_facts(experiment_path: Path) -> dict[str, Any]:
-    """Give all that ``run.json`` says, unchecked; nothing where it is not there or damaged."""
+    """Return all that ``run.json`` says, unchecked; nothing where it is not there or damaged."""
     try:
         file = experiment_path / "data" / RUN_FILE_NAME
         # Whoever reads a pipe waits, and a device gives bytes without end.
@@ -172,7 +172,7 @@ def _is_read(file: Path) -> bool:
 
 
 def has_run(experiment: Experiment) -> bool:
-    """Tell whether an experiment's ``data/`` holds anything of a run."""
+    """Return whether an experiment's ``data/`` holds anything of a run."""
     return any((experiment.data_dir / name).exists() for name in _NAMES)
 
 

@@ -1,4 +1,4 @@
-"""What a provider hands over: module specs, where each came from, and what it is told.
+"""What a provider hands over: module specs, where each came from, and what it is given.
 
 Specs are inert: nothing is imported or built before the pool is.
 """
@@ -31,7 +31,7 @@ class FileOrigin:
         return "files"
 
     def to_json(self) -> dict[str, str]:
-        """Give kind and path; what a run executed, ``run.json`` tells with its hash."""
+        """Return kind and path; what a run executed, ``run.json`` has with its hash."""
         return {"kind": "file", "file": display_path(self.file)}
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ class DistributionOrigin:
         return self.distribution
 
     def to_json(self) -> dict[str, str]:
-        """Give kind, distribution, version and entry point."""
+        """Return kind, distribution, version and entry point."""
         return {"kind": "distribution", **attrs.asdict(self)}
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ class CodeOrigin:
         return self.description
 
     def to_json(self) -> dict[str, str]:
-        """Give kind and description."""
+        """Return kind and description."""
         return {"kind": "code", "description": self.description}
 
     def __str__(self) -> str:
@@ -196,7 +196,7 @@ class ModuleSpec:
 
 @attrs.frozen(kw_only=True)
 class DiscoveryContext:
-    """What a provider of modules is told.
+    """What a provider of modules is given.
 
     Attributes:
         experiment_dir: The experiment's folder, or None outside one.

@@ -58,7 +58,7 @@ class PoolEntry:
 
     @property
     def weights_text(self) -> str | None:
-        """Say where its initial weights come from; None for weights as built."""
+        """Where its initial weights come from; None for weights as built."""
         return self.settings.weights_text or self.built_from or None
 
     @property
@@ -149,7 +149,7 @@ class ModulePool(Mapping[str, nn.Module]):
         seed = settings.train.seed if seed is None else seed
         by_name = {spec.name: spec for spec in specs}
         builder = PoolBuilder(by_name, seed=seed, experiment=experiment)
-        # All settings before the first build: a typo is told before minutes of construction.
+        # All settings before the first build: a typo is reported before minutes of construction.
         checked = share_like_sources(
             {name: builder.settings(spec) for name, spec in by_name.items()}, specs
         )
@@ -178,7 +178,7 @@ class ModulePool(Mapping[str, nn.Module]):
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         data_home: Path = Path("data"),
     ) -> "Self":
-        """Make a pool of modules that a program built itself.
+        """Build a pool of modules that a program built itself.
 
         Args:
             modules: Name to module.
@@ -202,7 +202,7 @@ class ModulePool(Mapping[str, nn.Module]):
         return cls(entries, data_home=data_home)
 
     def __getitem__(self, name: str) -> nn.Module:
-        """Give a module by name.
+        """Return a module by name.
 
         Raises:
             UnknownModuleError: No such module.
@@ -275,7 +275,7 @@ class ModulePool(Mapping[str, nn.Module]):
         return [group for group in groups.values() if len(group) > 1]
 
     def is_frozen(self, name: str) -> bool:
-        """Tell whether a module's settings freeze it."""
+        """Return whether a module's settings freeze it."""
         return self._entries[name].settings.frozen
 
     def set_training(self, *, training: bool) -> None:

@@ -117,7 +117,7 @@ class ExperimentFiles:
             ) from error
 
     def executed(self) -> dict[str, str]:
-        """Give each file executed so far, helpers included, with the SHA-256 of what ran.
+        """Return each file executed so far, helpers included, with the SHA-256 of what ran.
 
         Returns:
             Paths below the folder to hex digests, sorted.
@@ -151,13 +151,13 @@ def isolated_imports(isolation: Isolation) -> Iterator[None]:
 
 
 def line_in_folder(error: BaseException, folder: Path) -> int | None:
-    """Give the line of the innermost frame of ``error`` that runs a file of ``folder``."""
+    """Return the line of the innermost frame of ``error`` that runs a file of ``folder``."""
     frame = _innermost_frame(error, folder)
     return frame.lineno if frame else None
 
 
 def file_in_folder(error: BaseException, folder: Path) -> Path | None:
-    """Give the file of the innermost frame of ``error`` that runs a file of ``folder``."""
+    """Return the file of the innermost frame of ``error`` that runs a file of ``folder``."""
     frame = _innermost_frame(error, folder)
     return Path(frame.filename) if frame else None
 

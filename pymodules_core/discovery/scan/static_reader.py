@@ -40,7 +40,7 @@ _READING_METHODS = frozenset({"copy", "get", "items", "keys", "values"})
 
 @attrs.frozen(kw_only=True)
 class StaticModuleFile:
-    """What the text of a module file tells.
+    """What the text of a module file says.
 
     Attributes:
         settings: The literal ``settings`` dict; None where it is computed.

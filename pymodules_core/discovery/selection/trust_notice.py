@@ -11,7 +11,7 @@ from pymodules_core.specs import DistributionOrigin
 
 
 def executed_files(experiment: Experiment) -> list[str]:
-    """Give the task, and the count of module files.
+    """Return the task, and the count of module files.
 
     Helpers, and files that only others import, are not counted. A name that is not allowed ends the
     run before anything is executed: then there is nothing to tell.
@@ -35,11 +35,11 @@ def executed_files(experiment: Experiment) -> list[str]:
 
 
 def executed_plugins(experiment: Experiment) -> list[str]:
-    """Give each distribution with a plugin that the experiment leaves in, with its version."""
+    """Return each distribution with a plugin that the experiment leaves in, with its version."""
     plugin_filter = PluginFilter(experiment.settings.plugins)
     origins = [
         found.record.origin
-        for found in find_entry_points(tells=False)
+        for found in find_entry_points(warns=False)
         if plugin_filter.state_of(found.record) is PluginState.ACTIVE
     ]
     return sorted(
