@@ -24,6 +24,7 @@ RUN_FILE_NAME = "run.json"
 METRICS_FILE_NAME = "metrics.jsonl"
 CHECKPOINTS_DIR_NAME = "module_ckps"
 SOURCES_DIR_NAME = "sources"
+_TEMPORARY_PREFIX = ".writing-"
 # Of run.json; of a thousand modules and files it has about one.
 _MOST_BYTES = 1 << 24
 _NAMES = (RUN_FILE_NAME, METRICS_FILE_NAME, CHECKPOINTS_DIR_NAME)
@@ -123,6 +124,27 @@ def _make_converter() -> cattrs.Converter:
     return converter
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``: temporary name, fsync, rename.
+
+    Raises:
+        OSError: What was there before is intact.
+    """
+    # Everybody's under one name: what a killed writer left is written over by the next.
+    temporary = path.with_name(f"{_TEMPORARY_PREFIX}{path.name}")
+    try:
+        # Not opened as it is: in a stranger's folder it may be a link.
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def checkpoints_dir(experiment_path: Path) -> Path:
     """Return the folder of an experiment's checkpoint pools."""
     return experiment_path / "data" / CHECKPOINTS_DIR_NAME
@@ -192,8 +214,8 @@ def refuse_existing_run(experiment: Experiment) -> None:
         f"experiment {experiment.name!r} has a run already ({how_far})",
         file=experiment.data_dir,
         found=run and run.state,
-        fix=f"pymodules train {experiment.name} --resume goes on with it; --reset moves it aside "
-        "and starts anew",
+        fix=f"pymodules train {experiment.name} --resume resumes it; --reset moves it aside "
+        "and starts again",
     )
 
 
