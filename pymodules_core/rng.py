@@ -10,6 +10,7 @@ import random
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -48,6 +49,15 @@ def mix_seed(seed: int, number: int) -> int:
 def seed_everything(seed: int) -> None:
     """Seed torch on all devices, ``random``, and numpy where it is imported."""
     torch.manual_seed(seed)
+    seed_streams(seed)
+
+
+def seed_streams(seed: int) -> None:
+    """Seed the streams an item may draw from: torch on the CPU, ``random``, numpy if imported.
+
+    Not ``torch.manual_seed``: that also asks every kind of device, which takes 100 times as long.
+    """
+    torch.default_generator.manual_seed(seed)
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -56,7 +66,7 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def random_stream(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Run a block under its own stream and give the caller's streams back untouched.
+    """Run a block under its own stream and restore those of the caller.
 
     Args:
         seed: The run's seed.
@@ -77,8 +87,47 @@ def random_stream(seed: int, *purpose: str | int) -> Iterator[None]:
                 numpy.random.set_state(numpy_state)
 
 
+class IsolatedStreams:
+    """A ``with`` block that draws from streams seeded with ``seed`` and restores the caller's.
+
+    It costs 20 to 50 µs, most of it for reading and writing the state of ``random``.
+
+    Args:
+        seed: Of the next block.
+    """
+
+    __slots__ = ("_numpy", "_numpy_before", "_numpy_own", "_python", "_torch", "seed")
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._numpy: Any = None
+
+    def __enter__(self) -> None:
+        self._torch = torch.default_generator.get_state()
+        self._python = random.getstate()
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            if self._numpy is None:
+                self._numpy, self._numpy_own = numpy.random, numpy.random.MT19937()
+            # Another generator in its place: reading and writing the state takes 70 µs.
+            self._numpy_before = numpy.random.get_bit_generator()
+            numpy.random.set_bit_generator(self._numpy_own)
+        seed_streams(self.seed)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        torch.default_generator.set_state(self._torch)
+        random.setstate(self._python)
+        if self._numpy is not None:
+            self._numpy.set_bit_generator(self._numpy_before)
+
+
 def random_state() -> dict[str, Any]:
-    """Give the state of every global stream there is."""
+    """Return the state of every global stream there is."""
     version, numbers, gauss = random.getstate()
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
@@ -94,7 +143,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Put the global streams back to what ``random_state`` gave.
+    """Restore the global streams to what ``random_state`` returned.
 
     Streams of devices that this machine does not have stay as they are.
     """

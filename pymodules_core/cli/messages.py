@@ -29,7 +29,7 @@ from pymodules_core.processes.environment import (
     is_elastic,
     is_own,
 )
-from pymodules_core.processes.failure_notice import say_told, wait_until_told
+from pymodules_core.processes.failure_notice import mark_reported, wait_until_reported
 
 INTERRUPTED_EXIT_CODE = 130
 _PACKAGE = str(Path(__file__).parents[1])
@@ -82,11 +82,11 @@ def tell_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
         return error.exit_code
     if isinstance(error, RankFailedError):
         _say(f"process {ranks.rank} ends: {error}", is_shown=is_debug)
-        wait_until_told()
+        wait_until_reported()
         return error.exit_code
     exit_code = _tell_failure(error, ranks, is_debug=is_debug)
     if ranks.size > 1:
-        say_told()
+        mark_reported()
     return exit_code
 
 

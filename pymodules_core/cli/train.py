@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -68,10 +69,7 @@ def command(
     A run that is there already is refused, unless --resume goes on with it or --reset moves it to
     data.<n>; nothing is deleted. Ctrl-C ends a run after its step, saved, to be resumed.
     """
-    if resume and reset:
-        raise click.UsageError("--resume goes on with the run, --reset moves it aside: choose one")
-    if accept_changes and not resume:
-        raise click.UsageError("--accept-changes belongs to --resume")
+    _check_usage(resume=resume, reset=reset, accept_changes=accept_changes)
     _check_launch(nproc, max_restarts)
     from pymodules_core.cli.train_result import print_result
     from pymodules_core.experiment import Experiment
@@ -116,11 +114,11 @@ def command(
         from pymodules_core.cli.launch import launch
 
         is_debug = logging.getLogger("pymodules_core").level == logging.DEBUG
-        options = {"data-home": data_home, "epochs": epochs, "device": device}
-        flags = {"accept-changes": accept_changes, "no-plugins": no_plugins, "debug": is_debug}
         arguments = ["train", exp, "--yes", *(f"--set={text}" for text in settings)]
-        arguments += [f"--{name}={value}" for name, value in options.items() if value is not None]
-        arguments += [f"--{name}" for name, is_given in flags.items() if is_given]
+        arguments += _as_options({"data-home": data_home, "epochs": epochs, "device": device})
+        arguments += _as_options(
+            {"accept-changes": accept_changes, "no-plugins": no_plugins, "debug": is_debug}
+        )
         return launch(
             experiment,
             arguments,
@@ -131,6 +129,15 @@ def command(
         )
     print_result(make_trainer(experiment).fit())
     return 0
+
+
+def _as_options(values: Mapping[str, object]) -> list[str]:
+    """Return values as command-line options: of True the flag, of False and None nothing."""
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in values.items()
+        if value is not None and value is not False
+    ]
 
 
 def _check_existing(experiment: "Experiment", existing: Existing, *, asks: bool) -> None:
@@ -145,6 +152,13 @@ def _check_existing(experiment: "Experiment", existing: Existing, *, asks: bool)
         _report_users(experiment)
         if asks:
             click.confirm(f"move the run of {experiment.name!r} aside?", abort=True)
+
+
+def _check_usage(*, resume: bool, reset: bool, accept_changes: bool) -> None:
+    if resume and reset:
+        raise click.UsageError("--resume resumes the run, --reset moves it aside: choose one")
+    if accept_changes and not resume:
+        raise click.UsageError("--accept-changes belongs to --resume")
 
 
 def _check_launch(nproc: int | None, max_restarts: int | None) -> None:

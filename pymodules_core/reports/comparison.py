@@ -101,8 +101,7 @@ def compare(subjects: Sequence[Subject]) -> Comparison:
     trained = [subject.label for subject in subjects if subject.history]
     columns = {subject.label: _describe(subject) for subject in subjects}
     goals = _goals(subjects)
-    is_decided = len(goals) > 1 and len(set(goals)) == 1 and goals[0][1] in {"min", "max"}
-    goal = goals[0] if is_decided else None
+    goal = _common_goal(goals)
     rows = []
     for group in Group:
         asked = trained if group in _KNOWN_BY_RUNS else labels
@@ -114,6 +113,11 @@ def compare(subjects: Sequence[Subject]) -> Comparison:
                     Row(group=group, key=key, values=values, is_changed=is_changed, best=best)
                 )
     return Comparison(labels=labels, rows=rows, goal=goal, has_several_goals=len(set(goals)) > 1)
+
+
+def _common_goal(goals: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    is_decided = len(goals) > 1 and len(set(goals)) == 1 and goals[0][1] in {"min", "max"}
+    return goals[0] if is_decided else None
 
 
 def _side_by_side(

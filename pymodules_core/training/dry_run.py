@@ -118,7 +118,7 @@ def _describe_pool(session: Session) -> Iterator[str]:
     for report in session.reports:
         yield f"weights of {report}"
     owners = ", ".join(
-        f"{name} ({type(unit.optimizer).__name__})" for name, unit in session.units.items()
+        f"{name} ({type(unit.optimizer).__name__})" for name, unit in session.optimizers.items()
     )
     yield f"optimizers: {owners}"
 

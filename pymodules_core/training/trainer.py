@@ -15,7 +15,7 @@ from pymodules_core.errors import (
     display_path,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.processes.environment import SIGNALS_APART_S, rank_info
+from pymodules_core.processes.environment import SECOND_SIGNAL_AFTER_S, rank_info
 from pymodules_core.processes.group import Processes
 from pymodules_core.run_files import (
     checkpoints_dir,
@@ -24,7 +24,8 @@ from pymodules_core.run_files import (
     refuse_existing_run,
 )
 from pymodules_core.training.data.workers import lost_worker
-from pymodules_core.training.fit.run_loop import RunLoop, mark_failed
+from pymodules_core.training.fit.run_log import mark_failed
+from pymodules_core.training.fit.run_loop import RunLoop
 from pymodules_core.training.loop.signals import StopSignals
 from pymodules_core.training.preparation.resume_changes import (
     check_changes,
@@ -208,4 +209,4 @@ def _stop_signals(processes: Processes, reporter: ProgressPrinter) -> StopSignal
     """Give what listens to signals; several processes tell of one once they agree on it."""
     if processes.is_alone:
         return StopSignals(reporter.line)
-    return StopSignals(again_after_s=SIGNALS_APART_S)
+    return StopSignals(again_after_s=SECOND_SIGNAL_AFTER_S)

@@ -345,7 +345,7 @@ def test_an_interrupt_exits_with_130(home):
     assert result.returncode == 130
     assert "SIGINT: finishing this step and saving; once more ends at once" in result.stdout
     assert result.stderr == (
-        "SIGINT: stopped and saved; epoch 1, step 1\n  fix: pymodules train tiny --resume goes on\n"
+        "SIGINT: stopped and saved; epoch 1, step 1\n  fix: pymodules train tiny --resume\n"
     )
 
 

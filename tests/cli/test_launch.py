@@ -446,7 +446,7 @@ def test_what_torchrun_starts_anew_goes_on_and_a_signal_is_no_failure_to_it(home
     ended = torchrun(2, *command, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="0")
 
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("going on after epoch 1, step 3") == 1
+    assert ended.stdout.count("resumed after epoch 1, step 3") == 1
     assert ended.stderr.count(f"SIGTERM: {STOPPED} 2, step ") == 1
     assert state_of(path) == "interrupted"
     assert [entry.name for entry in path.glob("data*")] == ["data"]

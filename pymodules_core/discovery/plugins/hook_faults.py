@@ -1,6 +1,8 @@
 """What keeps the hooks of a plugin from doing what its author means."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import pluggy
 
@@ -20,13 +22,13 @@ def find_hook_fault(
         is_task: It is the experiment's ``task.py``, whose names are checked already.
     """
     specified = [caller for caller in callers if caller.has_spec()]
-    for caller in callers:
-        if caller not in specified and not is_optional(caller, plugin):
-            near = closest_match(caller.name, HOOK_NAMES)
-            return (
-                f"no hook is called {caller.name!r}; hooks are {list_words(HOOK_NAMES)}",
-                f"rename it to {near!r}" if near else "remove its hookimpl",
-            )
+    unknown = [one for one in callers if not one.has_spec() and not is_optional(one, plugin)]
+    if unknown:
+        near = closest_match(unknown[0].name, HOOK_NAMES)
+        return (
+            f"no hook is called {unknown[0].name!r}; hooks are {list_words(HOOK_NAMES)}",
+            f"rename it to {near!r}" if near else "remove its hookimpl",
+        )
     if is_task:
         return None
     own = (
@@ -49,15 +51,12 @@ def find_hook_fault(
 
 def find_argument_fault(plugin: object) -> tuple[str, str | None] | None:
     """Return the argument of a hook that no hook has, for which pluggy refuses a plugin."""
-    hooks = {
-        name: hook
-        for family in HOOK_FAMILIES
-        for name, hook in vars(family).items()
-        if not name.startswith("_") and inspect.isroutine(getattr(plugin, name, None))
-    }
+    hooks = {name: hook for family in HOOK_FAMILIES for name, hook in vars(family).items()}
     for name, hook in hooks.items():
-        allowed = [one for one in inspect.signature(hook).parameters if one != "self"]
-        wanted = inspect.signature(getattr(plugin, name)).parameters
+        function = getattr(plugin, name, None)
+        if name.startswith("_") or not inspect.isroutine(function):
+            continue
+        allowed, wanted = _arguments(hook)[1:], _arguments(function)
         wrong = next((argument for argument in wanted if argument not in allowed), None)
         if wrong is not None:
             near = closest_match(wrong, allowed)
@@ -66,6 +65,10 @@ def find_argument_fault(plugin: object) -> tuple[str, str | None] | None:
                 f"rename it to {near!r}" if near else f"remove {wrong!r}",
             )
     return None
+
+
+def _arguments(function: Callable[..., Any]) -> list[str]:
+    return [*inspect.signature(function).parameters]
 
 
 def _find_fault_of_function(name: str, implementation: pluggy.HookImpl) -> tuple[str, str] | None:

@@ -28,8 +28,9 @@ from pymodules_core.training.data import Batches, Phase
 from pymodules_core.training.loop.epoch_loops import Loops
 from pymodules_core.training.optim.accumulation import Accumulation
 from pymodules_core.training.optim.block import manage_optimizers
+from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
 from pymodules_core.training.optim.named_state import parameter_names
-from pymodules_core.training.optim.unit import ManagedOptimizer, Precision
+from pymodules_core.training.optim.precision import Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.parallel.modules import make_mesh
 from pymodules_core.training.preparation.building import BuiltParts
@@ -57,7 +58,7 @@ class Session:
         device: Where modules and batches are.
         run: What steps and hooks see.
         control: What the loops keep of the step at hand.
-        units: The optimizers by name.
+        optimizers: The optimizers by name.
         loops: Train and eval loop.
         events: Run hooks.
         processes: Who trains together.
@@ -71,7 +72,7 @@ class Session:
     device: torch.device
     run: Run
     control: RunControl
-    units: dict[str, ManagedOptimizer]
+    optimizers: dict[str, ManagedOptimizer]
     loops: Loops
     events: RunEvents
     processes: Processes
@@ -157,7 +158,7 @@ class Session:
         )
         _check_optimizer_settings(experiment, optimizers, schedulers)
         with task.errors("optimizers", TaskError):
-            units = manage_optimizers(
+            managed = manage_optimizers(
                 optimizers,
                 schedulers=schedulers,
                 settings=settings.optimizers,
@@ -167,11 +168,11 @@ class Session:
                 processes=processes,
                 modules=modules,
             )
-        _report_untrained(trained_parameters(pool), units)
+        _report_untrained(trained_parameters(pool), managed)
         if processes.rank:
             # Data and optimizers were made alike in all; steps draw in each for itself.
             seed_everything(derive_seed(train.seed, "run", *processes.ranks.rng_key))
-        control = RunControl(units, processes)
+        control = RunControl(managed, processes)
         run = Run(
             experiment=experiment,
             module_pool=pool,
@@ -186,13 +187,13 @@ class Session:
             run=run,
             control=control,
             events=events,
-            units=units,
+            optimizers=managed,
             precision=precision,
             reporter=reporter,
             train_batches=train_batches,
             eval_batches=eval_batches,
             modules=modules,
-            windows=Accumulation(units.values(), processes),
+            accumulation=Accumulation(managed.values(), processes),
             processes=processes,
         )
         return cls(
@@ -203,7 +204,7 @@ class Session:
             device=device,
             run=run,
             control=control,
-            units=units,
+            optimizers=managed,
             loops=loops,
             events=events,
             processes=processes,
@@ -299,12 +300,12 @@ def _check_optimizer_settings(
 
 
 def _report_untrained(
-    owners: "Mapping[Parameter, str]", units: Mapping[str, ManagedOptimizer]
+    owners: "Mapping[Parameter, str]", optimizers: Mapping[str, ManagedOptimizer]
 ) -> None:
     updated = {
         id(parameter)
-        for unit in units.values()
-        for group in unit.optimizer.param_groups
+        for optimizer in optimizers.values()
+        for group in optimizer.optimizer.param_groups
         for parameter in group["params"]
     }
     idle = {

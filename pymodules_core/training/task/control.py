@@ -7,9 +7,9 @@ import torch
 
 from pymodules_core.errors import TaskError, closest_match, list_words
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.data.shares import RankShare
+from pymodules_core.training.data.rank_share import RankShare
 from pymodules_core.training.optim.block import OptimizeBlock
-from pymodules_core.training.optim.unit import ManagedOptimizer
+from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
 from pymodules_core.training.task.metrics import MetricAverages
 
 
@@ -17,11 +17,11 @@ class RunControl:
     """The step at hand: what it updates, logs and returns.
 
     Args:
-        units: The optimizers by name.
+        optimizers: The optimizers by name.
         processes: Who trains together.
 
     Attributes:
-        units: The optimizers by name.
+        optimizers: The optimizers by name.
         processes: Who trains together.
         averages: The metrics of the pass at hand, or of the last one.
         batch_size: Samples of the batch at hand.
@@ -32,8 +32,8 @@ class RunControl:
         on_image: Called with the ``name`` and ``image`` of ``run.log_image``.
     """
 
-    def __init__(self, units: Mapping[str, ManagedOptimizer], processes: Processes) -> None:
-        self.units = units
+    def __init__(self, optimizers: Mapping[str, ManagedOptimizer], processes: Processes) -> None:
+        self.optimizers = optimizers
         self.processes = processes
         self.averages = MetricAverages()
         self.batch_size = 1
@@ -52,13 +52,13 @@ class RunControl:
         Raises:
             TaskError: No such optimizer, another block is not over yet, or nothing trains.
         """
-        unit = self.units.get(name)
-        if unit is None:
+        optimizer = self.optimizers.get(name)
+        if optimizer is None:
             raise TaskError(
                 f"run.optimize: there is no optimizer {name!r}; there are: "
-                f"{list_words(self.units)}",
+                f"{list_words(self.optimizers)}",
                 found=name,
-                closest=closest_match(str(name), self.units),
+                closest=closest_match(str(name), self.optimizers),
                 fix="name one that optimizers returns",
             )
         if self._is_evaluating:
@@ -75,7 +75,7 @@ class RunControl:
                 found=name,
                 fix="close the first block before the second",
             )
-        block = OptimizeBlock(unit, self._stepped)
+        block = OptimizeBlock(optimizer, self._stepped)
         self._blocks.append(block)
         return block
 
@@ -115,14 +115,14 @@ class RunControl:
     def take_rank_share(self, share: RankShare) -> None:
         """Take this process's share of the batch at hand, before its step."""
         self.is_counted = share.is_counted
-        for unit in self.units.values():
-            unit.loss_weight = share.weight
+        for optimizer in self.optimizers.values():
+            optimizer.loss_weight = share.weight
 
     def flush(self) -> None:
         """Update from accumulation windows that the end of the epoch cuts short."""
-        for unit in self.units.values():
-            if unit.flush():
-                self._stepped.add(unit.name)
+        for optimizer in self.optimizers.values():
+            if optimizer.flush():
+                self._stepped.add(optimizer.name)
 
     def take_train_result(self, result: Any) -> None:
         """Use what ``train_step`` returned: a loss to optimize, metrics, or nothing.
@@ -182,13 +182,13 @@ class RunControl:
         """Update from the loss that the step returned; None where it was skipped."""
         metrics = result if isinstance(result, Mapping) else {"loss": result}
         loss = metrics.get("loss")
-        if loss is None or len(self.units) != 1:
+        if loss is None or len(self.optimizers) != 1:
             raise self._no_loss_error(result)
-        (unit,) = self.units.values()
-        if not unit.backward(loss):
+        (optimizer,) = self.optimizers.values()
+        if not optimizer.backward(loss):
             return None
-        if unit.close_micro_step():
-            self._stepped.add(unit.name)
+        if optimizer.close_micro_step():
+            self._stepped.add(optimizer.name)
         return metrics
 
     def _check_entered(self) -> None:
@@ -214,8 +214,8 @@ class RunControl:
         self.logged.clear()
 
     def _no_loss_error(self, result: Any) -> TaskError:
-        if len(self.units) > 1:
-            names = list(self.units)
+        if len(self.optimizers) > 1:
+            names = list(self.optimizers)
             return TaskError(
                 f"there are optimizers {list_words(names)}, and train_step used none of them",
                 fix=f'with run.optimize("{names[0]}") as step: step.loss = ...',

@@ -82,7 +82,7 @@ class Run:
     @property
     def optimizers(self) -> Mapping[str, Optimizer]:
         """Name to optimizer."""
-        return {name: unit.optimizer for name, unit in self._control.units.items()}
+        return {name: one.optimizer for name, one in self._control.optimizers.items()}
 
     @property
     def batch_size(self) -> int:

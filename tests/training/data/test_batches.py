@@ -127,7 +127,7 @@ def test_any_other_iterable_gives_batches_as_they_are():
         (
             iter([1, 2]),
             "train_data returns an iterator, which is exhausted after one epoch of 10\n"
-            "  fix: return list(...), or an object whose __iter__ starts anew; a Dataset, a "
+            "  fix: return list(...), or an object whose __iter__ starts again; a Dataset, a "
             "DataLoader or an iterable of batches",
         ),
     ],

@@ -426,7 +426,7 @@ def test_data_without_indices_is_read_up_to_its_place_and_says_so(caplog):
     assert len(rest) == 4
     assert caplog.messages == [
         "train_data has neither indices nor state_dict: 3 batches of epoch 1 are read and dropped, "
-        "to go on after them"
+        "to resume after them"
     ]
 
 

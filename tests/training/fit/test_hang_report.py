@@ -105,7 +105,7 @@ def test_processes_that_stand_still_at_two_places_are_told_once(two, caplog):
 
     (record,) = caplog.records
     lines = record.getMessage().splitlines()
-    assert lines[0].endswith(", and the processes are not at one place:")
+    assert lines[0].endswith(", and the processes are not at one position:")
     assert lines[1].startswith("  process 0: epoch 1, after step 3, at ")
     assert f"{HERE.name}:" in lines[1]
     assert lines[1].endswith(" in here")

@@ -13,7 +13,7 @@ from pymodules_core.errors import TaskError
 from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
 from pymodules_core.training.optim.block import OptimizeBlock, manage_optimizers
-from pymodules_core.training.optim.unit import Precision
+from pymodules_core.training.optim.precision import Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.run_output.console import SilentPrinter
 

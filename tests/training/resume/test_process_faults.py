@@ -119,7 +119,7 @@ def check_signal(path: Path, point: str, number: int, whole: object) -> None:
     elif point in WITHIN:
         assert code == 128 + number
         assert errors.startswith(f"{name}: stopped and saved; epoch ")
-        assert errors.endswith("--resume goes on\n")
+        assert errors.endswith(" --resume\n")
         assert left_over(path) == []
     else:  # nothing was left to stop
         assert (code, errors) == (0, "")

@@ -96,14 +96,14 @@ def test_a_signal_ends_the_run_saved_and_the_rest_comes_to_the_same(tmp_path, wh
     assert process.returncode == code, output + errors
     assert re.search(
         rf"{number.name}: stopped and saved; epoch \d+, step \d+\n"
-        r"  fix: pymodules train stopped --resume goes on\n$",
+        r"  fix: pymodules train stopped --resume\n$",
         errors,
     )
     assert "Traceback" not in errors
     rest = start(path, "--resume")
     output, errors = rest.communicate(timeout=60)
     assert rest.returncode == 0, output + errors
-    assert "going on " in output
+    assert "resumed " in output
     assert outcome_of(path) == whole
 
 

@@ -4,8 +4,7 @@ import sys
 
 from support import TINY_TASK, write_experiment
 
-from pymodules_core import Trainer
-from pymodules_core.training import Run
+from pymodules_core import Run, Trainer
 from pymodules_core.training.run_output.console import SilentPrinter
 
 PUBLIC = {

@@ -1,6 +1,5 @@
 """One optimizer with all that belongs to it: accumulation, clipping, scaling, its schedule."""
 
-import math
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -8,17 +7,18 @@ import attrs
 import torch
 from torch.optim import Optimizer
 
-from pymodules_core.errors import NonFiniteLossError
 from pymodules_core.processes.dtensor import distribute_like
 from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
 from pymodules_core.training.optim.backward import (
+    FiniteCheck,
     check_loss,
     refuse_reentrant_checkpoints,
     restricted_backward,
     warn_if_unreached,
 )
 from pymodules_core.training.optim.named_state import parameters_of
+from pymodules_core.training.optim.precision import Precision
 from pymodules_core.training.optim.resume import OptimizerResume
 from pymodules_core.training.optim.schedule import Schedule
 from pymodules_core.training.parallel.gradients import (
@@ -27,7 +27,7 @@ from pymodules_core.training.parallel.gradients import (
     clip_value,
     scale_gradients,
 )
-from pymodules_core.training.parallel.owned import OptimizerModules
+from pymodules_core.training.parallel.optimizer_modules import OptimizerModules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,24 +36,7 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
 
-@attrs.frozen(kw_only=True)
-class Precision:
-    """How steps compute.
-
-    Attributes:
-        device_type: ``cpu`` or ``cuda``.
-        dtype: The autocast dtype, or None for full precision.
-    """
-
-    device_type: str
-    dtype: torch.dtype | None = None
-
-    @property
-    def needs_scaler(self) -> bool:
-        """Gradients in fp16 underflow without a scaled loss."""
-        return self.dtype is torch.float16
-
-
+@attrs.define(kw_only=True, eq=False, slots=False)
 class ManagedOptimizer:
     """One optimizer with its settings, scheduler and open accumulation window.
 
@@ -70,45 +53,38 @@ class ManagedOptimizer:
         modules: The modules that it trains, as the processes share them.
 
     Attributes:
-        skipped_steps: Losses left out because they were not finite.
         loss_weight: What the losses of the batch at hand are multiplied by.
     """
 
-    def __init__(
-        self,
-        name: str,
-        optimizer: Optimizer,
-        *,
-        is_single: bool,
-        check_ownership: "Callable[[], None]",
-        settings: OptimizerSettings,
-        scheduler: Any,
-        precision: Precision,
-        skip_nonfinite: bool,
-        processes: Processes,
-        modules: OptimizerModules,
-    ) -> None:
-        self.name = name
-        self.optimizer = optimizer
-        self.skipped_steps = 0
-        self._is_single = is_single
-        self._settings = settings
-        self._precision = precision
-        self._skip_nonfinite = skip_nonfinite
-        self._processes = processes
-        self._modules = modules
-        self.loss_weight = 1.0
-        self.check_ownership = check_ownership
+    name: str
+    optimizer: Optimizer
+    check_ownership: "Callable[[], None]"
+    _is_single: bool
+    _settings: OptimizerSettings
+    _scheduler: Any
+    _precision: Precision
+    _skip_nonfinite: bool
+    _processes: Processes
+    _modules: OptimizerModules
+    loss_weight: float = attrs.field(default=1.0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        name, optimizer, schedule = self.name, self.optimizer, self._settings.schedule
         self._parameters = parameters_of(optimizer)
-        self._schedule = Schedule(name, optimizer, scheduler, follows=settings.schedule)
+        self._schedule = Schedule(name, optimizer, self._scheduler, follows=schedule)
         self._window = 0
         self._is_graph_known = False
-        self._memory = OptimizerResume(name, optimizer, scheduler, schedule=settings.schedule)
-        self._unchecked: Tensor | float = 0.0
+        self._resume = OptimizerResume(name, optimizer, self._scheduler, schedule=schedule)
+        self._finite_check = FiniteCheck(name, self._processes, skips=self._skip_nonfinite)
         self._scaler: torch.amp.GradScaler | None = None
-        if precision.needs_scaler:
-            kind = ShardedGradScaler if modules.has_parts else torch.amp.GradScaler
-            self._scaler = kind(precision.device_type)
+        if self._precision.needs_scaler:
+            kind = ShardedGradScaler if self._modules.has_shards else torch.amp.GradScaler
+            self._scaler = kind(self._precision.device_type)
+
+    @property
+    def skipped_steps(self) -> int:
+        """Losses left out because they were not finite."""
+        return self._finite_check.skipped
 
     @property
     def learning_rate(self) -> float:
@@ -131,10 +107,10 @@ class ManagedOptimizer:
         return bool(self._modules.replicas)
 
     def check_groups(self) -> None:
-        """Look at its parameter groups, which a task may have changed.
+        """Check its parameter groups, which a task may have changed.
 
-        A parameter that was added has the gradients of the next backward, and no others: those that
-        it may have from before are of losses that trained nothing, and no checkpoint has them.
+        A parameter that was added has the gradients of the next backward, and no others: those
+        that it may have from before are of losses that trained nothing, and no checkpoint has them.
 
         Raises:
             TaskError: A run could not use them.
@@ -148,7 +124,7 @@ class ManagedOptimizer:
         self._parameters = parameters
 
     def start_step(self) -> None:
-        """Begin a train step: what averages gradients of processes has to know beforehand."""
+        """Begin a train step: DDP has to know beforehand whether to average gradients."""
         self._modules.start_step(is_synced=self._window + 1 >= self._settings.accumulate)
 
     def end_step(self) -> None:
@@ -156,45 +132,28 @@ class ManagedOptimizer:
         self._modules.end_step()
 
     def backward(self, loss: "Tensor") -> bool:
-        """Add a loss to the open window.
+        """Add a loss to the open window; return False where it was not finite and is skipped.
 
         Args:
             loss: One element, with a graph.
 
-        Returns:
-            Whether it was taken; False where it was not finite and is to be skipped.
-
         Raises:
-            TaskError: The loss is no tensor of one element with a graph.
-            NonFiniteLossError: It is NaN or infinite, on the CPU. On CUDA ``check_finite`` tells
-                before each commit, so that no step waits for the device; skipping has to.
+            TaskError: The loss is not a tensor of one element with a graph.
+            NonFiniteLossError: It is NaN or infinite, on the CPU; on CUDA ``check_finite`` raises.
         """
         check_loss(loss, self.name)
         self.check_groups()
-        if self._skip_nonfinite or loss.device.type == "cpu":
-            value = loss.item()
-            if self._skip_nonfinite:
-                value = self._agreed(value)
-            if not math.isfinite(value):
-                if self._skip_nonfinite:
-                    self.skipped_steps += 1
-                    return False
-                raise self._nonfinite_error(value)
-        else:
-            # A sum stays non-finite once one of its terms is, and adding waits for nobody.
-            self._unchecked = self._unchecked + loss.detach()
+        if not self._finite_check.accepts(loss):
+            return False
         if self._settings.accumulate > 1:
             loss = loss / self._settings.accumulate
         if self.loss_weight != 1.0:
             loss = loss * self.loss_weight
         if self._scaler is not None:
             loss = self._scaler.scale(loss)
-        if self._precision.dtype is None:
+        # The step's autocast is still on here, and backward must run without it.
+        with self._precision.autocast(is_enabled=False):
             self._backward(loss)
-        else:
-            # The step's autocast is still on here, and backward must run without it.
-            with torch.autocast(self._precision.device_type, enabled=False):
-                self._backward(loss)
         self._modules.check_backward()
         return True
 
@@ -209,17 +168,15 @@ class ManagedOptimizer:
         restricted_backward(loss, own, self._modules.leaves(own), self.name)
 
     def check_finite(self) -> None:
-        """Look at the losses since the last check that were left on their device.
+        """Check the losses since the last check that were left on their device.
 
         Raises:
             NonFiniteLossError: One of them was NaN or infinite.
         """
-        value, self._unchecked = float(self._unchecked), 0.0
-        if not math.isfinite(value):
-            raise self._nonfinite_error(value)
+        self._finite_check.check()
 
     def close_micro_step(self) -> bool:
-        """Count a micro step; at the end of the window update. Say whether it updated."""
+        """Count a micro step, update at the end of the window, and return whether it updated."""
         self._window += 1
         if self._window < self._settings.accumulate:
             return False
@@ -229,9 +186,9 @@ class ManagedOptimizer:
         return self.update()
 
     def drop_window(self) -> None:
-        """Forget the gradients of the open window: one of a block's losses was not finite.
+        """Drop the gradients of the open window: one of a block's losses was not finite.
 
-        Those of the block's other losses are among them and cannot be told apart.
+        Those of the block's other losses are among them and cannot be taken out.
         """
         self.optimizer.zero_grad(set_to_none=True)
         self._window = 0
@@ -254,7 +211,7 @@ class ManagedOptimizer:
     def update(self) -> bool:
         """Unscale, clip, step, zero, and step the scheduler where it follows updates."""
         scaler, parameters = self._scaler, self._parameters
-        if not self._memory.updates and self._processes.is_first:
+        if not self._resume.updates and self._processes.is_first:
             warn_if_unreached(parameters, self.name)
         if scaler is not None:
             scaler.unscale_(self.optimizer)
@@ -278,14 +235,14 @@ class ManagedOptimizer:
             # Autocast keeps low-precision copies of weights, which are stale from here on.
             torch.clear_autocast_cache()
         if stepped:
-            self._memory.updates += 1
+            self._resume.updates += 1
             self._schedule.end_update()
         return stepped
 
     def end_epoch(self, monitored: float | None) -> None:
         """Step a scheduler that follows epochs; ``ReduceLROnPlateau`` gets the monitored metric."""
-        self._memory.epochs += 1
-        self._schedule.end_epoch(monitored, has_updated=self._memory.updates > 0)
+        self._resume.epochs += 1
+        self._schedule.end_epoch(monitored, has_updated=self._resume.updates > 0)
 
     def state_dict(self, names: "Mapping[Parameter, str]") -> dict[str, Any]:
         """Return all that the next update depends on, the open window's gradients included.
@@ -298,7 +255,7 @@ class ManagedOptimizer:
         """
         self.check_groups()
         return {
-            **self._memory.state_dict(names),
+            **self._resume.state_dict(names),
             "scaler": None if self._scaler is None else self._scaler.state_dict(),
             "window": self._window,
             "gradients": {
@@ -312,7 +269,7 @@ class ManagedOptimizer:
     ) -> list[str]:
         """Load what ``state_dict`` returned.
 
-        What the task makes otherwise than when the run began is today's; it is reported.
+        What the task makes otherwise than when the run began is reported and stays.
 
         Args:
             state: The state.
@@ -324,27 +281,13 @@ class ManagedOptimizer:
         Raises:
             TaskError: The optimizer or scheduler does not take it.
         """
-        lost = self._memory.load_state_dict(state, names)
+        lost = self._resume.load_state_dict(state, names)
         self._parameters = parameters_of(self.optimizer)
         if self._scaler is not None and state["scaler"] is not None:
             self._scaler.load_state_dict(dict(state["scaler"]))
         self._window = state["window"]
-        self.skipped_steps = state["skipped_steps"]
+        self._finite_check.skipped = state["skipped_steps"]
         for parameter in self._parameters:
             gradient = state["gradients"].get(names[parameter])
             parameter.grad = None if gradient is None else distribute_like(gradient, parameter)
         return lost
-
-    def _agreed(self, value: float) -> float:
-        """Give NaN where the loss of any process is not finite: all leave the update out."""
-        if self._processes.is_alone:
-            return value
-        (is_bad,) = self._processes.all_reduce_max([float(not math.isfinite(value))])
-        return math.nan if is_bad else value
-
-    def _nonfinite_error(self, value: float) -> NonFiniteLossError:
-        return NonFiniteLossError(
-            f"the loss of optimizer {self.name!r} is {value}",
-            found=value,
-            fix='lower the learning rate, set clip_norm, or [train] on_nonfinite = "skip"',
-        )

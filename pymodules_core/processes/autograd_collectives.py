@@ -1,4 +1,4 @@
-"""Rows of one tensor that every process has a part of, gathered with their gradients."""
+"""Collective calls that gradients pass through."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from pymodules_core.errors import ProcessesError
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -23,7 +25,36 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # noqa: ARG004  torch's signature
-        return _SumOverRanks.apply(*gradients)  # type: ignore[no-untyped-call]
+        return sum_over_ranks(*gradients)
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """Return the sum of a tensor over all processes; gradients come back summed, too."""
+    total: Tensor = _SumOverRanks.apply(tensor)  # type: ignore[no-untyped-call]
+    return total
+
+
+def refuse_different_rows(forms: Sequence[tuple[tuple[int, ...], str, bool]]) -> None:
+    """Refuse to gather rows of different tensors.
+
+    Args:
+        forms: By rank, the shape of a row, the dtype, and whether the tensor requires a gradient.
+
+    Raises:
+        ProcessesError: They differ.
+    """
+    if len(set(forms)) == 1:
+        return
+    shown = "; ".join(
+        f"process {rank}: shape (rows{''.join(f', {size}' for size in shape)}), {dtype}, "
+        f"{'with' if has_graph else 'without'} a gradient"
+        for rank, (shape, dtype, has_graph) in enumerate(forms)
+    )
+    raise ProcessesError(
+        f"processes gather rows of tensors that differ: {shown}",
+        found=forms,
+        fix="compute the same in every process; only the number of rows may differ",
+    )
 
 
 def gather_rows(tensor: Tensor, counts: Sequence[int], rank: int) -> Tensor:
@@ -45,8 +76,7 @@ def gather_rows(tensor: Tensor, counts: Sequence[int], rank: int) -> Tensor:
         start = sum(counts[:rank])
         placed = tensor.new_zeros((sum(counts), *tensor.shape[1:]))
         placed[start : start + len(tensor)] = tensor
-        whole: Tensor = _SumOverRanks.apply(placed)  # type: ignore[no-untyped-call]
-        return whole
+        return sum_over_ranks(placed)
     padded = tensor.new_zeros((max(counts), *tensor.shape[1:]))
     padded[: len(tensor)] = tensor
     parts = [torch.empty_like(padded) for _ in counts]

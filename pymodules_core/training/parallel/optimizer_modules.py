@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import attrs
 from torch.nn import Parameter
 
 from pymodules_core.processes.dtensor import is_dtensor
@@ -11,9 +12,10 @@ from pymodules_core.training.parallel.gradients import average_gradients
 if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
 
-    from pymodules_core.training.parallel.ddp import DataParallel
+    from pymodules_core.training.parallel.ddp import InPlaceDDP
 
 
+@attrs.define(kw_only=True, eq=False)
 class OptimizerModules:
     """The wrapped modules whose parameters one optimizer owns.
 
@@ -27,43 +29,37 @@ class OptimizerModules:
         replicas: Behind DDP, as long as the optimizer has a parameter of them.
     """
 
-    def __init__(
-        self,
-        *,
-        shards: "list[tuple[FSDPModule, set[Parameter]]]",
-        leaf_of: Mapping[Parameter, Parameter],
-        size: int,
-    ) -> None:
-        self.replicas: list[DataParallel] = []
-        self.size = size
-        self._shards = shards
-        self._leaf_of = leaf_of
+    _shards: "list[tuple[FSDPModule, set[Parameter]]]"
+    _leaf_of: Mapping[Parameter, Parameter]
+    size: int
+    replicas: "list[InPlaceDDP]" = attrs.field(factory=list, init=False)
 
     @property
-    def has_parts(self) -> bool:
-        """Whether parameters may be in parts."""
+    def has_shards(self) -> bool:
+        """Whether parameters may be sharded."""
         return bool(self._shards)
 
     def leaves(self, parameters: Iterable[Parameter]) -> list[Parameter]:
         """Return where the graphs of losses end for parameters.
 
-        Under FSDP2 these are other tensors: asked for gradients of a parameter in parts, a backward
-        computes none, in silence.
+        Under FSDP2 these are other tensors: asked for gradients of a sharded parameter, a backward
+        computes none, without an error.
         """
         if not self._leaf_of:  # hashing a tensor takes as long as a small kernel
             return list(parameters)
         return [self._leaf_of.get(one, one) for one in parameters]
 
     def release(self, parameters: Iterable[Parameter]) -> None:
-        """Let go of what FSDP2 holds gathered of parameters, which an update has made old."""
+        """Reshard what FSDP2 keeps gathered of parameters, which an update has made stale."""
         for module, own in self._shards:
             if not own.isdisjoint(parameters):
                 module.reshard()
 
     def start_step(self, *, is_synced: bool) -> None:
-        """Say whether the backward of this step averages gradients.
+        """Set whether the backward of this step averages gradients.
 
-        A module of two optimizers may hear it twice, and too often is as right as once a window.
+        A module of two optimizers may get it twice: averaging more often than once a window is
+        right, too.
         """
         for group in self.replicas:
             group.start_step(is_synced=is_synced)
@@ -74,7 +70,7 @@ class OptimizerModules:
             group.end_step()
 
     def check_backward(self) -> None:
-        """Tell where a backward left gradients that were not averaged.
+        """Refuse gradients that a backward left without averaging them.
 
         Raises:
             TaskError: It did.
@@ -85,7 +81,7 @@ class OptimizerModules:
     def average(self, parameters: Iterable[Parameter]) -> None:
         """Average gradients of parameters that its modules have, whether a backward did or not.
 
-        Of those in parts it did: FSDP2 averages in each.
+        Of sharded ones it did: FSDP2 averages in each.
         """
         if self.size > 1:
             average_gradients([one for one in parameters if not is_dtensor(one)], self.size)

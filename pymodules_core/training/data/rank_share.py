@@ -34,7 +34,7 @@ WHOLE = RankShare()
 def split_batches(
     batches: Iterable[Sequence[Any]], ranks: RankInfo, *, merges: bool
 ) -> Iterator[tuple[Sequence[Any], RankShare]]:
-    """Give this process's part of each batch.
+    """Yield what this process has of each batch.
 
     A batch of fewer samples than there are processes cannot be split. With ``merges`` it is joined
     to the one before, which evaluation does not mind; else every process gets all of it.
@@ -47,25 +47,25 @@ def split_batches(
     held: list[Any] | None = None
     for batch in batches:
         if not merges:
-            yield _part(batch, ranks)
+            yield _split(batch, ranks)
         elif held is None:
             held = list(batch)
         elif len(batch) < ranks.size:
             held += batch
         else:
-            yield _part(held, ranks)
+            yield _split(held, ranks)
             held = list(batch)
     if held is not None:
-        yield _part(held, ranks)
+        yield _split(held, ranks)
 
 
 def merged_length(samples: int, batch_size: int, batches: int, ranks: RankInfo) -> int:
-    """Tell how many batches ``split_batches`` merges those of a dataset into."""
+    """Return how many batches ``split_batches`` merges those of a dataset into."""
     rest = samples - (batches - 1) * batch_size
     return batches - 1 if batches > 1 and rest < ranks.size else batches
 
 
-def _part(batch: Sequence[Any], ranks: RankInfo) -> tuple[Sequence[Any], RankShare]:
+def _split(batch: Sequence[Any], ranks: RankInfo) -> tuple[Sequence[Any], RankShare]:
     count, size = len(batch), ranks.size
     if count < size:
         return batch, RankShare(1.0, is_counted=ranks.is_first)

@@ -20,7 +20,7 @@ from pymodules_core.errors import TaskError
 from pymodules_core.processes.environment import RankInfo
 from pymodules_core.settings import TrainSettings
 from pymodules_core.training.data import Batches
-from pymodules_core.training.data.shares import split_batches
+from pymodules_core.training.data.rank_share import split_batches
 
 batch_sizes = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 sizes = st.integers(2, 5)
