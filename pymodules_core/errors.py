@@ -274,7 +274,7 @@ def _cut(line: str) -> str:
 
 
 def display_path(path: Path) -> str:
-    """Give ``path`` relative to the working directory where that is shorter to read."""
+    """Return ``path`` relative to the working directory where that is shorter to read."""
     # As it was written first: a link is named, not what it leads to.
     for find in (Path.absolute, Path.resolve):
         try:
@@ -300,7 +300,7 @@ def missing_package_fix(error: BaseException) -> str | None:
 
 
 def closest_match(name: str, candidates: Iterable[str]) -> str | None:
-    """Give the candidate most like ``name``, or None if nothing comes near."""
+    """Return the candidate most like ``name``, or None if nothing comes near."""
     if len(name) > _LONGEST_NAME:  # nobody's misspelling, and minutes of work
         return None
     pool = {candidate.lower(): candidate for candidate in candidates}

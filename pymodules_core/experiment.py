@@ -120,7 +120,7 @@ class Experiment:
         return find_line(self.config_file, path)
 
     def is_overridden(self, key: str) -> bool:
-        """Tell whether an override gave a dotted key, its table, or a part of it."""
+        """Return whether an override gave a dotted key, its table, or a part of it."""
         return any(
             f"{key}.".startswith(f"{given}.") or f"{given}.".startswith(f"{key}.")
             for given in self.overrides
@@ -140,7 +140,7 @@ class Experiment:
 
 
 def default_data_home(data_home: Path | None = None) -> Path:
-    """Give the data home, absolute: the argument, else the variable, else ``./data``.
+    """Return the data home, absolute: the argument, else the variable, else ``./data``.
 
     Raises:
         SettingsError: Something else than a folder is there.
@@ -157,7 +157,7 @@ def default_data_home(data_home: Path | None = None) -> Path:
 
 
 def list_experiments(data_home: Path) -> list[Path]:
-    """Give the experiment folders of a data home, sorted by name."""
+    """Return the experiment folders of a data home, sorted by name."""
     folder = data_home / _EXPERIMENTS
     if not folder.is_dir():
         return []
@@ -165,7 +165,7 @@ def list_experiments(data_home: Path) -> list[Path]:
 
 
 def experiment_path(data_home: Path, name: str) -> Path:
-    """Give the folder of a named experiment, whether it exists or not.
+    """Return the folder of a named experiment, whether it exists or not.
 
     Raises:
         InvalidNameError: If the name is no plain folder name.
@@ -213,7 +213,7 @@ def lay_over(data: dict[str, Any], key: str, value: object) -> None:
 
 
 def expand_path(text: str | Path) -> Path:
-    """Make a path of a text; ``~`` of a user who is not known stays as it is."""
+    """Return the path of a text; ``~`` of a user who is not known stays as it is."""
     return Path(os.path.expanduser(text))  # noqa: PTH111  pathlib raises then
 
 
@@ -286,7 +286,7 @@ def _check_data(path: Path, home: Path) -> None:
 
 
 def _no_experiment(path: Path, text: str) -> ExperimentNotFoundError:
-    """Say what something that is there lacks to be an experiment."""
+    """Return an error about what something that is there lacks to be an experiment."""
     reason = f"is no experiment: it has neither {CONFIG_FILE_NAME} nor pymodules/"
     fix = "pymodules new NAME writes one"
     if not path.is_dir():

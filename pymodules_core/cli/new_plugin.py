@@ -101,7 +101,7 @@ def _is_taken(package: str) -> bool:
 
     from pymodules_core.discovery.plugins.entry_points import find_entry_points
 
-    targets = (found.record.target for found in find_entry_points(tells=False))
+    targets = (found.record.target for found in find_entry_points(warns=False))
     own = {target.partition(":")[0].partition(".")[0] for target in targets}
     return package not in own and find_spec(package) is not None
 

@@ -29,7 +29,7 @@ def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: 
     from pymodules_core.cli.output import print_json, print_table
     from pymodules_core.discovery import PluginManager
     from pymodules_core.discovery.plugins.packaged_task import find_tasks
-    from pymodules_core.discovery.selection.named_plugins import report_unmatched
+    from pymodules_core.discovery.selection.required_plugins import report_unmatched
     from pymodules_core.experiment import Experiment, default_data_home
 
     plugins = (

@@ -63,7 +63,7 @@ class PoolBuilder(Mapping[str, nn.Module]):
         self._building: list[str] = []
 
     def __getitem__(self, name: str) -> nn.Module:
-        """Give a module, built now if it is not yet.
+        """Return a module, built now if it is not yet.
 
         Raises:
             UnknownModuleError: No such module.

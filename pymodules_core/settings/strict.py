@@ -32,7 +32,7 @@ class Range:
     below: float | None = None
 
     def fault(self, value: float) -> str | None:
-        """Say what ``value`` should have been, or None if it is within the bounds."""
+        """Return what ``value`` should have been, or None if it is within the bounds."""
         if self.minimum is not None and not value >= self.minimum:
             return f"at least {self.minimum:g}"
         if self.above is not None and not value > self.above:
@@ -53,12 +53,12 @@ class MismatchError(ValueError):
 
 
 def is_structured(cls: object) -> bool:
-    """Tell whether ``structure`` can build ``cls``: an attrs class or a dataclass."""
+    """Return whether ``structure`` can build ``cls``: an attrs class or a dataclass."""
     return isinstance(cls, type) and (attrs.has(cls) or dataclasses.is_dataclass(cls))
 
 
 def make_converter() -> cattrs.Converter:
-    """Make a converter that coerces nothing and says where what is wrong is."""
+    """Build a converter that coerces nothing and says where what is wrong is."""
     converter = cattrs.Converter(detailed_validation=True)
     converter.register_structure_hook(bool, _structure_bool)
     converter.register_structure_hook(int, _structure_int)

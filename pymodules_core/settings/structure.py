@@ -78,7 +78,7 @@ def structure(
 
 
 def show(value: object) -> str:
-    """Give type and value for a message, cut to one short line."""
+    """Return type and value for a message, cut to one short line."""
     try:
         text = repr(value)
     # Nested too deep, a number of more digits than Python writes, or the value's own code.
@@ -90,7 +90,7 @@ def show(value: object) -> str:
 
 
 def unstructure(settings: object) -> Any:
-    """Give plain dicts and primitives again, ready for JSON."""
+    """Return plain dicts and primitives, ready for JSON."""
     return _CONVERTER.unstructure(settings)
 
 

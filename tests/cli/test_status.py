@@ -96,6 +96,6 @@ def test_a_damaged_run_file_is_told_and_takes_nothing_down(home, capsys, content
     assert output.err == (
         "error: data/experiments/tiny/data: experiment 'tiny' has a run already (without a "
         "readable run.json)\n"
-        "  fix: pymodules train tiny --resume goes on with it; --reset moves it aside "
-        "and starts anew\n"
+        "  fix: pymodules train tiny --resume resumes it; --reset moves it aside "
+        "and starts again\n"
     )

@@ -147,7 +147,7 @@ def test_valid_settings_round_trip(data, keep_epochs):
         (
             "[train]\nepochs = 3\nbatch_size\n",
             f"{FILE}:3: not valid TOML (column 11): Expected '=' after a key in a key/value pair\n"
-            "  fix: write key = value",
+            "  fix: write [table] and key = value, a line each; see https://toml.io",
         ),
         (
             "[train]\neval_at_start = True\n",
@@ -266,9 +266,9 @@ def test_a_byte_order_mark_is_no_error(home):
 @pytest.mark.parametrize(
     ("make", "fault"),
     [
-        (Path.mkdir, "is no regular file"),
-        (os.mkfifo, "is no regular file"),
-        (lambda file: file.symlink_to("/dev/zero"), "is no regular file"),
+        (Path.mkdir, "is not a regular file"),
+        (os.mkfifo, "is not a regular file"),
+        (lambda file: file.symlink_to("/dev/zero"), "is not a regular file"),
         (lambda file: file.symlink_to("gone.toml"), "is a link to nothing"),
         (
             lambda file: file.symlink_to(file.name),

@@ -37,13 +37,13 @@ from pymodules_core.checkpoints.store.records import INDEX_NAME
 from pymodules_core.checkpoints.store.views import shard_folders
 from pymodules_core.errors import CheckpointFileError
 from pymodules_core.names import CHECKPOINT_SUFFIX, is_path_name
+from pymodules_core.run_files import replace_file
 
 if TYPE_CHECKING:
     from collections import OrderedDict
 
 SAFETENSORS_SUFFIX = ".safetensors"
 MARKS_OF_SAFETENSORS = "pymodules_versions"
-TEMPORARY_PREFIX = ".writing-"
 _COPY_FOLDER = "copy the whole folder again; pymodules ckpt export makes one file of it"
 
 
@@ -53,20 +53,8 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         CheckpointError: The disk is full or not writable; what was there before is intact.
     """
-    # Everybody's under one name: what a killed writer left is written over by the next.
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
     with disk_errors(path, needed_bytes=len(content)):
-        try:
-            # Not opened as it is: in a stranger's folder it may be a link.
-            temporary.unlink(missing_ok=True)
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_file(path, content)
 
 
 def read_state_dict(

@@ -41,7 +41,7 @@ class FoundPlugin:
     fix: str = ""
 
 
-def find_entry_points(*, tells: bool = True) -> list[FoundPlugin]:
+def find_entry_points(*, warns: bool = True) -> list[FoundPlugin]:
     """Return every entry point of the group, sorted by distribution and entry point.
 
     A distribution that appears twice on ``sys.path`` counts once, as the import system sees it: the
@@ -49,7 +49,7 @@ def find_entry_points(*, tells: bool = True) -> list[FoundPlugin]:
     damaged metadata is there with its ``fault``, and so is a folder or zip that cannot be read.
 
     Args:
-        tells: Warn of what is there twice.
+        warns: Warn of what is there twice.
     """
     found: dict[str, FoundPlugin] = {}
     # Distribution to the first of its plugins: whatever else has its name is another copy.
@@ -58,11 +58,11 @@ def find_entry_points(*, tells: bool = True) -> list[FoundPlugin]:
         record = plugin.record
         first = firsts.setdefault(normalise(record.origin.provider), record)
         if _copy_of(record) != _copy_of(first):
-            if tells:
+            if warns:
                 _shadow(_copy_of(record), first)
         elif record.name not in found:
             found[record.name] = plugin
-        elif tells:
+        elif warns:
             logger.warning(
                 "%s names its entry point twice: %s is used, and %s is not. Fix: report it to %s",
                 record.origin,
@@ -74,13 +74,13 @@ def find_entry_points(*, tells: bool = True) -> list[FoundPlugin]:
 
 
 def _copy_of(record: PluginRecord) -> str:
-    """Tell one copy of a distribution from another: version and place."""
+    """Return what identifies a copy of a distribution: version and folder."""
     version = getattr(record.origin, "version", "")
     return f"{record.origin.provider} {version} in {record.location}"
 
 
 def _shadow(other: str, used: PluginRecord) -> None:
-    if other in used.shadowed:  # told with another of its entry points
+    if other in used.shadowed:  # reported with another of its entry points
         return
     used.shadowed.append(other)
     logger.warning(

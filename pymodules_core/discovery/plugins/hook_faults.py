@@ -14,7 +14,7 @@ from pymodules_core.hookspecs import HOOK_FAMILIES, ModuleHooks, RunHooks, TaskH
 def find_hook_fault(
     plugin: object, callers: list[pluggy.HookCaller], *, is_task: bool
 ) -> tuple[str, str] | None:
-    """Give what is wrong with a plugin that pluggy took, and the fix.
+    """Return what is wrong with a plugin that pluggy took, and the fix.
 
     Args:
         plugin: The plugin.
@@ -50,7 +50,7 @@ def find_hook_fault(
 
 
 def find_argument_fault(plugin: object) -> tuple[str, str | None] | None:
-    """Give the argument of a hook that no hook has, for which pluggy refuses a plugin."""
+    """Return the argument of a hook that no hook has, for which pluggy refuses a plugin."""
     hooks = {name: hook for family in HOOK_FAMILIES for name, hook in vars(family).items()}
     for name, hook in hooks.items():
         function = getattr(plugin, name, None)

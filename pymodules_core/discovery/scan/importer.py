@@ -15,8 +15,7 @@ from typing import Any
 
 from pymodules_core.errors import CircularImportError, ModuleFileError, closest_match, list_words
 
-# In commits, too, as part of the names of a task's own optimizer classes, which a resume compares.
-PARENT_PACKAGE = "pymodules_core.discovery.module_files"
+PARENT_PACKAGE = "pymodules_core.discovery.scan"
 MODULES = "modules"
 
 Isolation = Callable[[str, Path], AbstractContextManager[None]]
@@ -36,7 +35,7 @@ def encode_package(folder: Path, count: int) -> str:
 
 
 def decode_package(key: str) -> Path:
-    """Give the folder back from the last part of a private package's name."""
+    """Return the folder that the last part of a private package's name holds."""
     text = key[1:].rpartition("_")[0].upper()
     return Path(os.fsdecode(base64.b32decode(text + "=" * (-len(text) % 8))))
 
@@ -121,7 +120,7 @@ class ExperimentFileLoader(importlib.machinery.SourceFileLoader):
 
 
 def line_of_no_text(source: bytes) -> int | None:
-    """Give the line of the first NUL byte, or else of the encoding that a source declares."""
+    """Return the line of the first NUL byte, or else of the encoding that a source declares."""
     before, nul, _ = source.partition(b"\0")
     if nul:
         return before.count(b"\n") + 1

@@ -35,7 +35,7 @@ class DirectoryScanner:
 
     @hookimpl
     def provide_module(self, context: DiscoveryContext) -> Iterator[ModuleSpec]:
-        """Give a spec for each module file, sorted by name.
+        """Return a spec for each module file, sorted by name.
 
         Files that start with ``_`` are helpers, those that start with ``.`` an editor's or the
         system's: ``.#net.py`` is a lock that Emacs holds, ``._net.py`` what macOS adds to a copy.

@@ -6,11 +6,10 @@ names one.
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import TypeAlias
 
-from pymodules_core.discovery.plugins.missing import FormerPlugins, explain
+from pymodules_core.discovery.plugins.missing import FormerPlugins, add_former_provider
 from pymodules_core.discovery.plugins.records import normalise
 from pymodules_core.errors import (
     DuplicateModuleError,
@@ -20,9 +19,7 @@ from pymodules_core.errors import (
 )
 from pymodules_core.names import check_distinct
 from pymodules_core.settings import ModulesSettings
-from pymodules_core.specs import DistributionOrigin, ModuleSpec
-
-Locate: TypeAlias = Callable[[SettingsError], SettingsError]
+from pymodules_core.specs import DistributionOrigin, Locator, ModuleSpec
 
 logger = logging.getLogger("pymodules_core")
 
@@ -31,7 +28,7 @@ def select_specs(
     specs: Sequence[ModuleSpec],
     settings: ModulesSettings,
     *,
-    locate: Locate = lambda error: error,
+    locate: Locator = lambda error: error,
     former: FormerPlugins | None = None,
 ) -> list[ModuleSpec]:
     """Apply ``include``, ``exclude`` and ``override``.
@@ -66,7 +63,7 @@ def select_specs(
 
 
 def is_included(name: str, settings: ModulesSettings) -> bool:
-    """Tell whether ``include`` and ``exclude`` leave a module in."""
+    """Return whether ``include`` and ``exclude`` leave a module in."""
     return _matches_any(name, settings.include) and not _matches_any(name, settings.exclude)
 
 
@@ -74,7 +71,7 @@ def _choose(
     name: str,
     specs: list[ModuleSpec],
     override: str | None,
-    locate: Locate,
+    locate: Locator,
     former: FormerPlugins,
 ) -> ModuleSpec:
     if override is not None:
@@ -111,7 +108,7 @@ def _no_such_provider(
     origin = former.provider_of(name)
     if origin is not None and normalise(override) not in _names_of(origin):
         origin = None
-    return explain(error, origin, otherwise="remove it there")
+    return add_former_provider(error, origin, otherwise="remove it there")
 
 
 def _provider_names(spec: ModuleSpec) -> set[str]:
@@ -128,7 +125,7 @@ def _names_of(origin: DistributionOrigin) -> set[str]:
 
 
 def _shortest_unique_provider(specs: list[ModuleSpec]) -> str:
-    """Give a name for the last provider that means no other of them."""
+    """Return a name for the last provider that means no other of them."""
     last = specs[-1].origin
     if isinstance(last, DistributionOrigin):
         names = [spec.origin.provider for spec in specs if spec.origin is not None]
@@ -141,7 +138,7 @@ def _check_table_names(
     table: str,
     names: Iterable[str],
     known: Iterable[str],
-    locate: Locate,
+    locate: Locator,
     former: FormerPlugins,
 ) -> None:
     for name in names:
@@ -155,7 +152,9 @@ def _check_table_names(
                 closest=near,
                 fix=None if near else "remove it, or add the module",
             )
-            raise locate(explain(error, former.provider_of(name), otherwise="remove it there"))
+            raise locate(
+                add_former_provider(error, former.provider_of(name), otherwise="remove it there")
+            )
 
 
 def _report_patterns_without_match(settings: ModulesSettings, names: Iterable[str]) -> None:

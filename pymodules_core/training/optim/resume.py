@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,11 @@ from pymodules_core.training.state.encoding import decode, encode
 
 logger = logging.getLogger("pymodules_core")
 
+# Of the files of an experiment: it holds the folder's path, and a number that counts the runs of a
+# process.
+_PRIVATE_PACKAGE = re.compile(
+    r"^pymodules_core\.discovery\.(?:module_files|scan)\.x[a-z2-7]*_\d+\."
+)
 # What a plateau scheduler has seen; the rest of its state are its options.
 _SEEN_BY_PLATEAU = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
@@ -105,7 +111,9 @@ class OptimizerResume:
             TaskError: The optimizer or scheduler does not take it.
         """
         self.updates, self.epochs = state["updates"], state["epochs"]
-        before = state["start"]
+        # Older versions wrote the private names of a task's own classes.
+        before = {**state["start"], "kinds": [*map(_public_name, state["start"]["kinds"])]}
+        state = {**state, "start": before}
         load_optimizer = partial(
             load_optimizer_state,
             self._optimizer,
@@ -253,4 +261,11 @@ def _groups_at_start(state: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _kind_of(value: object) -> str | None:
-    return None if value is None else f"{type(value).__module__}.{type(value).__qualname__}"
+    if value is None:
+        return None
+    return _public_name(f"{type(value).__module__}.{type(value).__qualname__}")
+
+
+def _public_name(name: str | None) -> str | None:
+    """Return ``task.Class`` for a class of the experiment, wherever its folder lies."""
+    return name and _PRIVATE_PACKAGE.sub("", name)

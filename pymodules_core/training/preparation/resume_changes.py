@@ -13,7 +13,7 @@ from pymodules_core.checkpoints.store.records import CommitRecord
 from pymodules_core.discovery import PluginManager
 from pymodules_core.discovery.plugins.distribution_files import digest_of_files
 from pymodules_core.discovery.plugins.missing import install_command
-from pymodules_core.discovery.selection.named_plugins import why_left_out
+from pymodules_core.discovery.selection.required_plugins import why_left_out
 from pymodules_core.errors import RunChangedError, SettingsError, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool

@@ -9,7 +9,7 @@ from typing import TypeVar
 from pymodules_core.discovery import PluginManager, PluginRecord
 from pymodules_core.discovery.isolation.global_state import guard_global_state
 from pymodules_core.discovery.isolation.slow_calls import watch_call
-from pymodules_core.discovery.plugins.records import explain
+from pymodules_core.discovery.plugins.records import fault_of
 from pymodules_core.discovery.plugins.task_file import TASK_NAME
 from pymodules_core.errors import PluginError, PymodulesError
 from pymodules_core.hookspecs import RunHooks
@@ -176,7 +176,7 @@ class PluginCalls:
         except BaseException as error:
             if name in _FIRST_HOOKS and record.blames_settings(error):
                 raise
-            what, fix = explain(error)
+            what, fix = fault_of(error)
             reason = f"{culprit} raises {what} (epoch {run.epoch}, step {run.step})"
             if record.name == TASK_NAME or record.origin in run.module_pool.origins.values():
                 fix = fix or f"it keeps modules of this run; report it to {record.origin.provider}"

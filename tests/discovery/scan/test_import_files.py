@@ -13,7 +13,7 @@ import pytest
 from support import GOOD_PLUGIN, TINY_MODULE, write_experiment
 
 from pymodules_core import ModulePool
-from pymodules_core.discovery.module_files import ExperimentFiles
+from pymodules_core.discovery.scan.import_files import ExperimentFiles
 from pymodules_core.discovery.scan.importer import (
     ExperimentFileLoader,
     decode_package,

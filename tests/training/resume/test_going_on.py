@@ -390,7 +390,7 @@ def test_the_command_names_both_ways_past_a_run(home, capsys):
 
     assert codes == [2, 2, 2]
     errors = capsys.readouterr().err
-    assert "--resume goes on with it; --reset moves it aside and starts anew" in errors
+    assert "--resume resumes it; --reset moves it aside and starts again" in errors
     assert "--resume goes on with the run, --reset moves it aside: choose one" in errors
     assert "--accept-changes belongs to --resume" in errors
 

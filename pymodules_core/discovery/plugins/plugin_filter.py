@@ -9,7 +9,7 @@ from pymodules_core.settings import PluginsSettings
 DISABLE_VARIABLE = "PYMODULES_DISABLE_PLUGINS"
 
 
-class PluginControls:
+class PluginFilter:
     """``[plugins] disable``, ``allow`` and ``settings``, and ``PYMODULES_DISABLE_PLUGINS``.
 
     Args:
@@ -26,7 +26,7 @@ class PluginControls:
         self._tables = settings.settings
 
     def state_of(self, record: PluginRecord) -> PluginState:
-        """Tell whether a plugin takes part, before it is imported."""
+        """Return whether a plugin takes part, before it is imported."""
         if any(record.matches(pattern) for names in self._disable.values() for pattern in names):
             return PluginState.DISABLED
         if self._allow is None or record.is_builtin:
@@ -35,7 +35,7 @@ class PluginControls:
         return PluginState.ACTIVE if is_allowed else PluginState.NOT_ALLOWED
 
     def find_unmatched(self, records: Iterable[PluginRecord]) -> list[tuple[str, str]]:
-        """Give each pattern that means no plugin, after the key it stands under."""
+        """Return each pattern that means no plugin, after the key it stands under."""
         patterns = self._disable | {
             "plugins.allow": self._allow or (),
             "plugins.settings": tuple(self._tables),

@@ -1,8 +1,8 @@
 """Tells whose code a run of an experiment would execute, without executing any."""
 
-from pymodules_core.discovery.plugins.controls import PluginControls
 from pymodules_core.discovery.plugins.entry_points import find_entry_points
 from pymodules_core.discovery.plugins.manager import PluginManager
+from pymodules_core.discovery.plugins.plugin_filter import PluginFilter
 from pymodules_core.discovery.plugins.records import PluginState
 from pymodules_core.discovery.selection.selection import is_included
 from pymodules_core.errors import InvalidNameError
@@ -11,7 +11,7 @@ from pymodules_core.specs import DistributionOrigin
 
 
 def executed_files(experiment: Experiment) -> list[str]:
-    """Give the task, and the count of module files.
+    """Return the task, and the count of module files.
 
     Helpers, and files that only others import, are not counted. A name that is not allowed ends the
     run before anything is executed: then there is nothing to tell.
@@ -35,12 +35,12 @@ def executed_files(experiment: Experiment) -> list[str]:
 
 
 def executed_plugins(experiment: Experiment) -> list[str]:
-    """Give each distribution with a plugin that the experiment leaves in, with its version."""
-    controls = PluginControls(experiment.settings.plugins)
+    """Return each distribution with a plugin that the experiment leaves in, with its version."""
+    plugin_filter = PluginFilter(experiment.settings.plugins)
     origins = [
         found.record.origin
-        for found in find_entry_points(tells=False)
-        if controls.state_of(found.record) is PluginState.ACTIVE
+        for found in find_entry_points(warns=False)
+        if plugin_filter.state_of(found.record) is PluginState.ACTIVE
     ]
     return sorted(
         {f"{o.distribution} {o.version}" for o in origins if isinstance(o, DistributionOrigin)}

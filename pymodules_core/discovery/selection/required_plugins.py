@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from pymodules_core.discovery.plugins.controls import DISABLE_VARIABLE
 from pymodules_core.discovery.plugins.manager import PluginManager
-from pymodules_core.discovery.plugins.missing import FormerPlugins, explain
+from pymodules_core.discovery.plugins.missing import FormerPlugins, add_former_provider
+from pymodules_core.discovery.plugins.plugin_filter import DISABLE_VARIABLE
 from pymodules_core.discovery.plugins.records import PluginState
 from pymodules_core.errors import PluginError, SettingsError, closest_match, list_words
 from pymodules_core.experiment import Experiment
@@ -66,7 +66,7 @@ def _not_installed(
         # An entry point is rarely called as what pip installs: `tensorboard` is not.
         fix=f"pip install {name if '-' in name else f'pymodules-{name}, say'}, or remove it there",
     )
-    explain(error, former.plugin_called(name), otherwise="remove it there")
+    add_former_provider(error, former.plugin_called(name), otherwise="remove it there")
     return error
 
 
@@ -97,7 +97,7 @@ def _refuse_failed(plugins: PluginManager, experiment: Experiment, key: str, nam
 
 
 @contextmanager
-def left_out_told(plugins: PluginManager) -> Iterator[None]:
+def explain_left_out(plugins: PluginManager) -> Iterator[None]:
     """Add to what a block refuses, a module or provider that is not there, who takes no part.
 
     Args:
@@ -123,7 +123,7 @@ def left_out_told(plugins: PluginManager) -> Iterator[None]:
 
 
 def why_left_out(plugins: PluginManager, name: str) -> tuple[str, str] | None:
-    """Say why a plugin takes no part, and what lets it; None where it is not installed.
+    """Return why a plugin takes no part, and what lets it; None where it is not installed.
 
     Args:
         plugins: The plugins.
