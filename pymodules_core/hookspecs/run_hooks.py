@@ -21,12 +21,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pymodules_core.hookspecs.markers import hookspec
+from pymodules_core.hookspecs.types import CommitResult, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pymodules_core.checkpoints.saving.commits import CommitResult
-    from pymodules_core.training.task.run import Run
 
 
 class RunHooks:
@@ -42,7 +40,7 @@ class RunHooks:
     """
 
     @hookspec
-    def weights_ready(self, run: "Run") -> None:
+    def weights_ready(self, run: Run) -> None:
         """Initial weights are loaded; the ``init`` pool is not yet written. Once a run.
 
         Args:
@@ -50,7 +48,7 @@ class RunHooks:
         """
 
     @hookspec
-    def run_started(self, run: "Run") -> None:
+    def run_started(self, run: Run) -> None:
         """Everything is set up, and the run is saved or goes on. Once a process.
 
         Args:
@@ -59,7 +57,7 @@ class RunHooks:
 
     @hookspec
     def train_step_finished(
-        self, run: "Run", stepped: frozenset[str], metrics: Mapping[str, Any]
+        self, run: Run, stepped: frozenset[str], metrics: Mapping[str, Any]
     ) -> None:
         """One train step is over, optimizers and schedulers included, before any commit of it.
 
@@ -77,7 +75,7 @@ class RunHooks:
     @hookspec
     def epoch_finished(
         self,
-        run: "Run",
+        run: Run,
         metrics: Mapping[str, float],
         train_metrics: Mapping[str, float],
         is_evaluated: bool,  # noqa: FBT001  hooks are called by name
@@ -94,7 +92,7 @@ class RunHooks:
         """
 
     @hookspec
-    def image_logged(self, run: "Run", name: str, image: "Tensor") -> None:
+    def image_logged(self, run: Run, name: str, image: "Tensor") -> None:
         """A step or hook of the task called ``run.log_image``. Each time.
 
         Args:
@@ -106,7 +104,7 @@ class RunHooks:
         """
 
     @hookspec
-    def checkpoint_committed(self, run: "Run", receipt: "CommitResult") -> None:
+    def checkpoint_committed(self, run: Run, receipt: CommitResult) -> None:
         """A checkpoint is on disk, synced, and the first to be told is that of the start.
 
         With ``[checkpoints] asynchronous`` training may have gone on meanwhile: the receipt says
@@ -118,7 +116,7 @@ class RunHooks:
         """
 
     @hookspec
-    def run_finished(self, run: "Run") -> None:
+    def run_finished(self, run: Run) -> None:
         """The run ended as planned and everything is saved.
 
         Once a run; again where more epochs are trained later. It has ``[plugins] close_timeout_s``;
@@ -129,7 +127,7 @@ class RunHooks:
         """
 
     @hookspec
-    def run_failed(self, run: "Run", error: BaseException) -> None:
+    def run_failed(self, run: Run, error: BaseException) -> None:
         """The run ends with an error or an interrupt; checkpoints so far are intact.
 
         Once a process. It has the time that ``run_finished`` has.

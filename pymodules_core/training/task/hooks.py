@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pymodules_core.discovery import PluginManager, PluginRecord
 from pymodules_core.discovery.isolation.global_state import guard_global_state
@@ -18,6 +18,19 @@ from pymodules_core.rng import IsolatedStreams
 from pymodules_core.training.task.control import RunControl
 from pymodules_core.training.task.run import Run
 from pymodules_core.training.task.task import Task
+
+if TYPE_CHECKING:
+    from pymodules_core.checkpoints import CommitResult
+    from pymodules_core.hookspecs import types
+    from pymodules_core.module_pool import ModulePool
+    from pymodules_core.training.optim.block import OptimizeBlock
+
+    def _given(
+        run: Run, pool: ModulePool, receipt: CommitResult, block: OptimizeBlock
+    ) -> tuple[types.Run, types.ModulePool, types.CommitResult, types.OptimizeBlock]:
+        """Let the type checker see that hooks are given what their signatures promise."""
+        return run, pool, receipt, block
+
 
 logger = logging.getLogger("pymodules_core")
 
