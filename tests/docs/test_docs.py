@@ -14,8 +14,14 @@ from pymodules_core.hookspecs import RunHooks
 from pymodules_core.settings import ExperimentSettings, structure
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 PLUGIN_PAGES = sorted((REPOSITORY / "plugins").glob("*/README.md"))
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what links may name in a page: GitHub's names of its headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -60,8 +66,10 @@ def test_every_toml_block_is_valid(source):
 
 @pytest.mark.parametrize("page", [*PAGES, *PLUGIN_PAGES], ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page):
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), target
+    for file, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        target = page.parent / file if file else page
+        assert target.exists(), file
+        assert not anchor or anchor in anchors(target), f"{file}#{anchor}"
 
 
 def test_the_readmes_experiment_is_what_new_writes_and_its_files_train(

@@ -65,7 +65,7 @@ def test_every_section_is_one_program_and_is_run_here():
 def test_the_own_loop_its_resume_and_the_trainer_run(tmp_path):
     write_experiment(tmp_path / "data", "mine")
     (loop,) = PROGRAMS["Your own loop"]
-    (resuming,) = PROGRAMS["Going on with a run"]
+    (resuming,) = PROGRAMS["Resuming a run"]
     (trainer,) = PROGRAMS["The trainer from Python"]
 
     run_program(loop + resuming + trainer, tmp_path)
