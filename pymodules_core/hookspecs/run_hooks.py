@@ -1,9 +1,8 @@
 """Hooks of a run's lifecycle: for loggers, averaged copies of weights, samples, notifications.
 
 The task's is called first, then those of packages in the order of plugin names, on which they must
-not depend. One that raises
-in ``task.py``, or in a plugin that provides a module of the pool, fails the run; one of any other
-plugin is named once and the training goes on without it.
+not depend. One that raises in ``task.py``, or in a plugin that provides a module of the pool, fails
+the run; one of any other plugin is named once and the training continues without it.
 
 Each call has random streams of its own, so that what it draws does not shift the training; but for
 ``train_step_finished`` of ``task.py``, which draws from the run's.
@@ -12,8 +11,8 @@ Where several processes train, each calls every hook, so that what a hook change
 all; metrics of an epoch are of all of them. ``checkpoint_committed`` and ``image_logged`` are
 called in the first process only, and whoever writes files asks for ``run.rank == 0``.
 
-A run may go on in another process, from its newest commit. ``run_started`` is called there again,
-and so is ``epoch_finished`` where that commit was the last word of its epoch: what the first call
+A run may be resumed in another process, from its latest commit. ``run_started`` is called again
+there, and so is ``epoch_finished`` where that commit was the last of its epoch: what the first call
 changed, in ``run.state`` or in modules, was not saved. A logger has to expect an epoch twice.
 """
 
@@ -49,10 +48,10 @@ class RunHooks:
 
     @hookspec
     def run_started(self, run: Run) -> None:
-        """Everything is set up, and the run is saved or goes on. Once a process.
+        """Everything is set up, and the run is saved or resumed. Once a process.
 
         Args:
-            run: The run; ``run.resumed_step`` tells from which step it goes on, or is None.
+            run: The run; ``run.resumed_step`` is the step it resumed from, or None.
         """
 
     @hookspec
@@ -82,7 +81,7 @@ class RunHooks:
     ) -> None:
         """An epoch's eval loop is over and its checkpoints are on their way; also epoch 0.
 
-        ``checkpoint_committed`` tells when they are on disk.
+        ``checkpoint_committed`` is called when they are on disk.
 
         Args:
             run: The run.
@@ -105,10 +104,10 @@ class RunHooks:
 
     @hookspec
     def checkpoint_committed(self, run: Run, receipt: CommitResult) -> None:
-        """A checkpoint is on disk, synced, and the first to be told is that of the start.
+        """A checkpoint is on disk, synced, the first time that of the start.
 
         With ``[checkpoints] asynchronous`` training may have gone on meanwhile: the receipt says
-        which step it is of. All are told before ``run_finished`` or ``run_failed``.
+        which step it is of. All are reported before ``run_finished`` or ``run_failed``.
 
         Args:
             run: The run.
@@ -120,7 +119,7 @@ class RunHooks:
         """The run ended as planned and everything is saved.
 
         Once a run; again where more epochs are trained later. It has ``[plugins] close_timeout_s``;
-        what is not done by then is ended and told, and the run ends without it.
+        what is not done by then is ended and reported, and the run ends without it.
 
         Args:
             run: The run; ``run.data_dir`` takes what is worth keeping.

@@ -41,7 +41,7 @@ class TaskHooks:
 
     @hookspec
     def train_data(self, config: Any, rank: int, world_size: int) -> Iterable[Any]:
-        """Give the training data; called once, before the optimizers. Required.
+        """Return the training data; called once, before the optimizers. Required.
 
         Args:
             config: The ``[task]`` table, or the task's ``Config`` made from it.
@@ -57,7 +57,7 @@ class TaskHooks:
 
     @hookspec
     def eval_data(self, config: Any, rank: int, world_size: int) -> Iterable[Any]:
-        """Give the evaluation data, never shuffled; without it there is no ``best``.
+        """Return the evaluation data, never shuffled; without it there is no ``best``.
 
         Args:
             config: The ``[task]`` table, or the task's ``Config`` made from it.
@@ -72,7 +72,7 @@ class TaskHooks:
     def optimizers(
         self, module_pool: ModulePool, config: Any
     ) -> "Optimizer | Mapping[str, Optimizer]":
-        """Give the optimizers; called once, after the modules are on their device. Required.
+        """Return the optimizers; called once, after the modules are on their device. Required.
 
         Args:
             module_pool: The pool; frozen modules have no parameter to train.
@@ -90,7 +90,7 @@ class TaskHooks:
         epochs: int,
         steps_per_epoch: int | None,
     ) -> Any:
-        """Give learning-rate schedulers; called once. Optional.
+        """Return learning-rate schedulers; called once. Optional.
 
         Args:
             optimizers: The optimizers by name.

@@ -56,7 +56,7 @@ def check_experiment(experiment: Experiment, *, load_installed: bool = True) -> 
 
 
 def _on_one_batch(session: Session) -> Session:
-    """Give the session of a run that is one epoch of one batch, hooks and commits included."""
+    """Return the session of a run that is one epoch of one batch, hooks and commits included."""
     experiment, loops = session.experiment, session.loops
     train = attrs.evolve(experiment.settings.train, epochs=1)
     batches = loops.eval_batches
@@ -101,11 +101,11 @@ class _FirstBatch(Batches):
         return 1
 
     def epoch(self, epoch: int, *, done: int = 0) -> Iterator[object]:
-        """Give the first batch."""
+        """Return the first batch."""
         return itertools.islice(self._whole.epoch(epoch, done=done), 1)
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Give that of the whole data."""
+        """Return that of the whole data."""
         return self._whole.state_dict()
 
 

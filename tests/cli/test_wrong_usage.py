@@ -105,7 +105,7 @@ def test_a_missing_argument_is_told_with_the_usage(home, capsys, command):
         ),
         (
             "train tiny --reset -y --device gpu",
-            "error: override train.device: 'gpu' is no device; there are: auto, cpu, cuda, "
+            "error: override train.device: 'gpu' is not a device; there are: auto, cpu, cuda, "
             "cuda:<index>\n  closest match: cuda\n",
         ),
         (

@@ -162,7 +162,7 @@ def test_a_logger_that_raises_is_told_once_and_training_goes_on(
     assert result.epochs == 2
     assert caplog.messages == [
         "epoch_finished of plugin acme-broken 1.0 (plugin) raises OSError: no connection "
-        "(epoch 0, step 0); training goes on without it"
+        "(epoch 0, step 0); training continues without it"
     ]
     assert sys.modules["acme_recorder"].calls[-1][0] == "run_finished"
 

@@ -70,8 +70,8 @@ def train(home, overrides):
             train,
             "train.device",
             "gpu",
-            "override train.device: 'gpu' is no device; there are: auto, cpu, cuda, cuda:<index>\n"
-            "  closest match: cuda\n"
+            "override train.device: 'gpu' is not a device; there are: auto, cpu, cuda, "
+            "cuda:<index>\n  closest match: cuda\n"
             '  fix: device = "auto" takes what there is',
         ),
     ],
@@ -92,7 +92,7 @@ def test_a_device_of_the_file_is_told_with_its_line(home):
     with pytest.raises(SettingsError) as caught:
         train(home, {})
 
-    assert str(caught.value).startswith(f"{FILE}:3: train.device: 'gpu' is no device; ")
+    assert str(caught.value).startswith(f"{FILE}:3: train.device: 'gpu' is not a device; ")
 
 
 def test_list_tells_the_line_of_a_wrong_table(home, capsys):

@@ -23,10 +23,11 @@ from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.run_output.console import REFRESH_S, PassStart, ProgressPrinter
 from pymodules_core.training.task.control import RunControl
 from pymodules_core.training.task.device import batch_length, move_batch
+from pymodules_core.training.task.errors import TaskErrors
 from pymodules_core.training.task.hooks import RunEvents
 from pymodules_core.training.task.metrics import MetricAverages
 from pymodules_core.training.task.run import Run
-from pymodules_core.training.task.task import Task, TaskErrors
+from pymodules_core.training.task.task import Task
 
 
 @attrs.frozen(kw_only=True)

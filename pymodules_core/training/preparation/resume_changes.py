@@ -1,4 +1,4 @@
-"""What changed between the start of a run and the moment it goes on."""
+"""What changed between the start of a run and its resume."""
 
 import difflib
 import logging
@@ -26,7 +26,7 @@ from pymodules_core.training.preparation.torch_flags import setter_of
 
 logger = logging.getLogger("pymodules_core")
 
-# What decides how long a run goes on, where, and what it keeps; not what it learns.
+# What decides how long a run trains, where, and what it keeps; not what it learns.
 _FREE_KEYS = {
     "train.device",
     "train.epochs",
@@ -63,14 +63,14 @@ def check_changes(
     *,
     is_accepted: bool,
 ) -> list[str]:
-    """Compare what the newest commit tells of its run with how it would go on.
+    """Compare what the latest commit records of its run with how it would be resumed.
 
     Args:
         record: The newest commit.
-        now: The facts of the run that goes on.
+        now: The facts of the resumed run.
         experiment: Whose run.
         plugins: The plugins that there are, to say why one that there was takes no part.
-        is_accepted: Give the changes instead of refusing them.
+        is_accepted: Return the changes instead of refusing them.
 
     Returns:
         A line or more for each change.
@@ -220,7 +220,7 @@ def _changed_files(
 
 
 def _files_then(experiment: Experiment, distribution: str, digest: str) -> Mapping[str, Any]:
-    """Give the files of a distribution from ``run.json``, where that is of the commit's process."""
+    """Return the files of a distribution from ``run.json``, if that process made the commit."""
     locked = read_run_facts(experiment.path).get("distributions")
     for one in locked if isinstance(locked, list) else ():
         if isinstance(one, Mapping) and one.get("distribution") == distribution:
@@ -243,7 +243,7 @@ def _how(before: Mapping[str, Any], now: Mapping[str, Any], plugins: PluginManag
 
 
 def _plugins(provenance: Mapping[str, Any]) -> dict[str, DistributionOrigin]:
-    """Give the plugins of distributions by their names."""
+    """Return the plugins of distributions by their names."""
     origins = (
         (one["name"], DistributionOrigin.from_json(one)) for one in provenance.get("plugins", ())
     )
@@ -261,7 +261,7 @@ def _inexact(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tupl
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give nested tables as dotted keys; empty ones say nothing."""
+    """Return nested tables as dotted keys; empty ones say nothing."""
     found: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping):

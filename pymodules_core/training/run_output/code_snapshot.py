@@ -11,7 +11,7 @@ from pymodules_core.run_files import SOURCES_DIR_NAME
 
 
 def source_digests(experiment: Experiment) -> dict[str, str]:
-    """Give each Python file below ``pymodules/`` with the SHA-256 of its bytes."""
+    """Return each Python file below ``pymodules/`` with the SHA-256 of its bytes."""
     return {
         file.relative_to(experiment.path).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in _python_files(experiment)
@@ -19,7 +19,7 @@ def source_digests(experiment: Experiment) -> dict[str, str]:
 
 
 def has_sources(data_dir: Path) -> bool:
-    """Tell whether the sources of a run are there."""
+    """Return whether the sources of a run are there."""
     return (data_dir / SOURCES_DIR_NAME).is_dir()
 
 

@@ -120,7 +120,7 @@ class RunRecord:
             self._least_bytes = file.tell()
 
     def _tell_lost(self, found_bytes: int) -> bool:
-        """Tell whether the log is shorter than it was, and warn."""
+        """Return whether the log is shorter than it was, and warn."""
         lost = self._least_bytes - found_bytes
         if lost > 0:
             logger.warning(

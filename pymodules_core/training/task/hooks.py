@@ -58,7 +58,7 @@ class RunEvents:
         self._run = run
         self._calls = PluginCalls(run)
         self._step_streams = IsolatedStreams(0)
-        # What failed the run is not called again while that is told: it would fail again.
+        # What failed the run is not called again while that is reported: it would fail again.
         self._failed: set[tuple[str, str]] = set()
         self._reported_changes: set[tuple[str, str]] = set()
         names = [name for name in vars(RunHooks) if not name.startswith("_")]
@@ -110,9 +110,9 @@ class RunEvents:
             self._calls.call(record, hook_name, call, self._surroundings(record, hook_name))
 
     def _streams(self, name: str, hook_name: str) -> AbstractContextManager[None]:
-        """Give a hook random streams of its own: when it is called must not show in the training.
+        """Return a hook random streams of its own: when it is called must not show in the training.
 
-        A process that goes on with a run calls some hooks again, and a commit may reach the disk
+        A process that resumes a run calls some hooks again, and a commit may reach the disk
         earlier or later. After a step everything is in its place: the task draws from the run's
         stream there, and packages from one that is cheap to make.
         """
@@ -143,7 +143,7 @@ class PluginCalls:
     """Calls plugins, and decides what a failure of one does.
 
     The run cannot do without one that provides a module of the pool, nor without its task. Any
-    other is told once, and the function that failed is not called again.
+    other is reported once, and the function that failed is not called again.
 
     Args:
         run: The run; its pool says who provides.
@@ -195,7 +195,7 @@ class PluginCalls:
                 fix = fix or f"it keeps modules of this run; report it to {record.origin.provider}"
                 raise PluginError(reason, found=record.name, fix=fix) from error
             self._muted.add((record.name, name))
-            rest = "the run ends" if name in _LAST_HOOKS else "training goes on"
-            told = f"{reason}; {rest} without it" + (f"\n  fix: {fix}" if fix else "")
-            logger.warning("%s", told, exc_info=error)
+            rest = "the run ends" if name in _LAST_HOOKS else "training continues"
+            report = f"{reason}; {rest} without it" + (f"\n  fix: {fix}" if fix else "")
+            logger.warning("%s", report, exc_info=error)
             return None

@@ -188,7 +188,7 @@ def test_the_length_of_a_batch_is_that_of_its_first_array_or_else_list(batch, le
     [
         (
             "gpu",
-            "train.device: 'gpu' is no device; there are: auto, cpu, cuda, cuda:<index>\n"
+            "train.device: 'gpu' is not a device; there are: auto, cpu, cuda, cuda:<index>\n"
             "  closest match: cuda\n"
             '  fix: device = "auto" takes what there is',
         ),

@@ -88,7 +88,7 @@ def test_a_loggers_state_that_fails_is_told_once_and_the_run_goes_on(
     assert (path / "data" / "called").exists()
     assert caplog.messages == [
         "state_dict of plugin acme-logger 1.0 (plugin) raises OSError: disk full "
-        "(epoch 0, step 0); training goes on without it"
+        "(epoch 0, step 0); training continues without it"
     ]
 
 
@@ -102,7 +102,7 @@ def test_a_loggers_state_that_it_cannot_take_back_is_told(install_distribution, 
 
     assert caplog.messages == [
         "load_state_dict of plugin acme-logger 1.0 (plugin) raises KeyError: 'b' "
-        "(epoch 1, step 2); training goes on without it"
+        "(epoch 1, step 2); training continues without it"
     ]
 
 
@@ -376,7 +376,7 @@ def test_a_logger_that_fails_in_every_hook_is_told_once_for_each_and_the_run_end
     assert result.epochs == 1
     assert caplog.messages == [
         f"{name} of plugin acme-logger 1.0 (plugin) raises {shown} ({where}); "
-        f"{'the run ends' if name == 'run_finished' else 'training goes on'} without it"
+        f"{'the run ends' if name == 'run_finished' else 'training continues'} without it"
         for name, where in HOOKS.items()
     ]
     assert json.loads((path / "data" / "run.json").read_text())["state"] == "finished"
