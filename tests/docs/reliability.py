@@ -1,6 +1,6 @@
-"""The tables of ``docs/reliability.md``: read for tests, and their counts brought up to date.
+"""The tables of ``docs/reliability.md``: read for tests, and their counts updated.
 
-``python tests/docs/reliability.py`` counts the cases of the linked tests anew.
+``python tests/docs/reliability.py`` counts the cases of the linked tests again.
 """
 
 import re
@@ -28,7 +28,7 @@ class Fault:
         number: Its number in the table.
         what: The fault.
         tried: How often it is provoked; more than a number where one test does so many times.
-        outcome: What comes of it.
+        outcome: What happens then.
         tests: File below the repository and function.
     """
 
@@ -45,7 +45,7 @@ class Fault:
 
 
 def faults(page: Path = PAGE) -> list[Fault]:
-    """Give all rows."""
+    """Return all rows."""
     found = []
     for line, text in enumerate(page.read_text("utf-8").splitlines()):
         if row := _ROW.match(text):
@@ -69,7 +69,7 @@ def count_cases() -> Counter[tuple[str, str]]:
 
 
 def tried(fault: Fault, counts: Counter[tuple[str, str]]) -> str:
-    """Give how often a fault is provoked; what a person wrote stays."""
+    """Return how often a fault is provoked; what a person wrote stays."""
     if fault.tried and not fault.tried.isdigit():
         return fault.tried
     # Those of packages are collected in environments of their own.

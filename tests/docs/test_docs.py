@@ -25,7 +25,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """Give the fenced blocks of a language; the empty language is a bare fence."""
+    """Return the fenced blocks of a language; the empty language is a bare fence."""
     found: list[str] = []
     lines: list[str] | None = None
     opened = ""

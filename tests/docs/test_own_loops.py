@@ -21,7 +21,7 @@ PROGRAMS = {
 
 
 def run_program(source: str, folder: Path) -> str:
-    """Run a program in a process of its own, and give what it prints."""
+    """Run a program in a process of its own, and return what it prints."""
     folder.mkdir(exist_ok=True)
     script = folder / "loop.py"
     script.write_text(source)
@@ -44,7 +44,7 @@ def epochs_of(printed: str) -> list[int]:
 
 
 def open_pools(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """Give ``<pool>/<module_name>`` to the state dict in its file."""
+    """Return ``<pool>/<module_name>`` to the state dict in its file."""
     root = folder / "out" / "module_ckps"
     return {
         f"{file.parent.name}/{file.stem}": torch.load(file, weights_only=True)
@@ -55,7 +55,7 @@ def open_pools(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
 def test_every_section_is_one_program_and_is_run_here():
     assert {section: len(programs) for section, programs in PROGRAMS.items()} == {
         "Your own loop": 1,
-        "Going on with a run": 1,
+        "Resuming a run": 1,
         "With Accelerate": 1,
         "With Lightning Fabric": 1,
         "The trainer from Python": 1,

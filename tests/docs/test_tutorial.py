@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def transcript() -> list[tuple[str, list[str]]]:
-    """Give each command of the tutorial's text blocks with the lines shown after it."""
+    """Return each command of the tutorial's text blocks with the lines shown after it."""
     page = (REPOSITORY / "docs" / "tutorial.md").read_text()
     shown: list[tuple[str, list[str]]] = []
     for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL):
