@@ -36,7 +36,7 @@ the same facts are attributes. Exit codes of the command line hang on the class.
         ├── NonFiniteLossError (FloatingPointError)
         ├── StepError                         the task's own code raised
         ├── ProcessLostError (ConnectionError)  another process of the run is gone
-        └── RankFailedError                   another process of the run failed, and tells why
+        └── RankFailedError                   another process of the run failed, and says why
 """
 
 import difflib
@@ -140,7 +140,7 @@ class ExistingRunError(PymodulesError, FileExistsError):
 
 
 class RunChangedError(PymodulesError, ValueError):
-    """Files, settings or plugins are not those that the run to go on with began with."""
+    """Files, settings or plugins are not those that the run to resume began with."""
 
 
 class InvalidSpecError(PymodulesError, TypeError):
@@ -204,7 +204,7 @@ class LostStoreError(CheckpointNotFoundError):
 
 
 class CheckpointFileError(CheckpointError):
-    """The file is damaged, is no state dict, or may not be loaded safely."""
+    """The file is damaged, is not a state dict, or may not be loaded safely."""
 
 
 class WeightMismatchError(CheckpointError):
@@ -257,7 +257,7 @@ class ProcessLostError(TrainingError, ConnectionError):
 class RankFailedError(TrainingError):
     """Another process of the run failed; ``found`` is its rank.
 
-    That one tells why, once. ``exit_code`` is the one it ends with.
+    That one says why, once. ``exit_code`` is the one it ends with.
     """
 
 

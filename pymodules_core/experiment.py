@@ -149,7 +149,7 @@ def default_data_home(data_home: Path | None = None) -> Path:
         data_home = Path(os.environ.get(DATA_HOME_VARIABLE) or "data")
     if os.path.lexists(data_home) and not data_home.is_dir():
         raise SettingsError(
-            f"data home {display_path(data_home)} is no folder",
+            f"data home {display_path(data_home)} is not a folder",
             found=str(data_home),
             fix=f"name a folder: --data-home / {DATA_HOME_VARIABLE}",
         )
@@ -168,7 +168,7 @@ def experiment_path(data_home: Path, name: str) -> Path:
     """Return the folder of a named experiment, whether it exists or not.
 
     Raises:
-        InvalidNameError: If the name is no plain folder name.
+        InvalidNameError: If the name is not a plain folder name.
     """
     return data_home / _EXPERIMENTS / check_path_name(name, kind="experiment name")
 
@@ -176,7 +176,7 @@ def experiment_path(data_home: Path, name: str) -> Path:
 def parse_override(text: str) -> tuple[str, Any]:
     """Split ``train.epochs=3`` into its dotted key and its value, read as TOML.
 
-    A value that is no TOML is taken as text, so that ``train.device=cpu`` needs no quotes.
+    A value that is not TOML is taken as text, so that ``train.device=cpu`` needs no quotes.
 
     Raises:
         SettingsError: If there is no ``=``, or no whole key before it.
@@ -287,10 +287,10 @@ def _check_data(path: Path, home: Path) -> None:
 
 def _no_experiment(path: Path, text: str) -> ExperimentNotFoundError:
     """Return an error about what something that is there lacks to be an experiment."""
-    reason = f"is no experiment: it has neither {CONFIG_FILE_NAME} nor pymodules/"
+    reason = f"is not an experiment: it has neither {CONFIG_FILE_NAME} nor pymodules/"
     fix = "pymodules new NAME writes one"
     if not path.is_dir():
-        reason, fix = "is no folder", "give a name or an existing folder"
+        reason, fix = "is not a folder", "give a name or an existing folder"
     elif not os.access(path, os.R_OK | os.X_OK):
         reason, fix = "cannot be read: Permission denied", "make it readable"
     return ExperimentNotFoundError(f"{display_path(path)} {reason}", found=text, fix=fix)

@@ -54,8 +54,8 @@ RESERVED_MODULE_NAMES = frozenset(
 def check_module_name(name: object, *, file: Path | None = None) -> str:
     """Return ``name`` if it may name a module.
 
-    A module name is a Python identifier that is no keyword, does not start with ``_``, is in
-    Unicode form NFKC, and is no attribute of ``ModulePool`` or ``torch.nn.ModuleDict``.
+    A module name is a Python identifier that is not a keyword, does not start with ``_``, is in
+    Unicode form NFKC, and is not an attribute of ``ModulePool`` or ``torch.nn.ModuleDict``.
 
     Raises:
         InvalidNameError: If it may not.

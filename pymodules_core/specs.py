@@ -159,7 +159,7 @@ class ModuleSpec:
             parts = [*package.split("."), *function.split(".")]
             if not all(part.isidentifier() for part in parts):
                 raise InvalidSpecError(
-                    f"factory of module {self.name!r}: {self.factory!r} is no dotted name",
+                    f"factory of module {self.name!r}: {self.factory!r} is not a dotted name",
                     found=self.factory,
                     fix="write 'package.module:function'",
                 )

@@ -9,15 +9,14 @@ from typing import Any
 
 import torch
 
+from pymodules_core import BEST, FRZN, INIT, LAST, CommitResult, PoolReader
 from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
-from pymodules_core.checkpoints.saving.commits import Commit, CommitResult, next_record
+from pymodules_core.checkpoints.saving.commits import Commit, next_record
 from pymodules_core.checkpoints.store import staged_writes
 from pymodules_core.checkpoints.store.checksums import seal_of_file
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.store import Store
-from pymodules_core.names import BEST, FRZN, INIT, LAST
 
 
 class SharingDisk(Disk):
@@ -58,7 +57,7 @@ def write_in_threads(monkeypatch) -> None:
 
 
 def images(value: float) -> dict[str, FileBuffer]:
-    """Give the weights of one moment, laid out and sealed, so that a child needs no torch."""
+    """Return the weights of one moment, laid out and sealed, so that a child needs no torch."""
     torch.manual_seed(int(value))
     made = {
         "net": FileBuffer({"weight": torch.rand(40, 40)}),

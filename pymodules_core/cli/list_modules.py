@@ -105,7 +105,7 @@ def _frozen_text(module: "ListedModule") -> str:
 
 
 def _source_text(module: "ListedModule", experiment: "Experiment | None") -> str:
-    """Give a file's path below its experiment, which a terminal has room for."""
+    """Return a file's path below its experiment, which a terminal has room for."""
     from pymodules_core.specs import FileOrigin
 
     if experiment and isinstance(module.origin, FileOrigin):

@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command and give its exit code; what went wrong is on standard error."""
+    """Run the command and return its exit code; what went wrong is on standard error."""
     is_debug = "--debug" in arguments
     place = _place()
     handler = WarningHandler(is_shown=is_debug or place.is_first)
@@ -90,15 +90,15 @@ def run(arguments: list[str]) -> int:
     try:
         code = cli.main(arguments, prog_name="pymodules", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  all are told
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  all are reported
         return tell_error(error, place, is_debug=is_debug)
     finally:
         logger.removeHandler(handler)
 
 
 def _place() -> RankInfo:
-    """Give the place of this process among several; the first where its environment is wrong."""
+    """Return the place of this process among several; the first where its environment is wrong."""
     try:
         return rank_info()
-    except PymodulesError:  # the command that needs it tells
+    except PymodulesError:  # the command that needs it says
         return RankInfo()

@@ -1,6 +1,6 @@
 """What the command says on standard error: warnings, errors, where in the user's code they began.
 
-Of several processes one tells each thing: which one is decided here, and how torchrun hears of it.
+Of several processes one says each thing: which one is decided here, and how torchrun hears of it.
 """
 
 import errno
@@ -56,12 +56,12 @@ class WarningHandler(logging.Handler):
         self._said = text
         if record.exc_info and logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
             text += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
-        with suppress(OSError):  # nobody reads it, and a run goes on
+        with suppress(OSError):  # nobody reads it, and a run continues
             click.echo(text, err=True)
 
 
 def tell_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
-    """Say what ended the command, unless another process says it, and give the exit code.
+    """Say what ended the command, unless another process says it, and return the exit code.
 
     Args:
         error: Any but ``SystemExit``.
@@ -91,7 +91,7 @@ def tell_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
 
 
 def _tell_failure(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
-    if not isinstance(error, ProcessLostError):  # a consequence, and told before its cause
+    if not isinstance(error, ProcessLostError):  # a consequence, and reported before its cause
         _record_for_torchrun(error)
     if isinstance(error, PymodulesError):
         # Which process is lost, and how, is known to the launcher.
@@ -129,7 +129,7 @@ def _broken_import(error: BaseException) -> str | None:
     name = words[1].partition(".")[0]
     fix = "take from PYTHONPATH what is called like it, or like what it needs"
     if name not in sys.stdlib_module_names:
-        fix = f"install {name} anew, or {fix}"
+        fix = f"install {name} again, or {fix}"
     reason = f"{name} cannot be imported: {type(error).__name__}: {error}"
     return f"{reason}\n  fix: {fix}  (--debug shows every frame)"
 

@@ -78,7 +78,7 @@ def _refuse_same_name(target: Path) -> None:
 
 
 def _find_templates() -> dict[str, Path]:
-    """Give template name to folder: inside the installed package, or in the checkout around it."""
+    """Return template name to folder: in the installed package, or in the checkout around it."""
     package = Path(__file__).parents[1]
     installed, checkout = package / "templates", package.parent / "data" / "experiments"
     folder = installed if installed.is_dir() else checkout

@@ -58,7 +58,7 @@ def _write(target: Path, content: bytes) -> None:
                 is_ours = is_page(file.read(1000))
             if not is_ours:
                 raise PymodulesError(
-                    "exists and is no page of pymodules plot",
+                    "exists and is not a page of pymodules plot",
                     file=target,
                     fix="choose another name: -o FILE",
                 )

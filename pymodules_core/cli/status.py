@@ -79,13 +79,13 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def _size_bytes(folder: Path) -> int:
-    """Give the bytes of all files; one that has several names counts once."""
+    """Return the bytes of all files; one that has several names counts once."""
     status = [file.lstat() for file in folder.rglob("*") if file.is_file()]
     return sum({(one.st_dev, one.st_ino): one.st_size for one in status}.values())
 
 
 def _state(path: Path, run: "RunFile | None") -> str:
-    """Give the state on disk; a run whose process is gone was killed, whatever it says."""
+    """Return the state on disk; a run whose process is gone was killed, whatever it says."""
     from pymodules_core.run_files import RUN_FILE_NAME
 
     if run is None:

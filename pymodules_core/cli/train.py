@@ -30,13 +30,13 @@ Existing = Literal["refuse", "reset", "resume"]
 
 @click.command("train")
 @experiment_argument
-@click.option("--resume", is_flag=True, help="Go on with the run that is there, if there is one.")
+@click.option("--resume", is_flag=True, help="Resume the run that is there, if there is one.")
 @click.option(
     "--accept-changes",
     is_flag=True,
-    help="Go on although files, settings or plugins changed since the run began.",
+    help="Resume although files, settings or plugins changed since the run began.",
 )
-@click.option("--reset", is_flag=True, help="Move the run that is there aside and start anew.")
+@click.option("--reset", is_flag=True, help="Move the run that is there aside and start again.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before --reset moves a run.")
 @click.option("--epochs", type=int, help="Short for -s train.epochs=N.")
 @click.option("--device", help="Short for -s train.device=D: auto, cpu, cuda, cuda:1.")
@@ -44,7 +44,7 @@ Existing = Literal["refuse", "reset", "resume"]
 @click.option(
     "--max-restarts",
     type=click.IntRange(min=0),
-    help="With --nproc: go on from the newest commit where a process fails, up to N times.",
+    help="With --nproc: resume from the latest commit where a process fails, up to N times.",
 )
 @overrides_option
 @data_home_option
@@ -66,7 +66,7 @@ def command(
 ) -> int:
     """Train EXP from its initial weights to its last epoch.
 
-    A run that is there already is refused, unless --resume goes on with it or --reset moves it to
+    A run that is there already is refused, unless --resume resumes it or --reset moves it to
     data.<n>; nothing is deleted. Ctrl-C ends a run after its step, saved, to be resumed.
     """
     _check_usage(resume=resume, reset=reset, accept_changes=accept_changes)

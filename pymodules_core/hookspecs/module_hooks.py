@@ -56,7 +56,7 @@ class ModuleHooks:
         higher version than the plugin's. Weights without a version have version 1, also those that
         other programs wrote: look at the keys where you expect such files.
 
-        What it raises, and a result that is no mapping with texts as keys, is a ``PluginError``
+        What it raises, and a result that is not a mapping with texts as keys, is a ``PluginError``
         with the plugin's name. No module has changed then, nor where the result does not fit the
         module. It draws from a random stream of its own, and no gradient is recorded.
 

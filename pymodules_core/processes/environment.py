@@ -48,7 +48,7 @@ def rank_info(environment: Mapping[str, str] = os.environ) -> RankInfo:
     """Read what torchrun, or any launcher that sets the same variables, says of this process.
 
     Raises:
-        ProcessesError: One of the variables is no number, or they contradict each other.
+        ProcessesError: One of the variables is not a number, or they contradict each other.
     """
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
         return RankInfo()

@@ -23,7 +23,7 @@ _SHOWN_DIGITS = 6
 
 
 def run_style(number: int) -> str:
-    """Give the style that makes ``--run`` the colour of a run."""
+    """Return the style that makes ``--run`` the colour of a run."""
     return f"--run:var(--run-{number % COLORS})"
 
 
@@ -36,7 +36,7 @@ def charts_of(histories: Sequence[History]) -> list[Chart]:
 def chart_data(
     charts: Sequence[Chart], labels: Sequence[str], histories: Sequence[History]
 ) -> dict[str, Any]:
-    """Give what the script draws, ready for JSON."""
+    """Return what the script draws, ready for JSON."""
     most = points_a_line(charts)
     best_epochs = [{history.best.epoch} if history.best else set() for history in histories]
     return {
@@ -90,7 +90,7 @@ def _best(history: History) -> dict[str, Any] | None:
 def _resumed(history: History) -> list[dict[str, Any]]:
     return [
         {
-            # Within an epoch the step tells better where it was.
+            # Within an epoch the step says better where it was.
             "epoch": one.epoch if (at := history.epoch_at(one.step)) is None else round(at, 3),
             "step": one.step,
             "begun": one.epoch,

@@ -58,7 +58,7 @@ class Row:
     best: tuple[str, ...] = ()
 
     def cell(self, label: str) -> str | None:
-        """Give the value of one experiment as a text; None where it has none."""
+        """Return the value of one experiment as a text; None where it has none."""
         if label not in self.values:
             return None
         value = self.values[label]
@@ -91,7 +91,7 @@ class Comparison:
     has_several_goals: bool
 
     def changed_rows(self) -> list[Row]:
-        """Give the rows in which the experiments differ."""
+        """Return the rows in which the experiments differ."""
         return [row for row in self.rows if row.is_changed]
 
 
@@ -129,7 +129,7 @@ def _side_by_side(
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give dotted keys to values; a part of a key that is not bare is quoted, as TOML has it."""
+    """Return dotted keys to values; a part of a key that is not bare is quoted, as TOML has it."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         path = f"{prefix}{key if _BARE_KEY.fullmatch(str(key)) else _quote(str(key))}"
@@ -210,12 +210,12 @@ def _versions(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give lists for tuples: settings of today's files equal those that a run wrote as JSON."""
+    """Return lists for tuples: settings of today's files equal those that a run wrote as JSON."""
     return {key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()}
 
 
 def _merged_keys(columns: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Give all keys; one that only a later column has follows the key it follows there."""
+    """Return all keys; one that only a later column has follows the key it follows there."""
     merged: list[str] = []
     for column in columns:
         known, place = set(merged), len(merged)
@@ -243,7 +243,7 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def _goals(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
-    """Give metric and mode of each run that has a best value."""
+    """Return metric and mode of each run that has a best value."""
     return [
         (history.best.metric, str(history.setting("mode") or "min"))
         for history in (subject.history for subject in subjects)

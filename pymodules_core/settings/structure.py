@@ -118,7 +118,7 @@ def _walk(error: BaseException, path: KeyPath) -> list[Problem]:
             for inner, note in parts
             for problem in _walk_part(inner, (*path, _name_of(note)))
         ]
-        # A tuple of the wrong length is no fault of one item.
+        # A tuple of the wrong length is not a fault of one item.
         return found + [problem for inner in whole for problem in _walk(inner, path)]
     if isinstance(error, SettingsError):  # of a validator, which names its own key
         keys = error.key.split(".") if error.key else ()

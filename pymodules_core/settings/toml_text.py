@@ -25,7 +25,7 @@ def read_toml(file: Path) -> dict[str, Any]:
     """Read a file; one that is not there is empty.
 
     Raises:
-        SettingsError: It cannot be read, or is no TOML.
+        SettingsError: It cannot be read, or is not TOML.
     """
     if not os.path.lexists(file):
         return {}

@@ -101,7 +101,7 @@ def make_pool(make_plugin_manager: "Callable[..., PluginManager]") -> "Callable[
 
 @pytest.fixture
 def train_steps() -> "Callable[..., TrainedSteps]":
-    """Train a few real steps, stop, and go on: ``train_steps(path, 5, plugins={"ema": Ema})``.
+    """Train a few real steps, stop, and continue: ``train_steps(path, 5, plugins={"ema": Ema})``.
 
     It is the function of that name in ``pymodules_core.testing``.
     """

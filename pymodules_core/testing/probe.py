@@ -87,7 +87,7 @@ def surroundings(target: str) -> list[str]:
 
 
 def digests(pickled: str) -> dict[str, str]:
-    """Unpickle modules as a worker process would, and give the digest of each."""
+    """Unpickle modules as a worker process would, and return the digest of each."""
     modules = pickle.loads(Path(pickled).read_bytes())  # noqa: S301  the caller made it
     from pymodules_core.testing.digests import digest_of_module
 

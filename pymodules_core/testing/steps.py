@@ -49,7 +49,7 @@ def train_steps(
 ) -> TrainedSteps:
     """Train until so many steps are done, then save and stop as at a signal.
 
-    Called again it goes on from there, so that a test can compare a run that was stopped with one
+    Called again it resumes from there, so that a test can compare a run that was stopped with one
     that was not.
 
     Args:

@@ -131,7 +131,7 @@ def _refuse_missing_plugins(record: CommitRecord, pool_name: str, session: Sessi
     """Refuse to evaluate without modules of plugins that the run has, and that are not installed.
 
     Modules that were left out on purpose are not missed: a plugin still provides them, or the run
-    went on without them, and its newest commit does not name them.
+    continued without them, and its newest commit does not name them.
     """
     names = {name for one in (FRZN, pool_name) for name in record.pools[one].modules}
     provided = {name for plugin in session.plugins.records for name in plugin.modules}

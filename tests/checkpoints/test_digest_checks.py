@@ -9,10 +9,9 @@ import attrs
 import pytest
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints.file_format.read import read_state_dict
+from pymodules_core import CheckpointManager, ModulePool, PoolReader, read_state_dict
 from pymodules_core.checkpoints.loading import pool_reader
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader, digest_of_file
+from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.store import objects, records, recovery, verification
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import StoredObject, read_record
@@ -129,7 +128,7 @@ def passes_with(passes: Callable[[Damaged], bool], damaged: Damaged) -> bool:
 CHECKS = {
     "a read": (is_read, pool_reader, "seal_of_file"),
     "the opening of a store": (is_opened, objects, "seal_of_file"),
-    "an object made anew from a view": (is_made_anew, objects, "seal_of_file"),
+    "an object made again from a view": (is_made_anew, objects, "seal_of_file"),
     "an edit put aside": (is_edit_lost, recovery, "seal_if_readable"),
     "verify": (is_verified, verification, "seal_of_file"),
     "verify, of names": (is_called_rightly, pool_reader, "digest_of_file"),

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints import BestTracker
+from pymodules_core import BestTracker, CheckpointManager, ModulePool
 from pymodules_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -28,7 +27,7 @@ def make_pool(**modules: nn.Module) -> ModulePool:
 
 
 def files_in(folder):
-    """Give what people see; the store behind it has tests of its own."""
+    """Return what people see; the store behind it has tests of its own."""
     files = [f.relative_to(folder) for f in folder.rglob("*") if f.is_file()]
     return {str(file) for file in files if file.parts[0] != ".store"}
 

@@ -1,4 +1,4 @@
-"""``pymodules status``: what it tells of runs that ended, were killed, or cannot be read."""
+"""``pymodules status``: what it says of runs that ended, were killed, or cannot be read."""
 
 import json
 import platform

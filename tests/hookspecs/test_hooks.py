@@ -86,7 +86,7 @@ def test_every_hook_documents_each_of_its_arguments(name):
 def test_run_hooks_of_a_package_are_called_in_the_order_of_a_run(install_distribution, tmp_path):
     install_distribution("acme-recorder", RECORDER)
     install_distribution("acme-broken", "raise ValueError('boom')")
-    # Else a commit is told as soon as it is on disk, which may be some steps later.
+    # Else a commit is reported as soon as it is on disk, which may be some steps later.
     synchronous = "[checkpoints]\nasynchronous = false\n"
     path = write_experiment(tmp_path, toml=f"[train]\nepochs = 1\nbatch_size = 20\n{synchronous}")
 

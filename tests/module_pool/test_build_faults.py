@@ -10,7 +10,7 @@ import torch
 from support import TINY_MODULE, write_experiment
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool, ModuleSpec, Trainer
+from pymodules_core import CheckpointManager, Experiment, ModulePool, ModuleSpec, Trainer
 from pymodules_core.discovery.isolation.slow_calls import watch_call
 from pymodules_core.errors import (
     BuildError,
@@ -18,7 +18,6 @@ from pymodules_core.errors import (
     SharedParameterError,
     UninitializedModuleError,
 )
-from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import build
 from pymodules_core.module_pool.build import PoolBuilder
 from pymodules_core.specs import DistributionOrigin

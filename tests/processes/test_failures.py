@@ -1,4 +1,4 @@
-"""Of processes that fail together one tells why: ``failing_in_ranks.py``, in three of them."""
+"""Of processes that fail together one says why: ``failing_in_ranks.py``, in three of them."""
 
 import json
 from pathlib import Path

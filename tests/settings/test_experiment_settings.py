@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import TINY_TASK, write_experiment
 
-from pymodules_core import ModulePool
+from pymodules_core import Experiment, ModulePool
 from pymodules_core.cli.main import run
 from pymodules_core.errors import SettingsError
-from pymodules_core.experiment import Experiment, parse_override
+from pymodules_core.experiment import parse_override
 from pymodules_core.settings import ExperimentSettings, structure
 from pymodules_core.settings.structure import unstructure
 

@@ -6,11 +6,10 @@ import attrs
 import pytest
 from support import write_experiment
 
-from pymodules_core import ModulePool, Trainer
+from pymodules_core import Experiment, ModulePool, Range, Trainer
 from pymodules_core.cli.main import run
 from pymodules_core.errors import PymodulesError, SettingsError
-from pymodules_core.experiment import Experiment
-from pymodules_core.settings import Range, structure
+from pymodules_core.settings import structure
 from pymodules_core.training.run_output.console import SilentPrinter
 
 FILE = "data/experiments/tiny/experiment.toml"

@@ -1,4 +1,4 @@
-"""The example experiment of the repository: it learns, writes, and goes on bit for bit."""
+"""The example experiment of the repository: it learns, writes, and continues bit for bit."""
 
 import importlib.util
 import json

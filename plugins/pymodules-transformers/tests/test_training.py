@@ -1,4 +1,4 @@
-"""Training by the trainer: ties, dropout, frozen models, and runs that go on bit for bit."""
+"""Training by the trainer: ties, dropout, frozen models, and runs that continue bit for bit."""
 
 import json
 import os

@@ -98,17 +98,17 @@ class FileBuffer:
         self.sealed: Sealed | None = None
 
     def fits(self, content: Content) -> bool:
-        """Tell whether ``content`` differs from the buffer in the values of its tensors alone."""
+        """Return whether ``content`` differs from the buffer in the values of its tensors alone."""
         return self._outline == content.outline and self._order == content.order
 
     def places(self, content: Content) -> Iterator["Place"]:
-        """Give the memory of ``content``, which has to fit and be on the CPU, piece by piece."""
+        """Return the memory of ``content``, which has to fit and be on the CPU, piece by piece."""
         for start, tensor in zip(self._starts, content.tensors, strict=True):
             for offset, piece in chunks_in(memory_of(tensor)):
                 yield Place(self, start + offset, piece)
 
     def holds(self, start: int, piece: memoryview) -> bool:
-        """Tell whether a piece that ``places`` gave is what the buffer has there."""
+        """Return whether a piece that ``places`` gave is what the buffer has there."""
         known = self._fingerprints.get(start)
         if known is None:  # not sealed yet
             known = fingerprint(self.pages[start : start + len(piece)])
@@ -173,7 +173,7 @@ class Place:
     piece: memoryview
 
     def is_unchanged(self) -> bool:
-        """Tell whether the buffer has the same there."""
+        """Return whether the buffer has the same there."""
         return self.buffer.holds(self.start, self.piece)
 
 

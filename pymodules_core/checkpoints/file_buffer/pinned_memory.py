@@ -32,15 +32,15 @@ class Pages:
         self._is_pinned = False
 
     def has_room_for(self, size_bytes: int) -> bool:
-        """Tell whether so much fits, and leaves less than half of the pages unused."""
+        """Return whether so much fits, and leaves less than half of the pages unused."""
         return len(self.memory) // 2 < _whole_pages(size_bytes) <= len(self.memory)
 
     def view(self, size_bytes: int) -> memoryview:
-        """Give the first bytes, filled up to whole pages."""
+        """Return the first bytes, filled up to whole pages."""
         return memoryview(self.memory)[: _whole_pages(size_bytes)]
 
     def tensor_at(self, offset: int, like: torch.Tensor) -> torch.Tensor:
-        """Give the memory at ``offset`` as a dense CPU tensor of the dtype and shape of another."""
+        """Return the memory at ``offset`` as a dense CPU tensor of another's dtype and shape."""
         if not like.numel():
             return torch.empty(like.shape, dtype=like.dtype)
         flat = torch.frombuffer(self.memory, dtype=like.dtype, offset=offset, count=like.numel())
@@ -66,7 +66,7 @@ def start_copies(
 ) -> list[torch.cuda.Event]:
     """Copy into pinned memory beside what the devices compute.
 
-    Each device's current stream waits for the copy before it goes on, since what it does next may
+    Each device's current stream waits for the copy before it continues, since what it does next may
     change the tensors; the caller does not wait.
 
     Args:

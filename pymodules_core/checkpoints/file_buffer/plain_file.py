@@ -14,7 +14,7 @@ from pymodules_core.checkpoints.store.checksums import checksum_of_bytes
 
 
 class PlainFile:
-    """What ``FileBuffer`` is, written anew for each commit: two copies and three passes more.
+    """What ``FileBuffer`` is, written again for each commit: two copies and three passes more.
 
     Args:
         state: What ``Content`` takes.

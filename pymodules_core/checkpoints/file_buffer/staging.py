@@ -40,7 +40,7 @@ class Staging:
         if new or changed:
             wait()
         for name in new:
-            # What holds the step, say, is laid out anew each time, in the memory it had.
+            # What holds the step, say, is laid out again each time, in the memory it had.
             before = self._buffers.pop(name, None)
             self._buffers[name] = FileBuffer(states[name], pages=before.memory if before else None)
         for name in changed:

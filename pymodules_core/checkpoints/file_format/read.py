@@ -98,7 +98,7 @@ def read_own_file(path: Path, *, is_mapped: bool) -> "OrderedDict[str, Any]":
 
     Raises:
         FileNotFoundError: It is gone meanwhile.
-        CheckpointFileError: It is no state dict, or would run code.
+        CheckpointFileError: It is not a state dict, or would run code.
     """
     try:
         check_table_of_contents(path)
@@ -169,14 +169,14 @@ def _read_safetensors(path: Path) -> "OrderedDict[str, Any]":
         return with_marks(tensors, json.loads(texts.get(MARKS_OF_SAFETENSORS, "{}")))
     except (safetensors.SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise CheckpointFileError(
-            f"is no whole safetensors file: {error}",
+            f"is not a whole safetensors file: {error}",
             file=path,
             fix="download or copy it again, or take another file",
         ) from error
 
 
 def checkpoint_files(folder: Path) -> dict[str, Path]:
-    """Give module name to file, or folder of shards, of a pool's folder; empty where it is none."""
+    """Return module name to file, or folder of shards, in a pool's folder; empty if none."""
     if not folder.is_dir():
         return {}
     found = [*folder.glob(f"*{CHECKPOINT_SUFFIX}"), *shard_folders(folder)]

@@ -249,7 +249,7 @@ class _Snapshot:
     def restore(self) -> None:
         # First what runs the module's own code: it may change tensors once more.
         for module, extra_state in self.extra_states:
-            # It may be what raised; the first error is the one to tell.
+            # It may be what raised; the first error is the one to report.
             with contextlib.suppress(Exception):
                 module.set_extra_state(extra_state)
         with torch.no_grad():

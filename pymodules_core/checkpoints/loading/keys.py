@@ -109,7 +109,7 @@ def _find_weights(
         The weights, and the key they are under; ``state`` and None where none or several fit.
 
     Raises:
-        CheckpointFileError: They are no state dict.
+        CheckpointFileError: They are not a state dict.
     """
     own = set(own)
     if not own.isdisjoint(state):

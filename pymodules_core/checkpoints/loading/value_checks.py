@@ -33,7 +33,7 @@ def value_doubt(value: object, own: object, *, is_parameter: bool) -> str | None
 
     Returns:
         None where ``value`` arrives as it is. Values that the module holds already, such as the
-        -inf of a mask, are no news; sparse and quantised tensors are not looked at.
+        -inf of a mask, are not news; sparse and quantised tensors are not looked at.
     """
     if not isinstance(value, torch.Tensor) or not isinstance(own, torch.Tensor):
         return None

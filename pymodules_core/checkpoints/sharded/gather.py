@@ -14,12 +14,12 @@ from pymodules_core.processes.dtensor import gathered, is_dtensor, local_tensor
 
 
 def has_parts(state: Mapping[str, Any]) -> bool:
-    """Tell whether a process holds only a part of some tensor in ``state``."""
+    """Return whether a process holds only a part of some tensor in ``state``."""
     return any(map(is_dtensor, tensors_in(state)))
 
 
 def refuse_parts(state: Mapping[str, Any], *, owner: str) -> None:
-    """Refuse tensors in parts where one process saves alone.
+    """Refuse tensors that are sharded where one process saves alone.
 
     Raises:
         CheckpointError: There is one.
@@ -35,7 +35,7 @@ def refuse_parts(state: Mapping[str, Any], *, owner: str) -> None:
 
 
 def local_parts(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what this process holds of a state dict."""
+    """Return what this process holds of a state dict."""
     return {
         key: local_tensor(value) if isinstance(value, torch.Tensor) else value
         for key, value in state.items()
@@ -50,7 +50,7 @@ def gather_file(
     No process holds more than one gathered tensor beside the file.
 
     Args:
-        state: What ``Content`` takes, with tensors in parts among them.
+        state: What ``Content`` takes, with tensors that are sharded among them.
         is_first: Whether this process gets the file.
         memory: Memory for it that nobody needs any more.
     """

@@ -38,7 +38,7 @@ class Shard:
 
 
 def layout_of(state: Mapping[str, Any], processes: Processes) -> str:
-    """Give what changes where the state does, or who has which part; every process has to ask."""
+    """Return what changes where the state does, or who has which part; every process has to ask."""
     tensors, index = split(state)
     rest = Content(index)
     own = [
@@ -54,7 +54,7 @@ def write_shards(state: Mapping[str, Any], folder: Path, processes: Processes) -
     """Write the parts of a state that this process has; every process has to call it.
 
     Args:
-        state: Keys to tensors, some of them in parts, and primitives; also nested ones.
+        state: Keys to tensors, some of them sharded, and primitives; also nested ones.
         folder: There already, empty, and the same for all.
         processes: Who has parts.
 
@@ -82,7 +82,7 @@ def write_shards(state: Mapping[str, Any], folder: Path, processes: Processes) -
             try:
                 save(dict(tensors), storage_writer=writer, process_group=processes.control)
             except CheckpointException as error:
-                # It tells all what failed in each: here only what failed here.
+                # It reports what failed in each; here only what failed here.
                 if processes.rank in error.failures:
                     raise error.failures[processes.rank][0] from None
                 return []
@@ -92,7 +92,7 @@ def write_shards(state: Mapping[str, Any], folder: Path, processes: Processes) -
 
 
 def index_of(state: Mapping[str, Any], shards: Sequence[Shard]) -> dict[str, Any]:
-    """Give what an index says: how shards make a state dict, and which they are."""
+    """Return what an index says: how shards make a state dict, and which they are."""
     files = {shard.file_name: shard.written.digest for shard in shards}
     return make_index(split(state)[1], files)
 

@@ -35,7 +35,7 @@ _MOST_THREADS = 4
 
 
 def fingerprint(piece: memoryview) -> bytes:
-    """Give 16 bytes that differ where two pieces differ."""
+    """Return 16 bytes that differ where two pieces differ."""
     return xxh3_128_digest(piece)
 
 
@@ -51,7 +51,7 @@ def chunks_in(memory: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def seal_of(frame: Iterable[memoryview | bytes], fingerprints: Mapping[int, bytes]) -> str:
-    """Give the seal over every byte of a file.
+    """Return the seal over every byte of a file.
 
     Args:
         frame: What lies before, between and behind the tensors, in the order of the file.
@@ -67,7 +67,7 @@ def seal_of(frame: Iterable[memoryview | bytes], fingerprints: Mapping[int, byte
 
 
 def gaps_between(holes: Sequence[TensorRange], size_bytes: int) -> list[tuple[int, int]]:
-    """Give start and stop of what lies before, between and behind the tensors of a file."""
+    """Return start and stop of what lies before, between and behind the tensors of a file."""
     starts = [0, *(hole.stop for hole in holes)]
     return list(zip(starts, [*(hole.start for hole in holes), size_bytes], strict=True))
 
@@ -85,17 +85,17 @@ def checksum_of_bytes(content: memoryview) -> str:
 
 
 def seal_of_file(path: Path) -> str:
-    """Read a file and give its seal.
+    """Read a file and return its seal.
 
     By reads and not through a mapping: a file that is cut meanwhile would end the process. Of one
     that ``torch.save`` did not write, a shard, all bytes are read as those of a single tensor.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no checkpoint file.
+        ValueError: It is not a checkpoint file.
     """
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep the reader waiting
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     with path.open("rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
         is_shard = not is_archive(file.read(4))
@@ -122,7 +122,7 @@ def seal_of_file(path: Path) -> str:
 
 
 def seal_if_readable(path: Path) -> str | None:
-    """Give the seal of a file, or None where it is no checkpoint file that can be read."""
+    """Return the seal of a file, or None where it is not a checkpoint file that can be read."""
     try:
         return seal_of_file(path)
     except (OSError, ValueError):

@@ -101,7 +101,7 @@ class Disk:
             os.close(descriptor)
 
     def link(self, source: Path, target: Path) -> None:
-        """Give a file a second name."""
+        """Return a file a second name."""
         target.hardlink_to(source)
 
     def rename(self, source: Path, target: Path) -> None:

@@ -76,7 +76,7 @@ class StoreLock:
         self._layout.holder.write_text(json.dumps(self._own) + "\n", encoding="utf-8")
 
     def release(self) -> None:
-        """Give the lock back; safe to call twice, and in a child process of its holder."""
+        """Return the lock back; safe to call twice, and in a child process of its holder."""
         if self._release is not None:
             self._release()
 

@@ -105,11 +105,11 @@ class Objects:
         )
 
     def has(self, added: Added) -> bool:
-        """Tell whether an object and its parts are there; what is damaged of them is put aside."""
+        """Return whether an object and its parts are there; damaged ones are put aside."""
         return all(self._is_there(digest) for digest in (added.digest, *added.parts))
 
     def is_whole(self, digest: str, stored: StoredObject) -> bool:
-        """Tell whether an object is as it was written.
+        """Return whether an object is as it was written.
 
         Its bytes are read where its time says that it changed, where a link to it was touched, or
         where all are.
@@ -142,7 +142,7 @@ class Objects:
         return target
 
     def restore(self, digest: str, stored: StoredObject, copies: Iterable[Path]) -> bool:
-        """Make a lost object anew from a copy that is whole, such as a file of a view."""
+        """Make a lost object again from a copy that is whole, such as a file of a view."""
         for copy in copies:
             try:
                 if copy.stat().st_size != stored.size_bytes or seal_of_file(copy) != stored.seal:
@@ -155,7 +155,7 @@ class Objects:
             self._disk.sync_path(self._layout.objects)
             os.utime(self._layout.object(digest), ns=(stored.mtime_ns, stored.mtime_ns))
             logger.warning(
-                "%s was lost or damaged; made anew from %s",
+                "%s was lost or damaged; made again from %s",
                 display_path(self._layout.object(digest)),
                 display_path(copy),
             )
@@ -163,7 +163,7 @@ class Objects:
         return False
 
     def digests(self) -> set[str]:
-        """Give the names of all objects on disk."""
+        """Return the names of all objects on disk."""
         return {
             path.name.removesuffix(CHECKPOINT_SUFFIX) for path in self._layout.objects.iterdir()
         }
@@ -179,7 +179,7 @@ class Objects:
                 self._known.pop(path.name.removesuffix(CHECKPOINT_SUFFIX), None)
 
     def _take(self, file: Written) -> Added:
-        """Give a file that is whole and synced its name."""
+        """Return a file that is whole and synced its name."""
         if self._is_there(file.digest):
             self._disk.unlink(file.path)
             return Added(file.digest, self._known[file.digest], 0)

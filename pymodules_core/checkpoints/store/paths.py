@@ -63,11 +63,11 @@ class Layout:
                 )
 
     def object(self, digest: str) -> Path:
-        """Give the file of an object."""
+        """Return the file of an object."""
         return self.objects / f"{digest}{CHECKPOINT_SUFFIX}"
 
     def record(self, number: int) -> Path:
-        """Give the file of a commit record."""
+        """Return the file of a commit record."""
         return self.commits / f"{number:08}{RECORD_SUFFIX}"
 
     def note(self, pool_name: str) -> Path:
@@ -75,5 +75,5 @@ class Layout:
         return self.shown / f"{pool_name}{RECORD_SUFFIX}"
 
     def view(self, pool_name: str) -> Path:
-        """Give the folder that people see of a pool."""
+        """Return the folder that people see of a pool."""
         return self.path / pool_name

@@ -56,7 +56,7 @@ class Source(Protocol):
         """Whether to look for an object of this content before one is written."""
 
     def seal(self, on_final: OnFinal = ...) -> Sealed:
-        """Give digest and seal; ``on_final`` learns which bytes will not change any more."""
+        """Return digest and seal; ``on_final`` learns which bytes will not change any more."""
 
 
 @attrs.frozen(kw_only=True)
@@ -72,7 +72,7 @@ class Written:
 class StagedWrites:
     """Writes sources into the stage, and ends when all of them are whole and synced there.
 
-    Where a write fails, the block raises what the first one raised, once no other is going on; what
+    Where a write fails, the block raises what the first one raised, once no other is running; what
     is in the stage is then left to recovery.
 
     Args:

@@ -140,7 +140,7 @@ def _describe(
         origin=DistributionOrigin(name, version, entry_point.name),
         target=entry_point.value,
         is_editable=editable is not None,
-        # Text first: of a distribution in a zip it is no path of the file system.
+        # Text first: of a distribution in a zip it is not a path of the file system.
         location=editable or display_path(Path(str(distribution.locate_file("")))),
     )
     return FoundPlugin(record, entry_point.load)

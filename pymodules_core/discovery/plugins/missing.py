@@ -88,7 +88,7 @@ def add_former_provider(
     # Whatever has a name like it was there, too: it is no slip.
     error.closest = None
     error.fix = install_command([origin]) or (
-        f"{name} is installed: `pymodules plugins` tells what it gives, and [plugins] and "
+        f"{name} is installed: `pymodules plugins` says what it gives, and [plugins] and "
         "[modules] in experiment.toml what is left out"
     )
     if otherwise:
@@ -99,7 +99,7 @@ def add_former_provider(
 def unknown_module(
     name: object, known: Collection[str], former: FormerPlugins
 ) -> UnknownModuleError:
-    """Build the error about a name that is no module's.
+    """Build the error about a name that is not a module's.
 
     Args:
         name: The name.

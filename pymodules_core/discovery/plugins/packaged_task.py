@@ -44,7 +44,7 @@ def find_tasks() -> dict[str, importlib_metadata.EntryPoint]:
             if TASKS_GROUP in text:
                 for point in distribution.entry_points.select(group=TASKS_GROUP):
                     offered.setdefault(f"{distribution.name}:{point.name}", point)
-        # Damaged metadata raises anything; if it is no task's, it is nobody's business.
+        # Damaged metadata raises anything; if it is not a task's, it is nobody's business.
         except Exception as error:  # noqa: BLE001
             if TASKS_GROUP in text:
                 logger.warning(
@@ -68,7 +68,7 @@ def load_packaged_task(
     Raises:
         SettingsError: No installed package offers it, the experiment has a ``task.py`` too, or
             installed plugins are turned off.
-        PluginError: Its import fails, or the entry point is no module.
+        PluginError: Its import fails, or the entry point is not a module.
     """
     wanted = str(experiment.settings.experiment.task)
     if experiment.task_file.is_file():

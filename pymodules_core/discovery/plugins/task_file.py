@@ -121,7 +121,7 @@ def _check_slip(name: str, function: Callable[..., Any], defined: set[str]) -> N
     near = difflib.get_close_matches(name, missing, n=1, cutoff=_SLIP_RATIO)
     if near:
         raise TaskError(
-            f"function {name!r} is no hook, and {near[0]!r} is missing",
+            f"function {name!r} is not a hook, and {near[0]!r} is missing",
             **_place_of(function),
             found=name,
             closest=near[0],

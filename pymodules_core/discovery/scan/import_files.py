@@ -76,7 +76,7 @@ class ExperimentFiles:
             return sys.modules[private_name]
         if not file.is_file():
             raise ModuleFileError(
-                "is a folder, expected a file" if file.is_dir() else "is no file",
+                "is a folder, expected a file" if file.is_dir() else "is not a file",
                 file=file,
                 fix="remove it, or let its name start with '_'",
             )

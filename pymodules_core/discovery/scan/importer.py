@@ -29,7 +29,7 @@ _executing: ContextVar[tuple[str, ...]] = ContextVar("_executing", default=())
 
 
 def encode_package(folder: Path, count: int) -> str:
-    """Name the private package of a ``pymodules`` folder; ``count`` tells copies apart."""
+    """Name the private package of a ``pymodules`` folder; ``count`` keeps copies apart."""
     key = base64.b32encode(os.fsencode(folder)).decode().rstrip("=").lower()
     return f"{PARENT_PACKAGE}.x{key}_{count}"
 
@@ -98,7 +98,7 @@ class ExperimentFileLoader(importlib.machinery.SourceFileLoader):
         try:
             return self.source_to_code(source, self.path)
         except SyntaxError as error:
-            # Of what is no text Python names neither the file nor the line.
+            # Of what is not a text Python names neither the file nor the line.
             error.filename = error.filename or self.path
             error.lineno = error.lineno or line_of_no_text(source)
             raise

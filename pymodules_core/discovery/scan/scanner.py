@@ -105,7 +105,7 @@ class ModuleFile:
         return build
 
     def settings(self) -> Mapping[str, Any]:
-        """Execute the file and give its ``settings``.
+        """Execute the file and return its ``settings``.
 
         Raises:
             ModuleFileError: If the file fails or has ``module`` and no ``settings``.
@@ -121,7 +121,7 @@ class ModuleFile:
         return {}
 
     def __call__(self, **kwargs: Any) -> "nn.Module":
-        """Execute the file and give its module.
+        """Execute the file and return its module.
 
         Raises:
             ModuleFileError: If the file fails.

@@ -44,7 +44,7 @@ class StaticModuleFile:
 
     Attributes:
         settings: The literal ``settings`` dict; None where it is computed.
-        is_dynamic: ``settings`` is no literal, or the file may change it.
+        is_dynamic: ``settings`` is not a literal, or the file may change it.
         description: First line of the docstring.
         fault: Why no module can be built from it.
     """
@@ -67,7 +67,7 @@ def read_module_file(file: Path, *, whole: bool = True) -> StaticModuleFile:
     try:
         # A pipe or a device would keep the listing waiting, or give bytes for ever.
         if not stat.S_ISREG(file.stat().st_mode):
-            return StaticModuleFile(fault="is no file")
+            return StaticModuleFile(fault="is not a file")
         source = file.read_bytes()
         tree = (None if whole else _parse_head_and_settings(source)) or ast.parse(source)
     except SyntaxError as error:

@@ -29,7 +29,7 @@ class ListedModule:
         description: One line.
         built_from: Where its factory takes weights from; empty where it does not.
         settings: Its settings; None where they are computed (``is_dynamic``) or wrong.
-        is_dynamic: The settings are no literal.
+        is_dynamic: The settings are not a literal.
         problem: What would keep it from being built.
     """
 

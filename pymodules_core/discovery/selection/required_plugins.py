@@ -31,7 +31,7 @@ def report_unmatched(plugins: PluginManager) -> None:
 
 
 def require_plugins(plugins: PluginManager, experiment: Experiment, former: FormerPlugins) -> None:
-    """Refuse to go on without plugins that an experiment names.
+    """Refuse to continue without plugins that an experiment names.
 
     Args:
         plugins: The plugins.

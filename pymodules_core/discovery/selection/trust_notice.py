@@ -14,7 +14,7 @@ def executed_files(experiment: Experiment) -> list[str]:
     """Return the task, and the count of module files.
 
     Helpers, and files that only others import, are not counted. A name that is not allowed ends the
-    run before anything is executed: then there is nothing to tell.
+    run before anything is executed: then there is nothing to report.
     """
     settings = experiment.settings
     scanner = PluginManager.for_experiment(experiment, load_installed=False)

@@ -91,12 +91,12 @@ def check_changes(
         raise RunChangedError(
             f"experiment {experiment.name!r} is not what its run began with\n{shown}",
             found=changes,
-            fix=f"put it back{_how(before, now, plugins)}, or go on with the changes: "
+            fix=f"put it back{_how(before, now, plugins)}, or resume with the changes: "
             "--resume --accept-changes",
         )
     for name, value in _inexact(before, now):
         logger.warning(
-            "the run goes on, but not bit for bit as if it had never stopped: %s %s", name, value
+            "the run continues, but not bit for bit as if it had never stopped: %s %s", name, value
         )
     return changes
 

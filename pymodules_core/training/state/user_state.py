@@ -54,7 +54,7 @@ class UserState(MutableMapping[str, Any]):
         """Keep a value.
 
         Raises:
-            TaskError: ``key`` is no text, or a checkpoint could not hold the value.
+            TaskError: ``key`` is not a text, or a checkpoint could not hold the value.
         """
         if not isinstance(key, str):
             raise TaskError(

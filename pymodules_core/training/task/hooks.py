@@ -173,7 +173,7 @@ class PluginCalls:
 
         Raises:
             SettingsError: One of the first hooks finds the plugin's settings wrong, which is nobody
-                else's to tell.
+                else's to report.
             PluginError: The run needs the plugin.
         """
         if (record.name, name) in self._muted:

@@ -29,7 +29,7 @@ def check_metric(name: Any, value: Any) -> None:
     """Refuse what ``MetricAverages.add`` would.
 
     Raises:
-        TaskError: ``name`` is no string, or ``value`` no metric.
+        TaskError: ``name`` is not a string, or ``value`` not a metric.
     """
     if not isinstance(name, str):
         raise TaskError(

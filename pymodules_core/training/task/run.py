@@ -174,7 +174,7 @@ def _check_image(name: Any, image: Any) -> None:
     """Refuse what no logger could show.
 
     Raises:
-        TaskError: ``name`` is no string, or ``image`` no image.
+        TaskError: ``name`` is not a string, or ``image`` not an image.
     """
     if not isinstance(name, str):
         raise TaskError(

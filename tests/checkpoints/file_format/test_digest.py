@@ -44,20 +44,20 @@ def tensors(draw):
         tensor = tensor[None].expand(2, *tensor.shape)
     if dtype.is_complex and draw(st.booleans()):
         tensor = tensor.conj()
-        # A negated view, which is no copy either.
+        # A negated view, which is not a copy either.
         tensor = tensor.imag if draw(st.booleans()) else tensor
     return tensor
 
 
 def raw(tensor):
-    """Give dtype, shape and bytes, the latter by torch's own iteration over elements."""
+    """Return dtype, shape and bytes, the latter by torch's own iteration over elements."""
     copy = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
     flat = copy.view(-1).view(torch.uint8) if copy.numel() else torch.empty(0)
     return tensor.dtype, tensor.shape, bytes(flat.tolist())
 
 
 def raw_tree(value):
-    """Give all that two trees have to have in common."""
+    """Return all that two trees have to have in common."""
     if isinstance(value, torch.Tensor):
         return raw(value)
     if isinstance(value, dict):

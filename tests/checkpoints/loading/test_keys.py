@@ -8,10 +8,14 @@ from safetensors.torch import save_file
 from support import write_experiment
 from torch import nn
 
-from pymodules_core import ModulePool
-from pymodules_core.checkpoints import apply_weights, match_weights, read_state_dict
+from pymodules_core import (
+    ModulePool,
+    apply_weights,
+    load_initial_weights,
+    match_weights,
+    read_state_dict,
+)
 from pymodules_core.errors import CheckpointFileError, WeightMismatchError
-from pymodules_core.initial_weights import load_initial_weights
 
 MODULE = """
 from collections import OrderedDict
@@ -133,7 +137,7 @@ def test_a_safetensors_file_that_was_cut_short_is_refused(tmp_path, kept):
     save_file(make_net().state_dict(), path)
     path.write_bytes(path.read_bytes()[:kept])
 
-    with pytest.raises(CheckpointFileError, match="is no whole safetensors file: ") as caught:
+    with pytest.raises(CheckpointFileError, match="is not a whole safetensors file: ") as caught:
         read_state_dict(path)
 
     assert caught.value.fix == "download or copy it again, or take another file"

@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
+from pymodules_core import CheckpointManager, ModulePool, PoolReader
 from pymodules_core.checkpoints.file_format.digest import Content
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records
 from pymodules_core.errors import (

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints import read_state_dict
+from pymodules_core import CheckpointManager, ModulePool, read_state_dict
 from pymodules_core.checkpoints.sharded import chunks_in_bytes, chunks_in_file, read_shards
 from pymodules_core.checkpoints.sharded.index import make_index
 from pymodules_core.checkpoints.store.paths import Layout

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from store_cases import LinkingDisk, commit, images
 
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader, digest_of_file
+from pymodules_core import LAST, PoolReader
+from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.store import lock
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.lock import network_file_system
@@ -24,7 +25,6 @@ from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.checkpoints.store.verification import verify_store
 from pymodules_core.errors import StoreLockedError
-from pymodules_core.names import LAST
 
 
 def refuse(code: int) -> Callable[..., None]:

@@ -17,12 +17,11 @@ from store_cases import (
     write_in_threads,
 )
 
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
+from pymodules_core import BEST, LAST, PoolReader
 from pymodules_core.checkpoints.store.checksums import seal_of_file
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.store import Store
-from pymodules_core.names import BEST, LAST
 
 
 @attrs.define(eq=False)
@@ -75,7 +74,7 @@ class VolatileDisk:
         return run
 
     def tell(self) -> dict[Path, tuple[bytes, int]]:
-        """Give path to content and time of every file that is there after the power went."""
+        """Return path to content and time of every file that is there after the power went."""
         found = {}
         folders = [(self.root, self._tree)]
         while folders:

@@ -7,8 +7,7 @@ import torch
 from store_cases import LinkingDisk
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
+from pymodules_core import CheckpointManager, ModulePool, PoolReader
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records

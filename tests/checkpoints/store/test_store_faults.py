@@ -22,11 +22,10 @@ from store_cases import (
     write_in_threads,
 )
 
+from pymodules_core import BEST, FRZN, INIT, LAST, PoolReader
 from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.store import Store
-from pymodules_core.names import BEST, FRZN, INIT, LAST
 
 FALL_BACK = {"clone", "link", "exchange", "rename_no_replace"}
 

@@ -13,7 +13,7 @@ import torch
 from store_cases import RUNGS, FaultyDisk, check_shown, commit, images, open_store
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
+from pymodules_core import BEST, LAST, CheckpointManager, ModulePool
 from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.store import recovery, view_notes
 from pymodules_core.checkpoints.store.checksums import seal_of_file
@@ -22,7 +22,6 @@ from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.checkpoints.store.verification import verify_store
 from pymodules_core.checkpoints.store.view_notes import Stamp
 from pymodules_core.checkpoints.tools.repair import repair
-from pymodules_core.names import BEST, LAST
 
 SECOND_NS = 1_700_000_000 * 10**9
 

@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 from support import GOOD_PLUGIN, record_of, start_command, write_experiment
 
-from pymodules_core import ModulePool
+from pymodules_core import Experiment, ModulePool
 from pymodules_core.cli.main import run
 from pymodules_core.discovery import PluginManager, PluginState
 from pymodules_core.discovery.selection.catalog import list_modules
 from pymodules_core.errors import PluginError, SettingsError
-from pymodules_core.experiment import Experiment
 from pymodules_core.settings import PluginsSettings
 from pymodules_core.testing import write_distribution
 

@@ -6,9 +6,9 @@ import attrs
 import pytest
 from support import GOOD_PLUGIN, record_of, write_experiment
 
+from pymodules_core import Experiment
 from pymodules_core.discovery import PluginManager
 from pymodules_core.errors import SettingsError
-from pymodules_core.experiment import Experiment
 
 SIZES = """
 import attrs

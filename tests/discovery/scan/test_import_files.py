@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import GOOD_PLUGIN, TINY_MODULE, write_experiment
 
-from pymodules_core import ModulePool
+from pymodules_core import Experiment, ModulePool
 from pymodules_core.discovery.scan.import_files import ExperimentFiles
 from pymodules_core.discovery.scan.importer import (
     ExperimentFileLoader,
@@ -25,7 +25,6 @@ from pymodules_core.errors import (
     ModuleFileError,
     SettingsError,
 )
-from pymodules_core.experiment import Experiment
 from pymodules_core.training.run_output.code_snapshot import source_digests
 
 FOLDER = "data/experiments/tiny/pymodules/modules"
@@ -83,25 +82,25 @@ def discover(tmp_path, monkeypatch, **modules):
         ),
         (
             "from torch import nn\nmodule = nn.ReLU\n" + ITEM,
-            "net.py: module is no module: expected an instance of torch.nn.Module, "
+            "net.py: module is not a module: expected an instance of torch.nn.Module, "
             "found class ReLU\n"
             "  fix: write ReLU() instead of ReLU",
         ),
         (
             "def module():\n    return 1\n" + ITEM,
-            "net.py: module is no module: expected an instance of torch.nn.Module, "
+            "net.py: module is not a module: expected an instance of torch.nn.Module, "
             "found function module\n"
             "  fix: call the function and give what it returns",
         ),
         (
             "module = 3\n" + ITEM,
-            "net.py: module is no module: expected an instance of "
+            "net.py: module is not a module: expected an instance of "
             "torch.nn.Module, found int 3\n"
             "  fix: give an instance of a torch.nn.Module subclass",
         ),
         (
             "module = None\n" + ITEM,
-            "net.py: module is no module: expected an instance of "
+            "net.py: module is not a module: expected an instance of "
             "torch.nn.Module, found NoneType None\n"
             "  fix: give an instance of a torch.nn.Module subclass",
         ),

@@ -32,7 +32,7 @@ def batches_of(lengths):
 
 
 def split(batches, size, *, merges):
-    """Give what each process gets: its parts and shares."""
+    """Return what each process gets: its parts and shares."""
     ranks = [RankInfo(rank=rank, size=size) for rank in range(size)]
     return [list(split_batches(batches, one, merges=merges)) for one in ranks]
 

@@ -1,4 +1,4 @@
-"""Data that a run goes on from in mid-epoch, and random numbers that no worker count changes."""
+"""Data that a run resumes from in mid-epoch, and random numbers that no worker count changes."""
 
 import logging
 import random
@@ -257,7 +257,7 @@ def test_a_batch_sampler_gives_what_the_sampler_in_it_gives():
 
 
 class Arrays(BatchSampler):
-    """Batches of indices that are no lists."""
+    """Batches of indices that are not lists."""
 
     make = tuple
 

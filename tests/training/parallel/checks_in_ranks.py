@@ -9,10 +9,9 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from pymodules_core import ModulePool
+from pymodules_core import ModulePool, Processes
 from pymodules_core.errors import ProcessesError
 from pymodules_core.processes.dtensor import gathered
-from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
 from pymodules_core.training.optim.accumulation import Accumulation
 from pymodules_core.training.optim.block import OptimizeBlock, manage_optimizers
@@ -43,7 +42,7 @@ class Coder(nn.Module):
 
 
 def samples(processes):
-    """Give this process's half of eight samples, and all of them."""
+    """Return this process's half of eight samples, and all of them."""
     whole = torch.arange(32, dtype=torch.float64).reshape(8, 4).sin()
     return whole[processes.rank * 4 : processes.rank * 4 + 4], whole
 
@@ -90,7 +89,7 @@ def step(parts, loss, name):
 
 
 def by_hand(loss, modules, rate=0.1):
-    """Give the weights after one step of plain SGD."""
+    """Return the weights after one step of plain SGD."""
     loss.backward()
     return [p - rate * p.grad for m in modules for p in m.parameters() if p.grad is not None]
 
@@ -379,7 +378,7 @@ def a_loss_that_is_not_finite_in_one(processes):
 
 
 def gradients_that_overflow_in_one(processes):
-    """Of a module in parts only the last rows get infinity: those of the second process."""
+    """Of a module in shards only the last rows get infinity: those of the second process."""
     half = Precision(device_type="cpu", dtype=torch.float16)
     settings = {"linear": {"parallel": "fsdp"}}
     parts = share(processes, {"linear": nn.Linear(4, 4)}, settings, precision=half)

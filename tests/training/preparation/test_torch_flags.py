@@ -6,9 +6,9 @@ import pytest
 import torch
 from support import TINY_MODULE, TINY_TASK, write_experiment
 
+from pymodules_core import ModulePool
 from pymodules_core.checkpoints.tools.lineage import newest_record
 from pymodules_core.cli.main import run
-from pymodules_core.module_pool import ModulePool
 from pymodules_core.training.preparation.run_facts import provenance_of as provenance
 
 DOUBLE = "import torch\ntorch.set_default_dtype(torch.float64)\n"

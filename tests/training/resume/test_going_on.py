@@ -139,7 +139,7 @@ def test_a_changed_file_is_shown_line_by_line_and_refused(home):
         "  pymodules/task.py changed\n"
         "      -    return SGD(module_pool.net.parameters(), lr=0.1)\n"
         "      +    return SGD(module_pool.net.parameters(), lr=0.2)\n"
-        "  fix: put it back, or go on with the changes: --resume --accept-changes"
+        "  fix: put it back, or resume with the changes: --resume --accept-changes"
     )
     assert outcome_of(path) == before
 
@@ -391,7 +391,7 @@ def test_the_command_names_both_ways_past_a_run(home, capsys):
     assert codes == [2, 2, 2]
     errors = capsys.readouterr().err
     assert "--resume resumes it; --reset moves it aside and starts again" in errors
-    assert "--resume goes on with the run, --reset moves it aside: choose one" in errors
+    assert "--resume resumes the run, --reset moves it aside: choose one" in errors
     assert "--accept-changes belongs to --resume" in errors
 
 

@@ -257,7 +257,7 @@ def test_handlers_are_put_back_and_threads_install_none(tmp_path):
 def test_a_run_needs_nobody_who_listens(tmp_path, streams):
     path = write_experiment(tmp_path, "unheard")
     Trainer(path, reporter=SilentPrinter()).fit()
-    # Another number of threads is told in a warning.
+    # Another number of threads is reported in a warning.
     command = f"{sys.executable} -m pymodules_core train {path} --resume --epochs 4 {streams}"
 
     result = subprocess.run(

@@ -459,7 +459,7 @@ def test_an_object_that_is_not_made_yet_is_named():
 
 def test_a_schedule_that_begins_after_a_resume_brings_no_warning_of_torchs(tmp_path):
     # Warnings are errors here: torch warns where a schedule moves before its optimizer did, and
-    # the process that goes on after an epoch's last step has not stepped it.
+    # the process that continues after an epoch's last step has not stepped it.
     task = TINY_TASK.replace(
         "def train_step(",
         "def schedulers(optimizers):\n"

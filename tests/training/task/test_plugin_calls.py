@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 from support import TINY_TASK, write_experiment
 
-from pymodules_core import Trainer
+from pymodules_core import Experiment, Trainer
 from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.verification import verify_store
 from pymodules_core.cli.main import run
 from pymodules_core.errors import PluginError, SettingsError, StepError, TaskError
-from pymodules_core.experiment import Experiment
 from pymodules_core.run_files import checkpoints_dir
 from pymodules_core.testing import train_steps
 from pymodules_core.training.preparation.session import Session
@@ -56,7 +55,7 @@ class Plugin:
     def provide_module(self, context):
         self.key = f"{context.settings_key}.module"
         if self.settings.module == "none":
-            raise context.locate(SettingsError(f"{self.key}: none is no module", key=self.key))
+            raise context.locate(SettingsError(f"{self.key}: none is not a module", key=self.key))
 
     @hookimpl
     def weights_ready(self, run):
@@ -137,7 +136,7 @@ def test_settings_that_a_provider_finds_wrong_end_a_listing(install_distribution
     assert run(["list", "tiny"]) == 2
     assert capsys.readouterr().err == (
         "error: data/experiments/tiny/experiment.toml:2: plugins.settings.acme-choosy.module: none "
-        "is no module\n  says plugin acme-choosy 1.0 (plugin)\n"
+        "is not a module\n  says plugin acme-choosy 1.0 (plugin)\n"
     )
 
 
@@ -175,7 +174,7 @@ def test_a_commit_is_told_as_soon_as_it_is_on_disk(install_distribution, tmp_pat
         "    seen.append((receipt.step, run.step))\n",
     )
     toml = "[train]\nepochs = 1\nbatch_size = 1\n[checkpoints]\nevery_n_steps = 8\n"
-    # After the commit each step gives the disk a second, until it was told.
+    # After the commit each step gives the disk a second, until it was reported.
     task = TINY_TASK.replace(
         "def train_step(module_pool, batch):",
         "def train_step(module_pool, batch, run):\n"
@@ -188,7 +187,7 @@ def test_a_commit_is_told_as_soon_as_it_is_on_disk(install_distribution, tmp_pat
     fit(write_experiment(tmp_path, task=task, toml=toml))
 
     told = dict(sys.modules["acme_recorder"].seen)
-    assert told[8] < 16  # at the next commit it would be told anyhow
+    assert told[8] < 16  # at the next commit it would be reported anyhow
 
 
 def test_a_module_without_gradients_is_shown_as_not_trained(install_distribution, home, capsys):

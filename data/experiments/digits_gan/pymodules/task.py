@@ -37,7 +37,7 @@ def eval_data() -> DataLoader:
 
 
 def optimizers(module_pool: ModulePool, config: Config) -> dict[str, Adam]:
-    """Give each module its own optimizer."""
+    """Return each module its own optimizer."""
     # No momentum: the other side moves too, so past gradients point to where it was.
     betas = (0.0, 0.99)
     return {

@@ -86,7 +86,7 @@ def run_finished(run: Run) -> None:
 
 @torch.no_grad()
 def write_on(run: Run, prompt: str) -> str:
-    """Let the model go on with a text."""
+    """Let the model continue with a text."""
     tokens = torch.tensor([list(prompt.encode())], device=run.device)
     written = run.module_pool.lm.generate(
         tokens,

@@ -96,7 +96,7 @@ class Average:
         self.update(decay=0.0)
 
     def is_trained_by(self, name: str, optimizer: Optimizer) -> bool:
-        """Tell whether an optimizer holds a parameter of the source.
+        """Return whether an optimizer holds a parameter of the source.
 
         Args:
             name: Name of the optimizer.
@@ -132,7 +132,7 @@ class Average:
             torch._foreach_copy_(ours, theirs)
 
     def _buffers(self) -> list[Pair]:
-        """Give those that can be changed in place; looked up anew, for modules replace them."""
+        """Return those that can be changed in place; looked up again, for modules replace them."""
         pairs = []
         for theirs, ours in self._holders:
             for key, source in theirs.items():

@@ -17,7 +17,7 @@ def find_class(source: NetworkSource) -> type[Any]:
     """Import the class, which may be of ``lightning`` or of ``pytorch_lightning``.
 
     Raises:
-        SettingsError: It cannot be imported, or is no LightningModule.
+        SettingsError: It cannot be imported, or is not a LightningModule.
     """
     text = source.settings.lightning_module
     package, _, path = text.partition(":")

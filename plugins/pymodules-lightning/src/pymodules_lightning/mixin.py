@@ -30,7 +30,7 @@ class PoolMixin(nn.Module):
         data_home: Overrides the environment variable and ``./data``.
         seed: Seed of the weights; overrides ``[train] seed``.
         overrides: Dotted keys laid over ``experiment.toml``.
-        load_weights: Whether to load the initial weights that settings ask for. A run that goes on
+        load_weights: Whether to load the initial weights that settings ask for. A resumed run
             does not need them: give False where their source is gone.
         kwargs: For the next class.
 
@@ -86,7 +86,7 @@ class PoolMixin(nn.Module):
         self.module_pool.train()
 
     def trained_parameters(self, *names: str) -> list[nn.Parameter]:
-        """Give the parameters that an optimizer is to update, shared ones once.
+        """Return the parameters that an optimizer is to update, shared ones once.
 
         Args:
             names: Modules; by default all of the pool that are not frozen.

@@ -81,7 +81,7 @@ def _read(file: Path) -> Mapping[Any, Any]:
 
 
 def _under(attribute: str, weights: Mapping[Any, Any], *, file: Path) -> "OrderedDict[str, Any]":
-    """Give the weights under an attribute, by their keys in it, with torch's versions of them."""
+    """Return the weights under an attribute, by their keys in it, with torch's versions of them."""
     prefix = f"{attribute}."
     state = OrderedDict(
         (key.removeprefix(prefix), value)

@@ -53,7 +53,7 @@ def build(*, _source: NetworkSource, **arguments: Any) -> nn.Module:
 
 
 def _take(whole: nn.Module, source: NetworkSource) -> nn.Module:
-    """Give the submodule; only one that is registered has keys in a checkpoint."""
+    """Return the submodule; only one that is registered has keys in a checkpoint."""
     # All names of a module that has several.
     paths: dict[str, nn.Module] = dict(whole.named_modules(remove_duplicate=False))
     attribute = source.settings.attribute

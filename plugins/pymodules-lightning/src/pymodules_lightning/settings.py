@@ -21,7 +21,7 @@ class NetworkSettings:
             LightningModule; without one, weights are those that the class makes.
 
     Raises:
-        SettingsError: ``lightning_module`` or ``attribute`` is no dotted name.
+        SettingsError: ``lightning_module`` or ``attribute`` is not a dotted name.
     """
 
     lightning_module: str

@@ -1,4 +1,4 @@
-"""What Lightning's ``Trainer`` needs to go on, as it would write it to a checkpoint of its own.
+"""What Lightning's ``Trainer`` needs to continue, as it would write it to a checkpoint of its own.
 
 Taken and given back through public names of Lightning: ``save_checkpoint`` with a ``CheckpointIO``
 that keeps what it is given, and the ``load_state_dict`` of each part.
@@ -52,7 +52,7 @@ class _CheckpointTaker(CheckpointIO):
 
 
 def capture_trainer(trainer: Trainer, pool: ModulePool) -> dict[str, Any]:
-    """Give the state of loops, optimizers, schedulers, callbacks, precision and data.
+    """Return the state of loops, optimizers, schedulers, callbacks, precision and data.
 
     Every process has to call it.
 
@@ -100,7 +100,7 @@ def capture_trainer(trainer: Trainer, pool: ModulePool) -> dict[str, Any]:
 
 
 def restore_trainer(trainer: Trainer, module: LightningModule, state: Mapping[str, Any]) -> None:
-    """Give the parts their state back; the pool's own weights are there already.
+    """Return the parts their state back; the pool's own weights are there already.
 
     Every process has to call it.
 

@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from pymodules_core.errors import CheckpointFileError, SettingsError, closest_match, list_words
 
-# Fields of every config that are no choice made there: settings of their own, or notes of a save.
+# Fields of every config that nobody chooses there: settings of their own, or notes of a save.
 _OWN_SETTINGS = {
     "dtype": "dtype",
     "torch_dtype": "dtype",
@@ -123,7 +123,7 @@ def _check_fields(
     for name, value in fields.items():
         if name in _OWN_SETTINGS:
             raise SettingsError(
-                f"{key}.{name}: is no field of the config here",
+                f"{key}.{name}: is not a field of the config here",
                 key=f"{key}.{name}",
                 found=name,
                 fix=f"write {_OWN_SETTINGS[name]} beside config",
@@ -148,7 +148,7 @@ def _check_fields(
 def _config_class_of(
     config_class: type[PreTrainedConfig], name: str, value: Mapping[str, Any]
 ) -> type[PreTrainedConfig] | None:
-    """Give the class of a config within a config; None for a plain table, or one of any class."""
+    """Return the class of a config within a config; None for a plain table, or one of any class."""
     inner = config_class.sub_configs.get(name)
     if inner is not None and value.get(_TYPE) in CONFIG_MAPPING:
         chosen: type[PreTrainedConfig] = CONFIG_MAPPING[value[_TYPE]]
@@ -158,7 +158,7 @@ def _config_class_of(
 
 
 def _field_names(config_class: type[PreTrainedConfig]) -> list[str]:
-    """Give what may be set of a config: fields, those of this model first, and other names."""
+    """Return what may be set of a config: fields, those of this model first, and other names."""
     common = {field.name for field in dataclasses.fields(PreTrainedConfig)}
     names = [field.name for field in dataclasses.fields(config_class)]
     names.sort(key=lambda name: name in common)

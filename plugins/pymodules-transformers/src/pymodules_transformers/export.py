@@ -25,7 +25,7 @@ def save_folder(
         The folder.
 
     Raises:
-        BuildError: ``module`` is no model of transformers.
+        BuildError: ``module`` is not a model of transformers.
         CheckpointError: The folder is not empty, or the file does not fit the module.
     """
     if not isinstance(module, PreTrainedModel):
