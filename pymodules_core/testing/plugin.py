@@ -71,11 +71,7 @@ def make_plugin_manager(tmp_path: Path) -> "Callable[..., PluginManager]":
                 load_installed=False,
             )
         register_objects(manager, plugins or {})
-        unknown = [
-            name for name in given if not any(record.is_called(name) for record in manager.records)
-        ]
-        if unknown:
-            raise ValueError(f"settings[{unknown[0]!r}] are of no plugin that is given")
+        _refuse_unknown(given, manager)
         return manager
 
     return make

@@ -65,26 +65,30 @@ class Staging:
     def _find_changed(self, contents: Mapping[str, Content]) -> set[str]:
         """Return the names whose buffers hold other values."""
         changed = {name for name, content in contents.items() if not content.is_on_cpu}
-        # One queue for all: other threads may wait for cores on which torch's still spin.
-        places = deque[tuple[str, Place]]()
-        for name, content in contents.items():
-            if name in changed:
-                continue
-            own = self._buffers[name].places(content)
-            first = next(own, None)
-            if first is not None and not first.is_unchanged():
-                changed.add(name)
-            else:
-                places += ((name, place) for place in own)
+        places = self._places(contents, changed)
         others: list[Future[None]] = []
         if sum(len(place.piece) for _, place in places) >= _WORTH_THREADS_BYTES:
             others = [self._submit(places, changed) for _ in range(torch.get_num_threads() - 1)]
         _compare(places, changed)
-        for other in others:
-            # One that has not begun has nothing to do any more.
-            if not other.cancel():
-                other.result()
+        # One that has not begun has nothing to do any more.
+        for other in (other for other in others if not other.cancel()):
+            other.result()
         return changed
+
+    def _places(
+        self, contents: Mapping[str, Content], changed: set[str]
+    ) -> deque[tuple[str, Place]]:
+        """Return what is left to compare where the first chunk of a module is unchanged."""
+        # One queue for all: other threads may wait for cores on which torch's still spin.
+        places = deque[tuple[str, Place]]()
+        for name in [name for name in contents if name not in changed]:
+            own = self._buffers[name].places(contents[name])
+            first = next(own, None)
+            if first is None or first.is_unchanged():
+                places += ((name, place) for place in own)
+            else:
+                changed.add(name)
+        return places
 
     def _submit(self, places: deque[tuple[str, Place]], changed: set[str]) -> Future[None]:
         if self._threads is None:

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -58,15 +58,19 @@ def apply_weights(loads: Iterable[Matched]) -> None:
             else:
                 snapshots.append(_Snapshot.take(inner))
                 _load_state_dict(inner, state, report)
-        if copies:
-            with torch.no_grad():
-                torch._foreach_copy_([own for own, _ in copies], [new for _, new in copies])
+        _copy_all(copies)
     except BaseException:
         for snapshot in reversed(snapshots):
             snapshot.restore()
         raise
     for _, _, report in loads:
         _warn_of_doubts(report)
+
+
+def _copy_all(copies: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    if copies:  # torch refuses to copy nothing
+        with torch.no_grad():
+            torch._foreach_copy_([own for own, _ in copies], [new for _, new in copies])
 
 
 def _warn_of_doubts(report: LoadReport) -> None:

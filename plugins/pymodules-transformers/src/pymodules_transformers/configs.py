@@ -128,21 +128,25 @@ def _check_fields(
                 found=name,
                 fix=f"write {_OWN_SETTINGS[name]} beside config",
             )
-        known = _field_names(config_class)
-        if name not in known:
-            near = closest_match(name, known)
-            fix = f"write {near!r} or remove {name!r}" if near else None
-            raise SettingsError(
-                f"{key}.{name}: {config_class.__name__} has no such field; it has: "
-                f"{list_words(known, most=_MOST_SHOWN)}",
-                key=f"{key}.{name}",
-                found=name,
-                closest=near,
-                fix=fix or f"remove {name!r}",
-            )
+        _refuse_unknown(config_class, name, key=key)
         if isinstance(value, Mapping) and (inner := _config_class_of(config_class, name, value)):
             given = {key: value[key] for key in value if key != _TYPE}
             _check_fields(inner, given, key=f"{key}.{name}")
+
+
+def _refuse_unknown(config_class: type[PreTrainedConfig], name: str, *, key: str) -> None:
+    known = _field_names(config_class)
+    if name in known:
+        return
+    near = closest_match(name, known)
+    raise SettingsError(
+        f"{key}.{name}: {config_class.__name__} has no such field; it has: "
+        f"{list_words(known, most=_MOST_SHOWN)}",
+        key=f"{key}.{name}",
+        found=name,
+        closest=near,
+        fix=f"write {near!r} or remove {name!r}" if near else f"remove {name!r}",
+    )
 
 
 def _config_class_of(
