@@ -12,7 +12,6 @@ from pymodules_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from pymodules_core.checkpoints.best import BestTracker as BestTracker
-    from pymodules_core.checkpoints.file_format.read import read_state_dict as read_state_dict
     from pymodules_core.checkpoints.loading.apply import apply_weights as apply_weights
     from pymodules_core.checkpoints.loading.match import LoadReport as LoadReport
     from pymodules_core.checkpoints.loading.match import match_weights as match_weights
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from pymodules_core.checkpoints.manager import CheckpointManager as CheckpointManager
     from pymodules_core.checkpoints.saving.commits import CommitResult as CommitResult
     from pymodules_core.checkpoints.saving.commits import Receipt as Receipt
+    from pymodules_core.checkpoints.sharded.folder import read_state_dict as read_state_dict
     from pymodules_core.experiment import Experiment as Experiment
     from pymodules_core.hookspecs.markers import hookimpl as hookimpl
     from pymodules_core.hookspecs.markers import hookspec as hookspec
@@ -72,7 +72,7 @@ _HOMES = {
     "hookspec": "pymodules_core.hookspecs.markers",
     "load_initial_weights": "pymodules_core.initial_weights",
     "match_weights": "pymodules_core.checkpoints.loading.match",
-    "read_state_dict": "pymodules_core.checkpoints.file_format.read",
+    "read_state_dict": "pymodules_core.checkpoints.sharded.folder",
 }
 __all__ = list(_HOMES)
 __all__ += ["__version__"]

@@ -10,12 +10,12 @@ from pymodules_core.moved import moved_names
 
 if TYPE_CHECKING:
     from pymodules_core.checkpoints.best import BestTracker
-    from pymodules_core.checkpoints.file_format.read import read_state_dict
     from pymodules_core.checkpoints.loading.apply import apply_weights
     from pymodules_core.checkpoints.loading.match import LoadReport, match_weights
     from pymodules_core.checkpoints.loading.resume_point import Resumed
     from pymodules_core.checkpoints.manager import CheckpointManager
     from pymodules_core.checkpoints.saving.commits import CommitResult
+    from pymodules_core.checkpoints.sharded.folder import read_state_dict
 
 __all__ = [
     "BestTracker",
@@ -38,7 +38,7 @@ _find = lazy_names(
         "Resumed": "pymodules_core.checkpoints.loading.resume_point",
         "apply_weights": "pymodules_core.checkpoints.loading.apply",
         "match_weights": "pymodules_core.checkpoints.loading.match",
-        "read_state_dict": "pymodules_core.checkpoints.file_format.read",
+        "read_state_dict": "pymodules_core.checkpoints.sharded.folder",
     },
 )
 __getattr__ = moved_names(__name__, _find)

@@ -9,7 +9,7 @@ import attrs
 
 from pymodules_core.checkpoints.file_buffer import make_file
 from pymodules_core.checkpoints.file_format.content_checks import refuse_strange_tensors
-from pymodules_core.checkpoints.file_format.read import checkpoint_files, read_state_dict
+from pymodules_core.checkpoints.sharded.folder import checkpoint_files, read_state_dict
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import (
