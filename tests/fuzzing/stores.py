@@ -20,7 +20,7 @@ from torch import nn
 from pymodules_core import CheckpointManager, ModulePool, PoolReader, Trainer, read_state_dict
 from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.sharded.index import make_index
-from pymodules_core.checkpoints.store.checksums import seal_of_file
+from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import read_record, record_numbers
 from pymodules_core.checkpoints.store.verification import verify_store
@@ -232,10 +232,10 @@ class CraftedStore(_Store):
             digest = record["state"]
         self.replace(self.layout.object(digest), crafted.read_bytes())
         try:
-            seal = seal_of_file(crafted)
+            checksum = checksum_of_file(crafted)
         except (ValueError, OverflowError, MemoryError):
-            seal = "0" * 32
-        record["objects"][digest] |= {"size_bytes": crafted.stat().st_size, "seal": seal}
+            checksum = "0" * 32
+        record["objects"][digest] |= {"size_bytes": crafted.stat().st_size, "seal": checksum}
         self.replace(self.newest, _sealed(record))
         return choice.random() < 0.3
 

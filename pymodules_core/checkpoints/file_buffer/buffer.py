@@ -18,7 +18,12 @@ from torch.serialization import skip_data
 from pymodules_core.checkpoints.file_buffer.pinned_memory import Pages, start_copies
 from pymodules_core.checkpoints.file_format.digest import Content, digest_of, identity_of, memory_of
 from pymodules_core.checkpoints.file_format.state_dict import map_tensors
-from pymodules_core.checkpoints.store.checksums import chunks_in, fingerprint, gaps_between, seal_of
+from pymodules_core.checkpoints.store.checksums import (
+    checksum_of_parts,
+    chunks_in,
+    fingerprint,
+    gaps_between,
+)
 from pymodules_core.checkpoints.store.zip_layout import (
     MemoryFile,
     TensorRange,
@@ -30,11 +35,11 @@ _CRC = struct.Struct("<I")
 
 
 @attrs.frozen
-class Sealed:
+class Finished:
     """What names a file: the digest of its content, and the checksum of its bytes."""
 
     digest: str
-    seal: str
+    checksum: str
 
 
 class FileBuffer:
@@ -49,7 +54,7 @@ class FileBuffer:
         memory: What it is laid out in.
         pages: The bytes of the file, filled up to whole pages.
         size_bytes: Length of the file.
-        sealed: Its digest and seal; None since the last ``fill``.
+        finished: Its digest and checksum; None since the last ``fill``.
         is_likely_stored: Whether it is worth to look for an object of this content before one is
             written: on a new buffer, since most runs start from what is there, and on one that was
             filled from a device, where nothing was compared.
@@ -95,7 +100,7 @@ class FileBuffer:
         ]
         self._fingerprints: dict[int, bytes] = {}
         self._landing: list[torch.cuda.Event] = []
-        self.sealed: Sealed | None = None
+        self.finished: Finished | None = None
 
     def fits(self, content: Content) -> bool:
         """Return whether ``content`` differs from the buffer in the values of its tensors alone."""
@@ -110,7 +115,7 @@ class FileBuffer:
     def holds(self, start: int, piece: memoryview) -> bool:
         """Return whether a piece that ``places`` gave is what the buffer has there."""
         known = self._fingerprints.get(start)
-        if known is None:  # not sealed yet
+        if known is None:  # not finished yet
             known = fingerprint(self.pages[start : start + len(piece)])
             self._fingerprints[start] = known
         return fingerprint(piece) == known
@@ -118,9 +123,9 @@ class FileBuffer:
     def fill(self, content: Content) -> None:
         """Copy the tensors of ``content``, which has to fit, into the buffer.
 
-        Tensors on CUDA devices may land later; ``seal`` waits for them.
+        Tensors on CUDA devices may land later; ``finish`` waits for them.
         """
-        self.sealed = None
+        self.finished = None
         self._fingerprints.clear()
         self.is_likely_stored = not content.is_on_cpu
         pairs = list(zip(self._targets, content.tensors, strict=True))
@@ -133,24 +138,26 @@ class FileBuffer:
             if others:  # torch refuses to copy nothing
                 torch._foreach_copy_([pair[0] for pair in others], [pair[1] for pair in others])
 
-    def seal(self, on_final: Callable[[int], None] = lambda _: None) -> Sealed:
-        """Put the checksums in place and give digest and seal.
+    def finish(self, on_final: Callable[[int], None] = lambda _: None) -> Finished:
+        """Put the checksums in place and give digest and checksum.
 
         Args:
             on_final: Called with an offset below which every byte of the file is final.
         """
         while self._landing:
             self._landing.pop().synchronize()
-        if self.sealed is None:
-            digests = {span.number: self._seal_range(span, on_final) for span in self._ranges}
+        if self.finished is None:
+            digests = {span.number: self._hash_range(span, on_final) for span in self._ranges}
             gaps = gaps_between(self._ranges, self.size_bytes)
-            seal = seal_of((self.pages[slice(*gap)] for gap in gaps), self._fingerprints)
+            checksum = checksum_of_parts(
+                (self.pages[slice(*gap)] for gap in gaps), self._fingerprints
+            )
             digest = digest_of(self._outline, [digests[number] for number in self._order])
-            self.sealed = Sealed(digest, seal)
+            self.finished = Finished(digest, checksum)
         on_final(len(self.pages))
-        return self.sealed
+        return self.finished
 
-    def _seal_range(self, span: TensorRange, on_final: Callable[[int], None]) -> bytes:
+    def _hash_range(self, span: TensorRange, on_final: Callable[[int], None]) -> bytes:
         hasher = blake3()
         crc = 0
         for offset, piece in chunks_in(self.pages[span.start : span.stop]):

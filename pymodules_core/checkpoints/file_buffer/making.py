@@ -45,7 +45,7 @@ def is_layout_known() -> bool:
     state = {"weight": torch.arange(6.0).view(2, 3), "mask": torch.tensor([True, False])}
     try:
         buffer = FileBuffer(state)
-        buffer.seal()
+        buffer.finish()
         file = io.BytesIO(buffer.pages[: buffer.size_bytes])
         with zipfile.ZipFile(file) as archive:
             is_whole = archive.testzip() is None

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pymodules_core.checkpoints.file_buffer.buffer import Sealed, plain_torch
+from pymodules_core.checkpoints.file_buffer.buffer import Finished, plain_torch
 from pymodules_core.checkpoints.file_buffer.pinned_memory import Pages
 from pymodules_core.checkpoints.file_format.digest import Content, identity_of
 from pymodules_core.checkpoints.file_format.state_dict import map_tensors
@@ -45,14 +45,14 @@ class PlainFile:
         self.memory = pages if pages is not None and is_fit else Pages(self.size_bytes)
         self.pages = self.memory.view(self.size_bytes)
         self.pages[: self.size_bytes] = file.getbuffer()
-        self.sealed = Sealed(
+        self.finished = Finished(
             Content(copied).digest_now(), checksum_of_bytes(self.pages[: self.size_bytes])
         )
 
-    def seal(self, on_final: Callable[[int], None] = lambda _: None) -> Sealed:
+    def finish(self, on_final: Callable[[int], None] = lambda _: None) -> Finished:
         """Return digest and checksum; every byte is final."""
         on_final(len(self.pages))
-        return self.sealed
+        return self.finished
 
 
 def _dense(tensor: torch.Tensor) -> torch.Tensor:

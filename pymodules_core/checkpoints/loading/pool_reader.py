@@ -14,7 +14,7 @@ from pymodules_core.checkpoints.file_format.digest import Content
 from pymodules_core.checkpoints.file_format.read import read_own_file
 from pymodules_core.checkpoints.sharded import Like, chunks_in_file, read_shards
 from pymodules_core.checkpoints.sharded.folder import checkpoint_files, read_state_dict
-from pymodules_core.checkpoints.store.checksums import seal_of_file
+from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import (
     ATTEMPTS,
@@ -272,7 +272,7 @@ class PoolReader:
             is_whole = (
                 stat.S_ISREG(status.st_mode)
                 and status.st_size == stored.size_bytes
-                and seal_of_file(path) == stored.seal
+                and checksum_of_file(path) == stored.checksum
             )
         except ValueError:
             is_whole = False

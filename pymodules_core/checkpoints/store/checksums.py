@@ -1,9 +1,9 @@
-"""Seals: whether every byte of a file is still what was written.
+"""Checksums: whether every byte of a file is still what was written.
 
 XXH3 reads memory about as fast as it comes, where BLAKE3 takes several times as long; a file is
-sealed once and read often. Its 128 bits are evidence against chance, a flipped bit or a torn write,
-and no identity: contents are named by BLAKE3. Nor would a slower seal keep out a person who means
-harm, since whoever can change a file can change the record beside it.
+hashed once and read often. Its 128 bits are evidence against chance, a flipped bit or a torn write,
+and no identity: contents are named by BLAKE3. Nor would a slower checksum keep out a person who
+means harm, since whoever can change a file can change the record beside it.
 """
 
 import os
@@ -50,20 +50,22 @@ def chunks_in(memory: memoryview) -> Iterator[tuple[int, memoryview]]:
     return ((start, memory[start:stop]) for start, stop in cuts_of(len(memory)))
 
 
-def seal_of(frame: Iterable[memoryview | bytes], fingerprints: Mapping[int, bytes]) -> str:
-    """Return the seal over every byte of a file.
+def checksum_of_parts(
+    frame: Iterable[memoryview | bytes], fingerprints: Mapping[int, bytes]
+) -> str:
+    """Return the checksum over every byte of a file.
 
     Args:
         frame: What lies before, between and behind the tensors, in the order of the file.
         fingerprints: Of every piece of every tensor, by its offset in the file.
     """
-    seal = xxh3_128()
+    checksum = xxh3_128()
     for part in frame:
-        seal.update(len(part).to_bytes(8, "little"))
-        seal.update(part)
+        checksum.update(len(part).to_bytes(8, "little"))
+        checksum.update(part)
     for offset in sorted(fingerprints):
-        seal.update(fingerprints[offset])
-    return seal.hexdigest()
+        checksum.update(fingerprints[offset])
+    return checksum.hexdigest()
 
 
 def gaps_between(holes: Sequence[TensorRange], size_bytes: int) -> list[tuple[int, int]]:
@@ -81,11 +83,11 @@ def checksum_of_bytes(content: memoryview) -> str:
         for offset, chunk in chunks_in(content[span.start : span.stop])
     }
     frame = (content[slice(*gap)] for gap in gaps_between(spans, len(content)))
-    return seal_of(frame, fingerprints)
+    return checksum_of_parts(frame, fingerprints)
 
 
-def seal_of_file(path: Path) -> str:
-    """Read a file and return its seal.
+def checksum_of_file(path: Path) -> str:
+    """Read a file and return its checksum.
 
     By reads and not through a mapping: a file that is cut meanwhile would end the process. Of one
     that ``torch.save`` did not write, a shard, all bytes are read as those of a single tensor.
@@ -114,17 +116,17 @@ def seal_of_file(path: Path) -> str:
         read = partial(_fingerprints, file.fileno())
         count = min(_core_count(), _MOST_THREADS) if size_bytes >= _WORTH_THREADS_BYTES else 1
         if count == 1:
-            return seal_of(frame, read(pieces))
+            return checksum_of_parts(frame, read(pieces))
         # Every other piece, so that together they read the file from start to end.
         with ThreadPoolExecutor(count) as threads:
             parts = threads.map(read, (pieces[first::count] for first in range(count)))
-            return seal_of(frame, dict(ChainMap(*parts)))
+            return checksum_of_parts(frame, dict(ChainMap(*parts)))
 
 
-def seal_if_readable(path: Path) -> str | None:
-    """Return the seal of a file, or None where it is not a checkpoint file that can be read."""
+def checksum_if_readable(path: Path) -> str | None:
+    """Return the checksum of a file, or None where it is not a checkpoint file that can be read."""
     try:
-        return seal_of_file(path)
+        return checksum_of_file(path)
     except (OSError, ValueError):
         return None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.store.checksums import seal_of_file
+from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.file_system import Disk, copy_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import StoredObject
@@ -76,8 +76,8 @@ class Objects:
         with StagedWrites(self._layout, self._disk) as staged:
             for name, source in sources.items():
                 # Sealed: its values are those of the commit before.
-                if source.sealed is not None or source.is_likely_stored:
-                    digest = source.seal().digest
+                if source.finished is not None or source.is_likely_stored:
+                    digest = source.finish().digest
                     if self._is_there(digest):
                         added[name] = Added(digest, self._known[digest], 0)
                         continue
@@ -121,7 +121,7 @@ class Objects:
                 return False
             is_read = self.is_thorough or digest in self._suspects
             is_untouched = status.st_mtime_ns == stored.mtime_ns and not is_read
-            return is_untouched or seal_of_file(path) == stored.seal
+            return is_untouched or checksum_of_file(path) == stored.checksum
         except (OSError, ValueError):
             return False
 
@@ -145,7 +145,10 @@ class Objects:
         """Make a lost object again from a copy that is whole, such as a file of a view."""
         for copy in copies:
             try:
-                if copy.stat().st_size != stored.size_bytes or seal_of_file(copy) != stored.seal:
+                if (
+                    copy.stat().st_size != stored.size_bytes
+                    or checksum_of_file(copy) != stored.checksum
+                ):
                     continue
             except (OSError, ValueError):
                 continue
@@ -186,7 +189,7 @@ class Objects:
         target = self._layout.object(file.digest)
         self._disk.rename(file.path, target)
         stored = StoredObject(
-            size_bytes=file.size_bytes, mtime_ns=target.stat().st_mtime_ns, seal=file.seal
+            size_bytes=file.size_bytes, mtime_ns=target.stat().st_mtime_ns, checksum=file.checksum
         )
         self._known[file.digest] = stored
         return Added(file.digest, stored, file.size_bytes)

@@ -47,13 +47,13 @@ class StoredObject:
     Attributes:
         size_bytes: Length of the file.
         mtime_ns: When it was written, as the file system says it.
-        seal: Digest of every byte of the file.
+        checksum: Digest of every byte of the file.
         parts: File name to digest of the further objects that it needs; it is their index then.
     """
 
     size_bytes: int
     mtime_ns: int
-    seal: str
+    checksum: str
     parts: dict[str, str] = attrs.field(factory=dict)
 
 
@@ -300,11 +300,18 @@ def _make_converter() -> cattrs.Converter:
     # JSON has no infinity and no NaN.
     converter.register_unstructure_hook(StoredBest, _encode_best)
     converter.register_structure_hook(StoredBest, lambda found, _: _decode_best(found))
-    for cls, name in ((StoredObject, "parts"), (CommitRecord, "module_states")):
-        # Left out where empty: such a record reads as it always did.
-        omit: Any = {name: cattrs.gen.override(omit_if_default=True)}
+    # Left out where empty: such a record reads as it always did.
+    omit = cattrs.gen.override(omit_if_default=True)
+    fields: dict[type, Any] = {
+        StoredObject: {"parts": omit, "checksum": cattrs.gen.override(rename="seal")},
+        CommitRecord: {"module_states": omit},
+    }
+    for cls, overrides in fields.items():
         converter.register_unstructure_hook(
-            cls, cattrs.gen.make_dict_unstructure_fn(cls, converter, **omit)
+            cls, cattrs.gen.make_dict_unstructure_fn(cls, converter, **overrides)
+        )
+        converter.register_structure_hook(
+            cls, cattrs.gen.make_dict_structure_fn(cls, converter, **overrides)
         )
     return converter
 

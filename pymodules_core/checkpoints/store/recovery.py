@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.store.checksums import seal_if_readable
+from pymodules_core.checkpoints.store.checksums import checksum_if_readable
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import CommitRecord, read_record, record_numbers
@@ -84,10 +84,10 @@ class Recovery:
         if not view.is_dir():
             return
         noted = self._views.noted(pool_name)
-        seals = {stored.seal for record in records for stored in record.objects.values()}
+        checksums = {stored.checksum for record in records for stored in record.objects.values()}
         for name in sorted(paths):
             path = view / name
-            if os.path.lexists(path) and seal_if_readable(path) not in seals:
+            if os.path.lexists(path) and checksum_if_readable(path) not in checksums:
                 if name in noted:
                     self._objects.suspect_link(noted[name], path)
                 self._objects.quarantine(path)
@@ -223,7 +223,7 @@ class Recovery:
                 not (view / path).is_symlink()
                 and (
                     is_link_to(view / path, self._layout.object(digest))
-                    or seal_if_readable(view / path) == record.objects[digest].seal
+                    or checksum_if_readable(view / path) == record.objects[digest].checksum
                 )
                 for path, digest in files.items()
             )

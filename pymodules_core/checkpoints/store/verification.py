@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.store.checksums import seal_if_readable, seal_of_file
+from pymodules_core.checkpoints.store.checksums import checksum_if_readable, checksum_of_file
 from pymodules_core.checkpoints.store.lock import may_be_written
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import (
@@ -88,13 +88,13 @@ def _verify(layout: Layout, digest_of: Callable[[Path], str]) -> Verification:
     objects = {d: stored for record in records for d, stored in record.objects.items()}
     used_by = _users(records[0]) if records else {}
     # A view may show what was committed by a record that is damaged now.
-    readable = map(seal_if_readable, layout.objects.glob("*") if damages else ())
-    seals = {seal for seal in readable if seal is not None}
+    readable = map(checksum_if_readable, layout.objects.glob("*") if damages else ())
+    checksums = {checksum for checksum in readable if checksum is not None}
     for digest, stored in sorted(objects.items()):
         path = layout.object(digest)
         if reason := _fault(path, stored) or _name_fault(path, digest, digest_of):
             damages.append(Damage(path, reason, used_by.get(digest, ("the commit before",))))
-    views = list(_views(layout, records[0], seals)) if records else []
+    views = list(_views(layout, records[0], checksums)) if records else []
     damages += [damage for damage in views if damage is not None]
     return Verification(objects=len(objects), views=len(views), damages=damages)
 
@@ -124,20 +124,20 @@ def _users(record: CommitRecord) -> dict[str, tuple[str, ...]]:
     return {digest: tuple(names) for digest, names in users.items()}
 
 
-def _views(layout: Layout, record: CommitRecord, seals: Set[str]) -> Iterator[Damage | None]:
+def _views(layout: Layout, record: CommitRecord, checksums: Set[str]) -> Iterator[Damage | None]:
     """Return one item for each file of each view, None where it is whole.
 
     Args:
         layout: Paths.
         record: The newest that can be read.
-        seals: Of all objects, where a newer record cannot be read; else of none.
+        checksums: Of all objects, where a newer record cannot be read; else of none.
     """
     for pool_name, pool in record.pools.items():
         view = layout.view(pool_name)
         wanted = record.view_files(pool.modules)
         for file_name, digest in sorted(wanted.items()):
             damage = _view_fault(view / file_name, layout.object(digest), record.objects[digest])
-            if damage and seal_if_readable(damage.path) in seals:
+            if damage and checksum_if_readable(damage.path) in checksums:
                 damage = attrs.evolve(damage, reason="is of a commit whose record is damaged")
             yield damage and attrs.evolve(damage, digest=digest)
         for file_name in sorted(files_in(view).keys() - wanted.keys()):
@@ -164,7 +164,7 @@ def _fault(path: Path, stored: StoredObject) -> str | None:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             return "is a link, a folder or a pipe, expected a file"
-        if status.st_size == stored.size_bytes and seal_of_file(path) == stored.seal:
+        if status.st_size == stored.size_bytes and checksum_of_file(path) == stored.checksum:
             return None
     except FileNotFoundError:
         return _MISSING

@@ -10,7 +10,7 @@ from pymodules_core.checkpoints.file_buffer.making import is_layout_known, make_
 from pymodules_core.checkpoints.file_buffer.plain_file import PlainFile
 from pymodules_core.checkpoints.file_format.digest import Content
 from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
-from pymodules_core.checkpoints.store.checksums import seal_of_file
+from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.verification import verify_store
 
@@ -33,22 +33,24 @@ STATES = {
 def test_both_ways_name_a_content_alike_and_hold_the_same(tmp_path, state):
     buffer, plain = FileBuffer(state), PlainFile(state)
 
-    assert plain.seal().digest == buffer.seal().digest
+    assert plain.finish().digest == buffer.finish().digest
     for made in (buffer, plain):
         file = tmp_path / "net.pt"
         file.write_bytes(made.pages[: made.size_bytes])
-        assert seal_of_file(file) == made.seal().seal
+        assert checksum_of_file(file) == made.finish().checksum
         found = torch.load(file, weights_only=True)
-        assert Content(found).digest_now() == made.seal().digest
+        assert Content(found).digest_now() == made.finish().digest
 
 
 def test_values_in_the_place_of_a_states_own_are_saved_by_both():
     hollow = OrderedDict(a=torch.empty(3), b=torch.empty(2, 2))
     values = [torch.arange(3.0), torch.eye(2)]
 
-    digests = {kind(hollow, values=iter(values)).seal().digest for kind in (FileBuffer, PlainFile)}
+    digests = {
+        kind(hollow, values=iter(values)).finish().digest for kind in (FileBuffer, PlainFile)
+    }
 
-    assert digests == {FileBuffer(OrderedDict(a=values[0], b=values[1])).seal().digest}
+    assert digests == {FileBuffer(OrderedDict(a=values[0], b=values[1])).finish().digest}
 
 
 def test_later_steps_do_not_change_what_a_plain_file_holds():
@@ -57,7 +59,7 @@ def test_later_steps_do_not_change_what_a_plain_file_holds():
 
     weight += 1
 
-    assert file.seal().digest == FileBuffer({"weight": torch.zeros(3)}).seal().digest
+    assert file.finish().digest == FileBuffer({"weight": torch.zeros(3)}).finish().digest
 
 
 def test_this_torch_writes_the_layout_that_the_buffer_knows(caplog):

@@ -11,7 +11,7 @@ from pymodules_core.checkpoints.file_format.digest import Content
 
 
 def saved(image: FileBuffer, tmp_path) -> dict[str, torch.Tensor]:
-    image.seal()
+    image.finish()
     file = tmp_path / "x.pt"
     file.write_bytes(image.pages[: image.size_bytes])
     return torch.load(file, weights_only=True)
@@ -30,12 +30,12 @@ def large_state() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", ["w0", "w3"])
 def test_one_changed_element_of_many_is_found(tmp_path, name, element):
     staging, state = Staging(), large_state()
-    staging.take({"net": state}, nothing)["net"].seal()
+    staging.take({"net": state}, nothing)["net"].finish()
     state[name][element] += 1
 
     image = staging.take({"net": state}, nothing)["net"]
 
-    assert image.sealed is None
+    assert image.finished is None
     assert saved(image, tmp_path)[name][element] == state[name][element]
     staging.close()
 
@@ -43,26 +43,26 @@ def test_one_changed_element_of_many_is_found(tmp_path, name, element):
 def test_what_did_not_change_stays_sealed_and_waits_for_nobody():
     staging, state = Staging(), large_state()
     before = staging.take({"net": state}, nothing)["net"]
-    sealed = before.seal()
+    finished = before.finish()
 
     image = staging.take({"net": state}, lambda: pytest.fail("waited"))["net"]
 
     assert image is before
-    assert image.sealed is sealed
+    assert image.finished is finished
     staging.close()
 
 
 def test_keys_in_another_order_do_not_swap_their_tensors(tmp_path):
     staging = Staging()
     first, second = torch.zeros(3), torch.ones(3)
-    one = staging.take({"net": OrderedDict(a=first, b=second)}, nothing)["net"].seal()
+    one = staging.take({"net": OrderedDict(a=first, b=second)}, nothing)["net"].finish()
 
     image = staging.take({"net": OrderedDict(b=second, a=first)}, nothing)["net"]
 
     read = saved(image, tmp_path)
     assert torch.equal(read["a"], first)
     assert torch.equal(read["b"], second)
-    assert image.seal().digest == one.digest
+    assert image.finish().digest == one.digest
 
 
 def test_a_state_that_is_laid_out_anew_keeps_its_memory(tmp_path):
@@ -76,7 +76,7 @@ def test_a_state_that_is_laid_out_anew_keeps_its_memory(tmp_path):
     read = saved(image, tmp_path)
     assert read["step"] == 1000
     assert torch.equal(read["m"], moments * 2)
-    assert image.seal().digest == Content({"step": 1000, "m": moments * 2}).digest_now()
+    assert image.finish().digest == Content({"step": 1000, "m": moments * 2}).digest_now()
 
 
 def test_memory_that_is_too_small_or_far_too_large_is_not_kept():

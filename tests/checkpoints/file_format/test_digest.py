@@ -88,14 +88,14 @@ trees = st.dictionaries(
 @given(trees)
 def test_any_state_comes_back_exactly(tmp_path_factory, state):
     image = FileBuffer(state)
-    image.seal()
+    image.finish()
     file = tmp_path_factory.mktemp("state") / "x.pt"
     file.write_bytes(image.pages[: image.size_bytes])
 
     read = torch.load(file, weights_only=True)
 
     assert raw_tree(read) == raw_tree(state)
-    assert Content(read).digest_now() == image.sealed.digest == Content(state).digest_now()
+    assert Content(read).digest_now() == image.finished.digest == Content(state).digest_now()
 
 
 @settings(deadline=None)

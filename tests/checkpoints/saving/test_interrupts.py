@@ -44,15 +44,15 @@ def interrupt_where_it_waits(then: Callable[[], None] = lambda: None) -> None:
 
 @pytest.fixture
 def gate(monkeypatch) -> threading.Event:
-    """Holds back the first half of every seal until it is set."""
-    gate, seal = threading.Event(), FileBuffer.seal
+    """Holds back the first half of every checksum until it is set."""
+    gate, finish = threading.Event(), FileBuffer.finish
     gate.set()
 
-    def sealed_behind_the_gate(image: FileBuffer, *more: object):
+    def finish_behind_the_gate(image: FileBuffer, *more: object):
         gate.wait(90)
-        return seal(image, *more)
+        return finish(image, *more)
 
-    monkeypatch.setattr(FileBuffer, "seal", sealed_behind_the_gate)
+    monkeypatch.setattr(FileBuffer, "finish", finish_behind_the_gate)
     return gate
 
 

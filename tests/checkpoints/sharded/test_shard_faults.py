@@ -193,7 +193,7 @@ def test_a_record_cannot_name_parts_outside_their_folder(tmp_path, name):
     record.objects[digest] = StoredObject(
         size_bytes=stored.size_bytes,
         mtime_ns=stored.mtime_ns,
-        seal=stored.seal,
+        checksum=stored.checksum,
         parts={name: digest},
     )
     file.chmod(0o644)

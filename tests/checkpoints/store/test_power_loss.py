@@ -18,7 +18,7 @@ from store_cases import (
 )
 
 from pymodules_core import BEST, LAST, PoolReader
-from pymodules_core.checkpoints.store.checksums import seal_of_file
+from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.store import Store
@@ -207,7 +207,7 @@ def recover(folder: Path) -> int:
     assert record.pools[LAST].modules == record.pools[BEST].modules
     assert PoolReader(folder).read(LAST)["net"].digest == record.pools[LAST].modules["net"]
     for digest, stored in record.objects.items():
-        assert seal_of_file(Layout(folder).object(digest)) == stored.seal
+        assert checksum_of_file(Layout(folder).object(digest)) == stored.checksum
     assert not (folder / ".store" / "quarantine").exists()
     return record.number
 

@@ -151,7 +151,7 @@ def test_a_disk_error_at_any_step_is_raised_and_the_next_commit_works(case, tmp_
         # Only a way to link, swap or move that the disk refuses has another to fall back to.
         assert codes == [code] or operation in FALL_BACK
         seen = PoolReader(folder).read(LAST)["net"].digest
-        assert seen in {image["net"].seal().digest for image in (images(1), images(2))}
+        assert seen in {image["net"].finish().digest for image in (images(1), images(2))}
         assert commit(store, 2, images(2)).pools[LAST].epoch == 2
         store.close()
         layout = Layout(folder)
