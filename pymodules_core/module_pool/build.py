@@ -127,9 +127,9 @@ class PoolBuilder(Mapping[str, nn.Module]):
             found = f"function {module.__name__}"
         what = f"expected an instance of torch.nn.Module, found {found}"
         if isinstance(factory, ModuleFile):
-            gives = "build returns" if factory.build else "module is"
+            gives = "build returns no module" if factory.build else "module is not a module"
             raise ModuleFileError(
-                f"{gives} no module: {what}",
+                f"{gives}: {what}",
                 file=factory.file,
                 found=module,
                 fix=hint or _GIVE_INSTANCE,

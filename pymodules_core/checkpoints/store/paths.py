@@ -55,7 +55,7 @@ class Layout:
             is_kind, kind = (stat.S_ISDIR, "folder") if path in folders else (stat.S_ISREG, "file")
             if not is_kind(mode):
                 raise CheckpointFileError(
-                    f"is {'a link' if stat.S_ISLNK(mode) else f'no {kind}'}, and a store has a "
+                    f"is {'a link' if stat.S_ISLNK(mode) else f'not a {kind}'}, and a store has a "
                     f"{kind} of its own there",
                     file=path,
                     found=stat.filemode(mode)[0],

@@ -1,8 +1,8 @@
-"""Puts back what a package changes around it: default dtype, grad mode, working directory.
+"""Puts back what a package changes around it: the working directory, and settings of torch.
 
-Each of them changes every module that is built or trained after it, in an order nobody chose. Files
-of an experiment own the process, and are not guarded. No torch is imported here: as long as nobody
-has imported it, its settings are as they will be at first.
+These decide the numbers of every module that is built or trained after it, in an order nobody
+chose. Files of an experiment own the process, and are not guarded. No torch is imported here: as
+long as nobody has imported it, its settings are as they will be at first.
 """
 
 import logging
@@ -15,16 +15,38 @@ from typing import Any
 
 logger = logging.getLogger("pymodules_core")
 
-_SETTERS = {"default dtype": "set_default_dtype", "grad mode": "set_grad_enabled"}
+# What decides numbers: name to how torch reads it, how it sets it, and what it is when torch is
+# imported, where that is a constant.
+_TORCH = {
+    "default dtype": ("get_default_dtype", "set_default_dtype", None),
+    "grad mode": ("is_grad_enabled", "set_grad_enabled", True),
+    "number of torch threads": ("get_num_threads", "set_num_threads", None),
+    "deterministic mode": (
+        "are_deterministic_algorithms_enabled",
+        "use_deterministic_algorithms",
+        False,
+    ),
+    "precision of float32 products": (
+        "get_float32_matmul_precision",
+        "set_float32_matmul_precision",
+        "highest",
+    ),
+}
 
 
 def _read() -> dict[str, Any]:
     torch = sys.modules.get("torch")
     state: dict[str, Any] = {"working directory": os.getcwd()}  # noqa: PTH109  as os.chdir takes it
     if torch is not None:
-        state["default dtype"] = torch.get_default_dtype()
-        state["grad mode"] = torch.is_grad_enabled()
+        state |= {name: getattr(torch, getter)() for name, (getter, _, _) in _TORCH.items()}
     return state
+
+
+def _complete(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Return what was before where torch was imported meanwhile: its first settings."""
+    torch = sys.modules["torch"]
+    first = {name: initial for name, (_, _, initial) in _TORCH.items() if initial is not None}
+    return after | first | {"default dtype": torch.float32} | before
 
 
 @contextmanager
@@ -43,8 +65,7 @@ def guard_global_state(
     finally:
         after = _read()
         if after.keys() != before.keys():
-            torch = sys.modules["torch"]
-            before |= {"default dtype": torch.float32, "grad mode": True}
+            before = _complete(before, after)
         if after != before:
             _restore(culprit, before, after, set() if reported is None else reported)
 
@@ -55,8 +76,8 @@ def _restore(
     for name, old in before.items():
         if after[name] == old:
             continue
-        if name in _SETTERS:
-            getattr(sys.modules["torch"], _SETTERS[name])(old)
+        if name in _TORCH:
+            getattr(sys.modules["torch"], _TORCH[name][1])(old)
         else:
             os.chdir(old)
         if (culprit, name) not in reported:

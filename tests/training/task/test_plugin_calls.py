@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from support import TINY_TASK, write_experiment
 
 from pymodules_core import Experiment, Trainer
@@ -308,6 +309,21 @@ def test_what_a_step_hook_changes_is_put_back_before_the_next_step_and_told_once
         f"train_step_finished of plugin acme-step 1.0 (plugin) changed the {name}"
     )
     assert Path.cwd() == before
+
+
+def test_a_mode_of_torch_that_a_hook_sets_is_put_back(install_distribution, tmp_path, caplog):
+    install_distribution(
+        "acme-mode",
+        "import torch\nfrom pymodules_core import hookimpl\n"
+        "@hookimpl\ndef run_started():\n    torch.use_deterministic_algorithms(True)\n"
+        "    torch.set_float32_matmul_precision('medium')\n",
+    )
+
+    fit(write_experiment(tmp_path))
+
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert len(caplog.messages) == 2
 
 
 def test_every_plugin_hears_of_a_failure_although_the_tasks_own_hook_fails(
