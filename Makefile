@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 EXPERIMENT ?= digits_classifier
 
-.PHONY: train test test-long soak bench lint format venv clean help
+.PHONY: train test coverage test-long soak bench lint format venv clean help
 
 help:
 	@echo "make train      install, train $(EXPERIMENT), say where everything is"
 	@echo "make test       install, lint, type-check, test"
+	@echo "make coverage   the tests again, and which lines they reach"
 	@echo "make test-long  the tests that take minutes"
 	@echo "make soak       train 2,000 epochs under random kills: does anything grow?"
 	@echo "make bench      measure; the tables of docs/performance.md"
@@ -18,6 +19,9 @@ train: $(VENV)/.installed
 	$(BIN)/pymodules train $(EXPERIMENT) --reset --yes
 
 test: lint
+	$(BIN)/pytest -m "not long" -n auto --dist worksteal
+
+coverage: $(VENV)/.installed
 	$(BIN)/pytest -m "not long" -n auto --dist worksteal --cov --cov-report=term
 
 test-long: $(VENV)/.installed
@@ -41,6 +45,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/complexipy pymodules_core plugins/*/src --max-complexity-allowed 15 --failed --quiet
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .

@@ -36,7 +36,7 @@ the same facts are attributes. Exit codes of the command line hang on the class.
         ├── NonFiniteLossError (FloatingPointError)
         ├── StepError                         the task's own code raised
         ├── ProcessLostError (ConnectionError)  another process of the run is gone
-        └── RankFailedError                   another process of the run failed, and tells why
+        └── RankFailedError                   another process of the run failed, and says why
 """
 
 import difflib
@@ -140,7 +140,7 @@ class ExistingRunError(PymodulesError, FileExistsError):
 
 
 class RunChangedError(PymodulesError, ValueError):
-    """Files, settings or plugins are not those that the run to go on with began with."""
+    """Files, settings or plugins are not those that the run to resume began with."""
 
 
 class InvalidSpecError(PymodulesError, TypeError):
@@ -204,7 +204,7 @@ class LostStoreError(CheckpointNotFoundError):
 
 
 class CheckpointFileError(CheckpointError):
-    """The file is damaged, is no state dict, or may not be loaded safely."""
+    """The file is damaged, is not a state dict, or may not be loaded safely."""
 
 
 class WeightMismatchError(CheckpointError):
@@ -257,7 +257,7 @@ class ProcessLostError(TrainingError, ConnectionError):
 class RankFailedError(TrainingError):
     """Another process of the run failed; ``found`` is its rank.
 
-    That one tells why, once. ``exit_code`` is the one it ends with.
+    That one says why, once. ``exit_code`` is the one it ends with.
     """
 
 
@@ -274,7 +274,7 @@ def _cut(line: str) -> str:
 
 
 def display_path(path: Path) -> str:
-    """Give ``path`` relative to the working directory where that is shorter to read."""
+    """Return ``path`` relative to the working directory where that is shorter to read."""
     # As it was written first: a link is named, not what it leads to.
     for find in (Path.absolute, Path.resolve):
         try:
@@ -300,7 +300,7 @@ def missing_package_fix(error: BaseException) -> str | None:
 
 
 def closest_match(name: str, candidates: Iterable[str]) -> str | None:
-    """Give the candidate most like ``name``, or None if nothing comes near."""
+    """Return the candidate most like ``name``, or None if nothing comes near."""
     if len(name) > _LONGEST_NAME:  # nobody's misspelling, and minutes of work
         return None
     pool = {candidate.lower(): candidate for candidate in candidates}
@@ -315,3 +315,11 @@ def list_words(words: Iterable[object], *, none: str = "none", most: int = 20) -
         return none
     rest = f", … ({len(items) - most} more)" if len(items) > most else ""
     return ", ".join(items[:most]) + rest
+
+
+def __dir__() -> list[str]:
+    return sorted(
+        name
+        for name, value in globals().items()
+        if not name.startswith("_") and getattr(value, "__module__", "") == __name__
+    )

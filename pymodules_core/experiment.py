@@ -120,7 +120,7 @@ class Experiment:
         return find_line(self.config_file, path)
 
     def is_overridden(self, key: str) -> bool:
-        """Tell whether an override gave a dotted key, its table, or a part of it."""
+        """Return whether an override gave a dotted key, its table, or a part of it."""
         return any(
             f"{key}.".startswith(f"{given}.") or f"{given}.".startswith(f"{key}.")
             for given in self.overrides
@@ -140,7 +140,7 @@ class Experiment:
 
 
 def default_data_home(data_home: Path | None = None) -> Path:
-    """Give the data home, absolute: the argument, else the variable, else ``./data``.
+    """Return the data home, absolute: the argument, else the variable, else ``./data``.
 
     Raises:
         SettingsError: Something else than a folder is there.
@@ -149,7 +149,7 @@ def default_data_home(data_home: Path | None = None) -> Path:
         data_home = Path(os.environ.get(DATA_HOME_VARIABLE) or "data")
     if os.path.lexists(data_home) and not data_home.is_dir():
         raise SettingsError(
-            f"data home {display_path(data_home)} is no folder",
+            f"data home {display_path(data_home)} is not a folder",
             found=str(data_home),
             fix=f"name a folder: --data-home / {DATA_HOME_VARIABLE}",
         )
@@ -157,7 +157,7 @@ def default_data_home(data_home: Path | None = None) -> Path:
 
 
 def list_experiments(data_home: Path) -> list[Path]:
-    """Give the experiment folders of a data home, sorted by name."""
+    """Return the experiment folders of a data home, sorted by name."""
     folder = data_home / _EXPERIMENTS
     if not folder.is_dir():
         return []
@@ -165,10 +165,10 @@ def list_experiments(data_home: Path) -> list[Path]:
 
 
 def experiment_path(data_home: Path, name: str) -> Path:
-    """Give the folder of a named experiment, whether it exists or not.
+    """Return the folder of a named experiment, whether it exists or not.
 
     Raises:
-        InvalidNameError: If the name is no plain folder name.
+        InvalidNameError: If the name is not a plain folder name.
     """
     return data_home / _EXPERIMENTS / check_path_name(name, kind="experiment name")
 
@@ -176,7 +176,7 @@ def experiment_path(data_home: Path, name: str) -> Path:
 def parse_override(text: str) -> tuple[str, Any]:
     """Split ``train.epochs=3`` into its dotted key and its value, read as TOML.
 
-    A value that is no TOML is taken as text, so that ``train.device=cpu`` needs no quotes.
+    A value that is not TOML is taken as text, so that ``train.device=cpu`` needs no quotes.
 
     Raises:
         SettingsError: If there is no ``=``, or no whole key before it.
@@ -213,7 +213,7 @@ def lay_over(data: dict[str, Any], key: str, value: object) -> None:
 
 
 def expand_path(text: str | Path) -> Path:
-    """Make a path of a text; ``~`` of a user who is not known stays as it is."""
+    """Return the path of a text; ``~`` of a user who is not known stays as it is."""
     return Path(os.path.expanduser(text))  # noqa: PTH111  pathlib raises then
 
 
@@ -236,16 +236,7 @@ def _find(experiment: str | Path, data_home: Path | None) -> tuple[Path, Path]:
             resolve_inside(home, _EXPERIMENTS, text, kind="experiment name", fix=by_path)
             return named, home
         if not as_path.is_dir() or not _is_experiment(as_path):
-            if os.path.lexists(named):
-                raise _no_experiment(named, text)
-            names = [path.name for path in list_experiments(home)]
-            near = closest_match(text, names)
-            raise ExperimentNotFoundError(
-                f"no experiment {text!r} in {display_path(home)}; there are: {list_words(names)}",
-                found=text,
-                closest=near,
-                fix=f"pymodules new {text}, or --data-home / {DATA_HOME_VARIABLE} for another home",
-            )
+            raise _no_experiment_called(text, home)
     path = as_path.resolve() if as_path.name in {"", ".", ".."} else as_path
     if not os.path.lexists(path):
         names = [path.name for path in list_experiments(default_data_home(data_home))]
@@ -262,6 +253,19 @@ def _find(experiment: str | Path, data_home: Path | None) -> tuple[Path, Path]:
     if data_home is None and parent.name == _EXPERIMENTS:
         return path, parent.parent
     return path, default_data_home(data_home)
+
+
+def _no_experiment_called(name: str, home: Path) -> ExperimentNotFoundError:
+    path = experiment_path(home, name)
+    if os.path.lexists(path):
+        return _no_experiment(path, name)
+    names = [found.name for found in list_experiments(home)]
+    return ExperimentNotFoundError(
+        f"no experiment {name!r} in {display_path(home)}; there are: {list_words(names)}",
+        found=name,
+        closest=closest_match(name, names),
+        fix=f"pymodules new {name}, or --data-home / {DATA_HOME_VARIABLE} for another home",
+    )
 
 
 def _check_data(path: Path, home: Path) -> None:
@@ -282,11 +286,11 @@ def _check_data(path: Path, home: Path) -> None:
 
 
 def _no_experiment(path: Path, text: str) -> ExperimentNotFoundError:
-    """Say what something that is there lacks to be an experiment."""
-    reason = f"is no experiment: it has neither {CONFIG_FILE_NAME} nor pymodules/"
+    """Return an error about what something that is there lacks to be an experiment."""
+    reason = f"is not an experiment: it has neither {CONFIG_FILE_NAME} nor pymodules/"
     fix = "pymodules new NAME writes one"
     if not path.is_dir():
-        reason, fix = "is no folder", "give a name or an existing folder"
+        reason, fix = "is not a folder", "give a name or an existing folder"
     elif not os.access(path, os.R_OK | os.X_OK):
         reason, fix = "cannot be read: Permission denied", "make it readable"
     return ExperimentNotFoundError(f"{display_path(path)} {reason}", found=text, fix=fix)

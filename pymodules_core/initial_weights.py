@@ -1,7 +1,7 @@
 """Initial weights: what ``load_weights_from_ckp`` and ``load_weights_from_exp`` ask for."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -117,16 +117,12 @@ def _read(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> StoredMod
         return StoredModule(state=read_state_dict(file), file=file)
     folder = experiment_path(data_home, source.exp_name)
     if not folder.is_dir():
-        names = [path.name for path in list_experiments(data_home)]
-        raise ExperimentNotFoundError(
-            f"there is no experiment {source.exp_name!r} in {display_path(data_home)}; "
-            f"there are: {list_words(names)}",
-            key="exp_name",
-            found=source.exp_name,
-            closest=closest_match(source.exp_name, names),
-            fix=_fix_for_name(source.exp_name, names)
-            or f"train it first: pymodules new {source.exp_name}, "
-            f"pymodules train {source.exp_name}",
+        raise _not_found(
+            f"there is no experiment {source.exp_name!r} in {display_path(data_home)}",
+            ("exp_name", source.exp_name),
+            [path.name for path in list_experiments(data_home)],
+            f"train it first: pymodules new {source.exp_name}, pymodules train {source.exp_name}",
+            kind=ExperimentNotFoundError,
         )
     pools_dir = checkpoints_dir(folder)
     inside = partial(resolve_inside, data_home, *pools_dir.relative_to(data_home).parts)
@@ -136,32 +132,42 @@ def _read(data_home: Path, source: WeightsFromCkp | WeightsFromExp) -> StoredMod
     reader = PoolReader(pools_dir, root=data_home)
     pools = reader.pools()
     if source.ckp_pool_name not in pools:
-        raise CheckpointNotFoundError(
-            f"experiment {source.exp_name!r} has no pool {source.ckp_pool_name!r}; "
-            f"there are: {list_words(pools)}",
-            key="ckp_pool_name",
-            found=source.ckp_pool_name,
-            closest=closest_match(source.ckp_pool_name, pools),
-            fix=_fix_for_name(source.ckp_pool_name, pools) or f"pymodules train {source.exp_name}",
+        raise _not_found(
+            f"experiment {source.exp_name!r} has no pool {source.ckp_pool_name!r}",
+            ("ckp_pool_name", source.ckp_pool_name),
+            pools,
+            f"pymodules train {source.exp_name}",
         )
     modules = reader.modules(source.ckp_pool_name)
     if source.module_name not in modules:
-        raise CheckpointNotFoundError(
-            f"pool {source.exp_name}/{source.ckp_pool_name} has no module "
-            f"{source.module_name!r}; there are: {list_words(modules)}",
-            key="module_name",
-            found=source.module_name,
-            closest=closest_match(source.module_name, modules),
-            fix=_fix_for_name(source.module_name, modules)
-            or "look in frzn for frozen modules, in the other pools for all others",
+        raise _not_found(
+            f"pool {source.exp_name}/{source.ckp_pool_name} has no module {source.module_name!r}",
+            ("module_name", source.module_name),
+            modules,
+            "look in frzn for frozen modules, in the other pools for all others",
         )
     inside(source.ckp_pool_name, f"{source.module_name}{CHECKPOINT_SUFFIX}", kind="module_name")
     return reader.read(source.ckp_pool_name, [source.module_name])[source.module_name]
 
 
-def _fix_for_name(name: str, names: Iterable[str]) -> str | None:
-    near = closest_match(name, names)
-    return f"write {near!r}" if near else None
+def _not_found(
+    what: str,
+    setting: tuple[str, str],
+    there: list[str],
+    fix: str,
+    *,
+    kind: type[PymodulesError] = CheckpointNotFoundError,
+) -> PymodulesError:
+    """Return the error for a name that is not among those there are; ``fix`` where none is near."""
+    key, found = setting
+    near = closest_match(found, there)
+    return kind(
+        f"{what}; there are: {list_words(there)}",
+        key=key,
+        found=found,
+        closest=near,
+        fix=f"write {near!r}" if near else fix,
+    )
 
 
 @contextmanager
@@ -174,7 +180,7 @@ def _pointing_to_settings(pool: ModulePool, entry: PoolEntry) -> Iterator[None]:
 
 
 def _point_to_settings(error: PymodulesError, pool: ModulePool, entry: PoolEntry) -> None:
-    """Say which setting asked, and where it was written.
+    """Return which setting asked, and where it was written.
 
     An error without a file of its own is that setting's; one about a checkpoint file stays the
     file's, and gets one more line.

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first asked for: torch takes a second."""
+"""Names of a package that are imported when they are first used: torch takes a second to import."""
 
 import importlib
 import sys
@@ -7,17 +7,19 @@ from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """Make the ``__getattr__`` of a package.
+    """Return the ``__getattr__`` of a package.
 
     Args:
         package: Its name.
-        homes: Name to the module that has it.
+        homes: Name to the module that defines it, or to ``module:attribute`` where it is defined
+            under another name.
     """
 
     def find(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(homes[name]), name)
+        module, _, attribute = homes[name].partition(":")
+        value = getattr(importlib.import_module(module), attribute or name)
         setattr(sys.modules[package], name, value)
         return value
 

@@ -54,8 +54,8 @@ RESERVED_MODULE_NAMES = frozenset(
 def check_module_name(name: object, *, file: Path | None = None) -> str:
     """Return ``name`` if it may name a module.
 
-    A module name is a Python identifier that is no keyword, does not start with ``_``, is in
-    Unicode form NFKC, and is no attribute of ``ModulePool`` or ``torch.nn.ModuleDict``.
+    A module name is a Python identifier that is not a keyword, does not start with ``_``, is in
+    Unicode form NFKC, and is not an attribute of ``ModulePool`` or ``torch.nn.ModuleDict``.
 
     Raises:
         InvalidNameError: If it may not.
@@ -124,7 +124,7 @@ def check_path_name(name: object, *, kind: str, file: Path | None = None) -> str
 
 
 def is_path_name(name: str) -> bool:
-    """Tell whether ``check_path_name`` allows ``name``."""
+    """Return whether ``check_path_name`` allows ``name``."""
     return _path_name_fault(name) is None
 
 
@@ -136,7 +136,7 @@ def resolve_inside(root: Path, *parts: str, kind: str, fix: str | None = None) -
     Args:
         root: The folder.
         parts: Names below it.
-        kind: What is named; the dotted key of a setting is told, too.
+        kind: What is named; the dotted key of a setting is named, too.
         fix: What to do where a link leads out; by default to copy what it leads to.
 
     Raises:
@@ -183,17 +183,17 @@ def check_distinct(names: Iterable[str]) -> None:
 
 
 def fold_name(name: str) -> str:
-    """Give what is equal for names that some file system holds for one."""
+    """Return what is equal for names that some file system holds for one."""
     return unicodedata.normalize("NFKC", name).casefold()
 
 
 def epoch_pool(epoch: int) -> str:
-    """Name the pool of an epoch, counted from 1."""
+    """Return the name of the pool of an epoch, counted from 1."""
     return f"{EPOCH_PREFIX}{epoch}"
 
 
 def parse_epoch_pool(pool_name: str) -> int | None:
-    """Give the epoch of an ``epoch_<n>`` pool name, or None for any other name."""
+    """Return the epoch of an ``epoch_<n>`` pool name, or None for any other name."""
     match = _EPOCH_POOL.fullmatch(pool_name)
     return int(match[1]) if match else None
 
@@ -225,7 +225,7 @@ def check_pool_name(pool_name: object, *, existing: Iterable[str] | None = None)
 
 
 def pool_names_in(folder: Path) -> list[str]:
-    """Give the folders that are named like checkpoint pools, in the order of a run."""
+    """Return the folders that are named like checkpoint pools, in the order of a run."""
     if not folder.is_dir():
         return []
     names = (path.name for path in folder.iterdir() if path.is_dir())

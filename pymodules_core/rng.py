@@ -5,10 +5,13 @@ changes no other module's weights.
 """
 
 import hashlib
+import importlib
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
 
 import torch
 
@@ -46,6 +49,15 @@ def mix_seed(seed: int, number: int) -> int:
 def seed_everything(seed: int) -> None:
     """Seed torch on all devices, ``random``, and numpy where it is imported."""
     torch.manual_seed(seed)
+    seed_streams(seed)
+
+
+def seed_streams(seed: int) -> None:
+    """Seed the streams an item may draw from: torch on the CPU, ``random``, numpy if imported.
+
+    Not ``torch.manual_seed``: that also asks every kind of device, which takes 100 times as long.
+    """
+    torch.default_generator.manual_seed(seed)
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:
@@ -54,7 +66,7 @@ def seed_everything(seed: int) -> None:
 
 @contextmanager
 def random_stream(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Run a block under its own stream and give the caller's streams back untouched.
+    """Run a block under its own stream and restore those of the caller.
 
     Args:
         seed: The run's seed.
@@ -73,3 +85,75 @@ def random_stream(seed: int, *purpose: str | int) -> Iterator[None]:
             random.setstate(python_state)
             if numpy is not None:
                 numpy.random.set_state(numpy_state)
+
+
+class IsolatedStreams:
+    """A ``with`` block that draws from streams seeded with ``seed`` and restores the caller's.
+
+    It costs 20 to 50 µs, most of it for reading and writing the state of ``random``.
+
+    Args:
+        seed: Of the next block.
+    """
+
+    __slots__ = ("_numpy", "_numpy_before", "_numpy_own", "_python", "_torch", "seed")
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._numpy: Any = None
+
+    def __enter__(self) -> None:
+        self._torch = torch.default_generator.get_state()
+        self._python = random.getstate()
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            if self._numpy is None:
+                self._numpy, self._numpy_own = numpy.random, numpy.random.MT19937()
+            # Another generator in its place: reading and writing the state takes 70 µs.
+            self._numpy_before = numpy.random.get_bit_generator()
+            numpy.random.set_bit_generator(self._numpy_own)
+        seed_streams(self.seed)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        torch.default_generator.set_state(self._torch)
+        random.setstate(self._python)
+        if self._numpy is not None:
+            self._numpy.set_bit_generator(self._numpy_before)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of every global stream there is."""
+    version, numbers, gauss = random.getstate()
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": [version, torch.tensor(numbers, dtype=torch.int64), gauss],
+    }
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        kind, words, *rest = numpy.random.get_state()
+        state["numpy"] = [kind, torch.tensor(words.tolist(), dtype=torch.int64), *rest]
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Restore the global streams to what ``random_state`` returned.
+
+    Streams of devices that this machine does not have stay as they are.
+    """
+    torch.set_rng_state(state["torch"])
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers.tolist()), gauss))
+    if "numpy" in state:
+        kind, words, *rest = state["numpy"]
+        numpy = importlib.import_module("numpy")
+        numpy.random.set_state((kind, numpy.array(words.tolist(), dtype=numpy.uint32), *rest))
+    if torch.cuda.is_available():
+        for index, one in enumerate(state.get("cuda", [])[: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(one, index)

@@ -24,6 +24,7 @@ RUN_FILE_NAME = "run.json"
 METRICS_FILE_NAME = "metrics.jsonl"
 CHECKPOINTS_DIR_NAME = "module_ckps"
 SOURCES_DIR_NAME = "sources"
+_TEMPORARY_PREFIX = ".writing-"
 # Of run.json; of a thousand modules and files it has about one.
 _MOST_BYTES = 1 << 24
 _NAMES = (RUN_FILE_NAME, METRICS_FILE_NAME, CHECKPOINTS_DIR_NAME)
@@ -31,7 +32,7 @@ _NAMES = (RUN_FILE_NAME, METRICS_FILE_NAME, CHECKPOINTS_DIR_NAME)
 
 @attrs.frozen(kw_only=True)
 class RunModule:
-    """A module as ``run.json`` tells of it; one that is not frozen need not have gradients."""
+    """A module as ``run.json`` describes it; one that is not frozen need not have gradients."""
 
     name: str
     frozen: bool
@@ -97,16 +98,21 @@ class RunFile:
         """Whether its process runs; None where that cannot be known: on another machine."""
         if self.state != "running":
             return False
-        # On Windows signal 0 is Ctrl-C.
-        if self.host != platform.node() or os.name == "nt":
-            return None
-        try:
-            os.kill(self.process, 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-        except PermissionError:  # somebody else's, and there
-            return True
+        return is_process_alive(self.host, self.process)
+
+
+def is_process_alive(host: str, process: int) -> bool | None:
+    """Return whether a process runs; None where that cannot be known: on another machine."""
+    # On Windows signal 0 is Ctrl-C.
+    if host != platform.node() or os.name == "nt":
+        return None
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's, and there
         return True
+    return True
 
 
 @functools.cache
@@ -118,13 +124,34 @@ def _make_converter() -> cattrs.Converter:
     return converter
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``: temporary name, fsync, rename.
+
+    Raises:
+        OSError: What was there before is intact.
+    """
+    # Everybody's under one name: what a killed writer left is written over by the next.
+    temporary = path.with_name(f"{_TEMPORARY_PREFIX}{path.name}")
+    try:
+        # Not opened as it is: in a stranger's folder it may be a link.
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def checkpoints_dir(experiment_path: Path) -> Path:
-    """Give the folder of an experiment's checkpoint pools."""
+    """Return the folder of an experiment's checkpoint pools."""
     return experiment_path / "data" / CHECKPOINTS_DIR_NAME
 
 
 def read_run_file(experiment_path: Path) -> RunFile | None:
-    """Give an experiment's ``run.json``, or None where there is none or it is damaged."""
+    """Return an experiment's ``run.json``, or None where there is none or it is damaged."""
     try:
         return _make_converter().structure(read_run_facts(experiment_path), RunFile)
     except (ValueError, TypeError, cattrs.BaseValidationError):
@@ -132,7 +159,7 @@ def read_run_file(experiment_path: Path) -> RunFile | None:
 
 
 def read_run_facts(experiment_path: Path) -> dict[str, Any]:
-    """Give all that ``run.json`` says, unchecked; nothing where it is not there or damaged."""
+    """Return all that ``run.json`` says, unchecked; nothing where it is not there or damaged."""
     try:
         file = experiment_path / "data" / RUN_FILE_NAME
         # Whoever reads a pipe waits, and a device gives bytes without end.
@@ -167,7 +194,7 @@ def _is_read(file: Path) -> bool:
 
 
 def has_run(experiment: Experiment) -> bool:
-    """Tell whether an experiment's ``data/`` holds anything of a run."""
+    """Return whether an experiment's ``data/`` holds anything of a run."""
     return any((experiment.data_dir / name).exists() for name in _NAMES)
 
 
@@ -187,8 +214,8 @@ def refuse_existing_run(experiment: Experiment) -> None:
         f"experiment {experiment.name!r} has a run already ({how_far})",
         file=experiment.data_dir,
         found=run and run.state,
-        fix=f"pymodules train {experiment.name} --resume goes on with it; --reset moves it aside "
-        "and starts anew",
+        fix=f"pymodules train {experiment.name} --resume resumes it; --reset moves it aside "
+        "and starts again",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a provider hands over: module specs, where each came from, and what it is told.
+"""What a provider hands over: module specs, where each came from, and what it is given.
 
 Specs are inert: nothing is imported or built before the pool is.
 """
@@ -15,6 +15,9 @@ from pymodules_core.names import check_module_name
 if TYPE_CHECKING:
     from torch import nn
 
+# Puts the place where the setting behind ``error.key`` was written into the error.
+Locator: TypeAlias = Callable[[SettingsError], SettingsError]
+
 
 @attrs.frozen
 class FileOrigin:
@@ -28,7 +31,7 @@ class FileOrigin:
         return "files"
 
     def to_json(self) -> dict[str, str]:
-        """Give kind and path; what a run executed, ``run.json`` tells with its hash."""
+        """Return kind and path; what a run executed, ``run.json`` has with its hash."""
         return {"kind": "file", "file": display_path(self.file)}
 
     def __str__(self) -> str:
@@ -58,7 +61,7 @@ class DistributionOrigin:
         return self.distribution
 
     def to_json(self) -> dict[str, str]:
-        """Give kind, distribution, version and entry point."""
+        """Return kind, distribution, version and entry point."""
         return {"kind": "distribution", **attrs.asdict(self)}
 
     def __str__(self) -> str:
@@ -77,7 +80,7 @@ class CodeOrigin:
         return self.description
 
     def to_json(self) -> dict[str, str]:
-        """Give kind and description."""
+        """Return kind and description."""
         return {"kind": "code", "description": self.description}
 
     def __str__(self) -> str:
@@ -156,7 +159,7 @@ class ModuleSpec:
             parts = [*package.split("."), *function.split(".")]
             if not all(part.isidentifier() for part in parts):
                 raise InvalidSpecError(
-                    f"factory of module {self.name!r}: {self.factory!r} is no dotted name",
+                    f"factory of module {self.name!r}: {self.factory!r} is not a dotted name",
                     found=self.factory,
                     fix="write 'package.module:function'",
                 )
@@ -193,7 +196,7 @@ class ModuleSpec:
 
 @attrs.frozen(kw_only=True)
 class DiscoveryContext:
-    """What a provider of modules is told.
+    """What a provider of modules is given.
 
     Attributes:
         experiment_dir: The experiment's folder, or None outside one.
@@ -209,6 +212,4 @@ class DiscoveryContext:
     data_home: Path
     settings: Any = attrs.field(factory=dict)
     settings_key: str = "plugins.settings"
-    locate: Callable[[SettingsError], SettingsError] = attrs.field(
-        default=lambda error: error, eq=False
-    )
+    locate: Locator = attrs.field(default=lambda error: error, eq=False)

@@ -6,12 +6,12 @@ from pymodules_core.installed import find_distribution
 
 
 def own_version() -> str:
-    """Give this package's version; ``unknown`` where it runs from a folder, not installed."""
+    """Return this package's version; ``unknown`` where it runs from a folder, not installed."""
     return _version("pymodules-core")
 
 
 def versions() -> dict[str, str]:
-    """Give the versions that a run depends on."""
+    """Return the versions that a run depends on."""
     return {
         "python": platform.python_version(),
         "torch": _version("torch"),

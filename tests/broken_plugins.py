@@ -16,7 +16,7 @@ SOURCES = {
     "raises no Exception": "class Stop(BaseException):\n    pass\nraise Stop('now')\n",
     "is cancelled": "import asyncio\nraise asyncio.CancelledError\n",
     "misses a library": "import a_library_that_is_not_there\n",
-    "is no Python": "def provide_module(:\n",
+    "is not a Python": "def provide_module(:\n",
     "recurses": "def f():\n    f()\nf()\n",
     "has no hook": "x = 1\n",
     "forgot the decorator": "def provide_module(context):\n    return None\n",
@@ -44,7 +44,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "has no equals sign": lambda info: (info / "entry_points.txt").write_text(
         "[pymodules]\nplugin\n"
     ),
-    "is no UTF-8": lambda info: (info / "entry_points.txt").write_bytes(
+    "is not an UTF-8": lambda info: (info / "entry_points.txt").write_bytes(
         b"[pymodules]\nplugin = x\n# \xff\n"
     ),
     "names what is not there": lambda info: (info / "entry_points.txt").write_text(

@@ -45,3 +45,8 @@ def home(tmp_path, monkeypatch) -> Path:
     """The data home ``data`` in an empty working directory: paths in messages are relative."""
     monkeypatch.chdir(tmp_path)
     return Path("data")
+
+
+def pytest_collection_modifyitems(items):
+    """Start with the tests of wheels, the longest: no process waits for them at the end."""
+    items.sort(key=lambda item: "packaging" not in item.path.parts)

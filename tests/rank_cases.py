@@ -15,10 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pymodules_core import Trainer
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
+from pymodules_core import PoolReader, Processes, Trainer
 from pymodules_core.errors import RunInterruptedError
-from pymodules_core.processes.group import Processes
 from pymodules_core.training.run_output.console import SilentPrinter
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "experiments"
@@ -113,7 +111,7 @@ def stoppable(path: Path) -> Path:
 
 
 def shared(kind: str, *, sharded: bool = False) -> dict[str, object]:
-    """Give overrides by which processes share the classifier's modules."""
+    """Return overrides by which processes share the classifier's modules."""
     return {
         "modules__settings__encoder__parallel": {"kind": kind, "sync_batch_norm": True},
         "modules__settings__head__parallel": kind,
@@ -158,7 +156,7 @@ def exact_example(home: Path, example: str, name: str) -> Path:
 
 
 def weights_of(path: Path, pool: str = "last") -> dict[str, torch.Tensor]:
-    """Give all tensors of a pool by module and key."""
+    """Return all tensors of a pool by module and key."""
     found = PoolReader(path / "data" / "module_ckps").read(pool)
     return {
         f"{name}.{key}": value for name, one in found.items() for key, value in one.state.items()
@@ -166,7 +164,7 @@ def weights_of(path: Path, pool: str = "last") -> dict[str, torch.Tensor]:
 
 
 def rows_of(path: Path) -> list[dict[str, object]]:
-    """Give the rows of ``metrics.jsonl``."""
+    """Return the rows of ``metrics.jsonl``."""
     lines = (path / "data" / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 

@@ -1,4 +1,4 @@
-"""Runs that are killed and go on: an experiment with everything, and processes to kill."""
+"""Runs that are killed and continue: an experiment with everything, and processes to kill."""
 
 import json
 import multiprocessing
@@ -185,7 +185,7 @@ def copy_example(home: Path, example: str, name: str | None = None) -> Path:
 
 
 def outcome_of(path: Path) -> dict[str, Any]:
-    """Give what has to be equal: the digests of all modules in all pools, all logged metrics."""
+    """Return what has to be equal: the digests of all modules in all pools, all logged metrics."""
     (record, *_) = readable_records(Layout(checkpoints_dir(path)))
     log = (path / "data" / "metrics.jsonl").read_text().splitlines()
     return {
@@ -196,7 +196,7 @@ def outcome_of(path: Path) -> dict[str, Any]:
 
 
 def fit(path: str, overrides: Mapping[str, Any]) -> None:
-    """Train in this process, going on with what is there; nothing is printed."""
+    """Train in this process, running with what is there; nothing is printed."""
     import torch
 
     from pymodules_core import Trainer
@@ -225,7 +225,7 @@ class KilledRuns:
         imported.join()
 
     def finish(self, path: Path, **overrides: Any) -> float:
-        """Train to the end and give the seconds that took."""
+        """Train to the end and return the seconds that took."""
         start = time.monotonic()
         process = self._start(path, overrides)
         process.join(300)
@@ -302,7 +302,7 @@ def run_forked(
 
 
 def left_over(path: Path) -> list[str]:
-    """Give what a run that has ended must not leave in its data folder."""
+    """Return what a run that has ended must not leave in its data folder."""
     data = path / "data"
     return [
         str(file.relative_to(data))

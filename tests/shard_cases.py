@@ -15,11 +15,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard
 
-from pymodules_core import CheckpointManager, ModulePool
+from pymodules_core import CheckpointManager, ModulePool, Processes
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.errors import PymodulesError
 from pymodules_core.processes.dtensor import gathered, is_dtensor
-from pymodules_core.processes.group import Processes
 
 FULL = "full.pt"
 OUTCOMES = "outcomes.json"
@@ -108,7 +107,7 @@ def scene_retention(folder: Path, processes: Processes) -> object:
 
 
 def scene_extra_state(folder: Path, processes: Processes) -> object:
-    """Commit two epochs that differ in what is no tensor, and then other weights."""
+    """Commit two epochs that differ in what is not a tensor, and then other weights."""
     net = shard(Net(), processes)
     with CheckpointManager(folder / "ckps", pool_of(net), processes=processes) as ckps:
         ckps.start()
@@ -208,7 +207,7 @@ def scene_gathered(folder: Path, processes: Processes) -> object:
 
 
 def scene_resume(folder: Path, processes: Processes) -> object:
-    """Go on from what other processes wrote, in parts of this one's own."""
+    """Go on from what other processes wrote, in shards of this one's own."""
     net = shard(Net(), processes)
     with CheckpointManager(folder / "ckps", pool_of(net), processes=processes) as ckps:
         resumed = ckps.resume()
@@ -260,7 +259,7 @@ def damage(file: Path) -> None:
 
 
 def outcomes_of(folder: Path) -> list[dict[str, object]]:
-    """Give what each process said at the end of a scene."""
+    """Return what each process said at the end of a scene."""
     return json.loads((folder / OUTCOMES).read_text())
 
 

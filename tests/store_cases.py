@@ -9,16 +9,14 @@ from typing import Any
 
 import torch
 
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
+from pymodules_core import BEST, FRZN, INIT, LAST, CommitResult, PoolReader
+from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
 from pymodules_core.checkpoints.saving.commits import Commit, next_record
-from pymodules_core.checkpoints.saving.receipt import CommitResult
 from pymodules_core.checkpoints.store import staged_writes
-from pymodules_core.checkpoints.store.checksums import seal_of_file
+from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.store import Store
-from pymodules_core.names import BEST, FRZN, INIT, LAST
 
 
 class SharingDisk(Disk):
@@ -59,14 +57,14 @@ def write_in_threads(monkeypatch) -> None:
 
 
 def images(value: float) -> dict[str, FileBuffer]:
-    """Give the weights of one moment, laid out and sealed, so that a child needs no torch."""
+    """Return the weights of one moment, laid out and finished, so that a child needs no torch."""
     torch.manual_seed(int(value))
     made = {
         "net": FileBuffer({"weight": torch.rand(40, 40)}),
         "head": FileBuffer({"b": torch.ones(2)}),
     }
     for image in made.values():
-        image.seal()
+        image.finish()
     return made
 
 
@@ -101,9 +99,9 @@ def copy_store(source: Path, target: Path) -> None:
 def check_shown(folder: Path, epoch: int) -> None:
     """Check that people see the pools of that commit, without any repair."""
     assert not (folder / f"epoch_{epoch - 1}").exists()
-    expected = images(epoch)["net"].seal().seal
+    expected = images(epoch)["net"].finish().checksum
     for pool in (LAST, BEST, f"epoch_{epoch}"):
-        assert seal_of_file(folder / pool / "net.pt") == expected
+        assert checksum_of_file(folder / pool / "net.pt") == expected
 
 
 class FaultyDisk:
@@ -170,9 +168,9 @@ def check_whole(folder: Path, rung: str) -> int:
     }
     for pool_name, pool in record.pools.items():
         for name, digest in pool.modules.items():
-            seal = record.objects[digest].seal
-            assert seal_of_file(layout.object(digest)) == seal
-            assert seal_of_file(shown[f"{pool_name}/{name}.pt"]) == seal
+            checksum = record.objects[digest].checksum
+            assert checksum_of_file(layout.object(digest)) == checksum
+            assert checksum_of_file(shown[f"{pool_name}/{name}.pt"]) == checksum
             torch.load(shown[f"{pool_name}/{name}.pt"], weights_only=True)
     assert not list(layout.stage.iterdir())
     assert not layout.quarantine.exists()

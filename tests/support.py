@@ -37,5 +37,5 @@ def start_command(*arguments: str, **environment: str) -> subprocess.CompletedPr
 
 
 def record_of(plugins: PluginManager, distribution: str) -> PluginRecord:
-    """Give the record of a distribution's only plugin."""
+    """Return the record of a distribution's only plugin."""
     return next(r for r in plugins.records if r.name.startswith(f"{distribution}:"))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from support import write_experiment
 
+from pymodules_core import Experiment
 from pymodules_core.cli.main import run
 from pymodules_core.errors import InvalidNameError
-from pymodules_core.experiment import Experiment
 
 PARTS = [
     "",

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from support import write_experiment
 
+from pymodules_core import Experiment
 from pymodules_core.errors import ExperimentNotFoundError, InvalidNameError, SettingsError
-from pymodules_core.experiment import Experiment, list_experiments
+from pymodules_core.experiment import list_experiments
 
 
 def test_an_unknown_name_lists_what_there_is(tmp_path, monkeypatch):
@@ -31,7 +32,7 @@ def test_an_unknown_name_lists_what_there_is(tmp_path, monkeypatch):
         ("no/such", "no folder no/such\n  fix: give a name or an existing folder"),
         (
             "./data",
-            "data is no experiment: it has neither experiment.toml nor pymodules/\n"
+            "data is not an experiment: it has neither experiment.toml nor pymodules/\n"
             "  fix: pymodules new NAME writes one",
         ),
     ],
@@ -51,16 +52,16 @@ def test_a_path_that_is_no_experiment_is_told(tmp_path, monkeypatch, path, messa
     [
         (
             "notes",
-            "data/experiments/notes is no folder\n  fix: give a name or an existing folder",
+            "data/experiments/notes is not a folder\n  fix: give a name or an existing folder",
         ),
         (
             "empty",
-            "data/experiments/empty is no experiment: it has neither experiment.toml nor "
+            "data/experiments/empty is not an experiment: it has neither experiment.toml nor "
             "pymodules/\n  fix: pymodules new NAME writes one",
         ),
         (
             "data/experiments/tiny/experiment.toml",
-            "data/experiments/tiny/experiment.toml is no folder\n"
+            "data/experiments/tiny/experiment.toml is not a folder\n"
             "  fix: give a name or an existing folder",
         ),
         ("tiny/", "no folder tiny\n  closest match: tiny\n  fix: write 'tiny'"),
@@ -113,7 +114,7 @@ def test_a_data_home_that_is_a_file_is_refused(tmp_path, monkeypatch, given):
         Experiment.open("tiny", data_home=Path("home") if given == "argument" else None)
 
     assert str(caught.value) == (
-        "data home home is no folder\n  fix: name a folder: --data-home / PYMODULES_DATA_HOME"
+        "data home home is not a folder\n  fix: name a folder: --data-home / PYMODULES_DATA_HOME"
     )
 
 

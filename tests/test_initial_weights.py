@@ -8,14 +8,13 @@ import torch
 from support import TINY_MODULE, write_experiment
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
+from pymodules_core import CheckpointManager, ModulePool, load_initial_weights
 from pymodules_core.errors import (
     CheckpointFileError,
     CheckpointNotFoundError,
     ExperimentNotFoundError,
     WeightMismatchError,
 )
-from pymodules_core.initial_weights import load_initial_weights
 
 MODULES = "data/experiments/tiny/pymodules/modules"
 TOML = "data/experiments/tiny/experiment.toml"
@@ -124,7 +123,7 @@ def test_a_damaged_file_names_the_file_and_the_setting(home):
     pool = pool_of(home, net={"load_weights_from_ckp": FROM_CKP})
 
     assert str(refusal(pool, CheckpointFileError)) == (
-        f"data/module_ckps/net.pt: is no checkpoint: it is empty\n{ASKED_CKP}\n"
+        f"data/module_ckps/net.pt: is not a checkpoint: it is empty\n{ASKED_CKP}\n"
         "  fix: download or copy it again, or take another file"
     )
 

@@ -7,7 +7,7 @@ import torch
 from support import TINY_MODULE, start_command, write_experiment
 from torch import nn
 
-from pymodules_core import ModulePool
+from pymodules_core import ModulePool, load_initial_weights
 from pymodules_core.errors import (
     CheckpointError,
     InvalidNameError,
@@ -15,7 +15,6 @@ from pymodules_core.errors import (
     SettingsError,
     WeightMismatchError,
 )
-from pymodules_core.initial_weights import load_initial_weights
 
 FILE = "data/experiments/tiny/pymodules/modules/net.py"
 TOML = "data/experiments/tiny/experiment.toml"

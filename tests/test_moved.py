@@ -1,4 +1,4 @@
-"""Modules that plugins of earlier commits import from where they were."""
+"""Names that plugins of earlier commits import from where they were."""
 
 import importlib
 import subprocess
@@ -6,20 +6,61 @@ import sys
 
 import pytest
 
-from pymodules_core.moved import MOVED
+from pymodules_core.moved import MOVED_MODULES, MOVED_NAMES
+
+# What packages, examples and docs imported before there was a public API: module, then names.
+OLD_IMPORTS = """
+checkpoints: BestTracker CheckpointManager LoadReport Receipt apply_weights match_weights
+checkpoints: read_state_dict
+checkpoints.lineage: newest_record
+checkpoints.reading: PoolReader
+checkpoints.state_dicts: refuse_lazy unwrap
+discovery: PluginManager
+errors: PymodulesError closest_match display_path list_words missing_package_fix
+experiment: Experiment
+hookspecs: RunHooks
+initial_weights: load_initial_weights
+lazy: lazy_names
+module_pool: compile_modules
+names: BEST FRZN LAST check_module_name check_path_name epoch_pool resolve_inside
+processes.dtensor: local_part
+processes.group: Processes
+processes.sharding: local_part
+run_files: checkpoints_dir
+settings: Range structure
+settings.structure: show unstructure
+specs: DiscoveryContext
+testing: assert_plugin_conforms train_steps
+training: Run
+training.reporting: SilentReporter
+training.run: Run
+training.state.encoding: decode encode
+training.state.random_state: random_state restore_random_state
+"""
 
 
 @pytest.fixture
 def forgotten(monkeypatch):
     """Forget the old names: a module warns where it is first imported."""
-    for old in MOVED:
+    for old in MOVED_MODULES:
         monkeypatch.delitem(sys.modules, old, raising=False)
         monkeypatch.delattr(old, raising=False)
 
 
+def warnings_of(file, code) -> str:
+    file.write_text(code, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "always::DeprecationWarning:__main__", file],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stderr
+
+
 @pytest.mark.usefixtures("forgotten")
-@pytest.mark.parametrize(("old", "new"), MOVED.items())
-def test_an_old_name_is_the_new_module_and_the_warning_names_it(old, new):
+@pytest.mark.parametrize(("old", "new"), MOVED_MODULES.items())
+def test_an_old_module_is_the_new_one_and_the_warning_names_it(old, new):
     with pytest.warns(DeprecationWarning, match=f"^{old} is now {new}$") as warned:
         found = importlib.import_module(old)
 
@@ -28,19 +69,44 @@ def test_an_old_name_is_the_new_module_and_the_warning_names_it(old, new):
     assert len(warned) == 1
 
 
-@pytest.mark.usefixtures("forgotten")
-def test_the_warning_is_at_the_line_that_imports_the_old_name(tmp_path):
+@pytest.mark.parametrize(("old", "new"), MOVED_NAMES.items())
+def test_an_old_name_is_the_new_one_and_the_warning_names_it(old, new):
+    module, _, name = old.rpartition(".")
+    place, _, new_name = new.rpartition(".")
+    with pytest.warns(DeprecationWarning, match=f"^{old} is now {new}$") as warned:
+        found = getattr(importlib.import_module(module), name)
+
+    assert found is getattr(importlib.import_module(place), new_name)
+    assert len(warned) == 1
+
+
+@pytest.mark.filterwarnings("ignore:pymodules_core:DeprecationWarning")
+@pytest.mark.parametrize("line", OLD_IMPORTS.strip().splitlines())
+def test_what_was_imported_before_is_still_found(line):
+    module, _, names = line.partition(": ")
+    found = importlib.import_module(f"pymodules_core.{module}")
+
+    assert all(hasattr(found, name) for name in names.split())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("pymodules_core.training.run", "pymodules_core.training.task.run"),
+        ("pymodules_core.training", "pymodules_core"),
+    ],
+)
+def test_the_warning_is_at_the_line_that_imports_the_old_name(tmp_path, old, new):
     file = tmp_path / "plugin.py"
-    file.write_text("\nfrom pymodules_core.training.run import Run\n", "utf-8")
 
-    done = subprocess.run(
-        [sys.executable, "-W", "always::DeprecationWarning:__main__", file],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    warned = warnings_of(file, f"\nfrom {old} import Run\n")
 
-    assert done.stderr.startswith(
-        f"{file}:2: DeprecationWarning: pymodules_core.training.run is now "
-        "pymodules_core.training.task.run\n"
-    )
+    expected = new if old.endswith("run") else "pymodules_core.Run"
+    named = old if old.endswith("run") else f"{old}.Run"
+    assert warned.startswith(f"{file}:2: DeprecationWarning: {named} is now {expected}\n")
+
+
+@pytest.mark.parametrize("module", ["pymodules_core.training", "pymodules_core.checkpoints"])
+def test_an_unknown_name_is_an_attribute_error(module):
+    with pytest.raises(AttributeError, match=f"module '{module}' has no attribute 'Trainr'"):
+        _ = importlib.import_module(module).Trainr

@@ -6,14 +6,13 @@ from hypothesis import strategies as st
 from support import TINY_MODULE, write_experiment
 from torch import nn
 
-from pymodules_core import ModulePool
+from pymodules_core import ModulePool, epoch_pool
 from pymodules_core.errors import DuplicateModuleError, InvalidNameError
 from pymodules_core.names import (
     RESERVED_MODULE_NAMES,
     check_module_name,
     check_path_name,
     check_pool_name,
-    epoch_pool,
     parse_epoch_pool,
     pool_sort_key,
     resolve_inside,

@@ -41,7 +41,7 @@ FACTS: dict[str, Any] = {
 
 
 def row(epoch: int, phase: str = "eval", *, step: int | None = None, **metrics: Any) -> dict:
-    """Give a row of the log, of three steps an epoch."""
+    """Return a row of the log, of three steps an epoch."""
     return {
         "epoch": epoch,
         "step": 3 * epoch if step is None else step,
@@ -75,7 +75,7 @@ def write_run(
         name: The experiment.
         rows: Of ``metrics.jsonl``.
         tail: What follows them there.
-        run_text: The whole of ``run.json``, where that is no JSON.
+        run_text: The whole of ``run.json``, where that is not JSON.
         facts: What ``run.json`` has otherwise than ``FACTS``.
     """
     path = write_experiment(home, name)
@@ -88,5 +88,5 @@ def write_run(
 
 
 def settings(**train: Any) -> dict[str, Any]:
-    """Give settings that differ from those of ``FACTS`` in ``[train]``."""
+    """Return settings that differ from those of ``FACTS`` in ``[train]``."""
     return {"train": {**FACTS["settings"]["train"], **train}}

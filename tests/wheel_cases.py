@@ -56,7 +56,7 @@ class Environment:
 
 
 def build_wheel(source: Path, folder: Path) -> Path:
-    """Build the wheel of a project and give its path."""
+    """Build the wheel of a project and return its path."""
     before = {*folder.glob("*.whl")}
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder]
     result = subprocess.run([*command, source], capture_output=True, text=True, check=False)

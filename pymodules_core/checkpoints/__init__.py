@@ -6,39 +6,39 @@ Names are loaded when first used: what only looks at records and files needs no 
 from typing import TYPE_CHECKING
 
 from pymodules_core.lazy import lazy_names
+from pymodules_core.moved import moved_names
 
 if TYPE_CHECKING:
     from pymodules_core.checkpoints.best import BestTracker
-    from pymodules_core.checkpoints.file_format.read import read_state_dict
     from pymodules_core.checkpoints.loading.apply import apply_weights
     from pymodules_core.checkpoints.loading.match import LoadReport, match_weights
     from pymodules_core.checkpoints.loading.resume_point import Resumed
     from pymodules_core.checkpoints.manager import CheckpointManager
-    from pymodules_core.checkpoints.saving.receipt import CommitResult, Receipt
+    from pymodules_core.checkpoints.saving.commits import CommitResult
+    from pymodules_core.checkpoints.sharded.folder import read_state_dict
 
 __all__ = [
     "BestTracker",
     "CheckpointManager",
     "CommitResult",
     "LoadReport",
-    "Receipt",
     "Resumed",
     "apply_weights",
     "match_weights",
     "read_state_dict",
 ]
 
-__getattr__ = lazy_names(
+_find = lazy_names(
     __name__,
     {
         "BestTracker": "pymodules_core.checkpoints.best",
         "CheckpointManager": "pymodules_core.checkpoints.manager",
         "LoadReport": "pymodules_core.checkpoints.loading.match",
-        "CommitResult": "pymodules_core.checkpoints.saving.receipt",
-        "Receipt": "pymodules_core.checkpoints.saving.receipt",
+        "CommitResult": "pymodules_core.checkpoints.saving.commits",
         "Resumed": "pymodules_core.checkpoints.loading.resume_point",
         "apply_weights": "pymodules_core.checkpoints.loading.apply",
         "match_weights": "pymodules_core.checkpoints.loading.match",
-        "read_state_dict": "pymodules_core.checkpoints.file_format.read",
+        "read_state_dict": "pymodules_core.checkpoints.sharded.folder",
     },
 )
+__getattr__ = moved_names(__name__, _find)

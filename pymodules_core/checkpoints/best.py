@@ -34,7 +34,7 @@ class BestTracker:
         self.epoch: int | None = None
 
     def is_better(self, metrics: Mapping[str, float]) -> bool:
-        """Tell whether the monitored value is better than the best so far.
+        """Return whether the monitored value is better than the best so far.
 
         The first value is always better. NaN never is, unless it is the first, and then anything
         that is a number is better.
@@ -57,7 +57,7 @@ class BestTracker:
         self.value, self.epoch = self.read(metrics), epoch
 
     def stored(self) -> StoredBest | None:
-        """Give it as a record keeps it."""
+        """Return the best value as a record keeps it."""
         if self.value is None:
             return None
         return StoredBest(
@@ -65,13 +65,13 @@ class BestTracker:
         )
 
     def restore(self, stored: StoredBest | None) -> None:
-        """Go back to what a record keeps; to nothing where another metric decided."""
+        """Restore what a record keeps; reset where another metric decided."""
         self.value = self.epoch = None
         if stored is not None and self._is_of(stored):
             self.value, self.epoch = stored.value, stored.epoch
 
     def resume(self, stored: StoredBest | None) -> None:
-        """Go on from what a record keeps; where another metric decided, begin anew and say so."""
+        """Restore what a record keeps; where another metric decided, reset and log a warning."""
         self.restore(stored)
         if stored is not None and not self._is_of(stored):
             logger.warning(
@@ -86,7 +86,7 @@ class BestTracker:
         return (stored.metric, stored.mode) == (self.monitor, self.mode)
 
     def read(self, metrics: Mapping[str, float]) -> float:
-        """Give the monitored value.
+        """Return the monitored value.
 
         Raises:
             MonitorError: ``metrics`` lacks it.

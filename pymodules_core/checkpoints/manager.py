@@ -6,22 +6,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from pymodules_core.checkpoints.arguments import as_numbers, check_arguments, check_pools
 from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.checkpoints.file_format.state_dict import live_state_dict
 from pymodules_core.checkpoints.loading.apply import load_modules
 from pymodules_core.checkpoints.loading.match import LoadReport
 from pymodules_core.checkpoints.loading.pool_reader import PoolReader
-from pymodules_core.checkpoints.loading.resume_point import Resumed, ResumePoint, resumed
-from pymodules_core.checkpoints.opening import Opening, existing_run
-from pymodules_core.checkpoints.saving.receipt import CommitResult
-from pymodules_core.checkpoints.saving.saver import Saver
-from pymodules_core.checkpoints.store.records import CommitRecord
-from pymodules_core.errors import (
-    CheckpointError,
-    PymodulesError,
-    list_words,
+from pymodules_core.checkpoints.loading.resume_point import (
+    Resumed,
+    ResumePoint,
+    read_resume_point,
+    resumed,
 )
+from pymodules_core.checkpoints.saving.arguments import (
+    check_arguments,
+    check_pools,
+    metric_values,
+)
+from pymodules_core.checkpoints.saving.commits import CommitResult
+from pymodules_core.checkpoints.saving.saver import Saver, existing_run
+from pymodules_core.checkpoints.store.paths import Layout
+from pymodules_core.checkpoints.store.records import CommitRecord, record_numbers
+from pymodules_core.errors import CheckpointError, CheckpointFileError, PymodulesError, list_words
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.names import BEST, FRZN, INIT, LAST, pool_sort_key
 from pymodules_core.processes.group import Processes
@@ -51,7 +56,7 @@ class CheckpointManager:
         link: ``copy`` lets pools share nothing on disk; ``auto`` shares what the disk can.
         fsync_files: Files that a commit's ``state`` refers to, such as a log whose length it holds:
             made durable before the commit is.
-        provenance: Kept with every commit: JSON values that tell how the run came about. Origins
+        provenance: Kept with every commit: JSON values that say how the run came about. Origins
             of modules and versions are kept in any case.
         processes: Several processes call every method together, and the first one writes; None for
             one that saves alone.
@@ -93,7 +98,6 @@ class CheckpointManager:
             provenance=provenance or {},
             processes=self._processes,
         )
-        self._opening = Opening(self.path, pool, self._saver, self._reader)
 
     def __enter__(self) -> "Self":
         return self
@@ -115,7 +119,7 @@ class CheckpointManager:
     @property
     def has_commit(self) -> bool:
         """Whether there is something to ``resume`` from."""
-        return self._processes.run_on_rank0(self._opening.has_record)
+        return self._processes.run_on_rank0(self._has_record)
 
     @property
     def newest_commit(self) -> int | None:
@@ -149,14 +153,14 @@ class CheckpointManager:
                 found=sorted(self._pool.pending_weights),
                 fix="call load_initial_weights(pool) of pymodules_core.initial_weights first",
             )
-        # What cannot be saved is told before anything is written.
+        # What cannot be saved is reported before anything is written.
         for name in self._pool:
             live_state_dict(self._pool[name], name=name)
-        self._processes.run_on_rank0(self._opening.make_store)
         receipt = CommitResult(pools=(FRZN, INIT, LAST), epoch=0, step=0, best_moved=False)
         try:
-            self._saver.save(receipt, {}, state=state, module_states=module_states)
-            # A folder that cannot be written to is told before the first step.
+            self._processes.run_on_rank0(self._saver.make_store)
+            self._saver.save(receipt, {}, state=state, module_states=module_states or {})
+            # A folder that cannot be written to is reported before the first step.
             self._processes.run_on_rank0(self.wait)
             self._saver.watch_frozen()
         except BaseException:
@@ -165,7 +169,7 @@ class CheckpointManager:
         return receipt
 
     def resume(self, *, allow_new: bool = False) -> Resumed:
-        """Go on from the newest commit: its weights go into the live modules, all or none.
+        """Resume from the newest commit: its weights go into the live modules, all or none.
 
         Frozen modules come from ``frzn``, all others from ``last``, and ``best`` is what it was.
         Weights of modules that are not in the pool any more stay in the store.
@@ -183,29 +187,31 @@ class CheckpointManager:
             PluginError: A plugin fails to migrate weights of an older version.
             CheckpointError: A module's own load hook raises.
         """
-        moments: list[ResumePoint] = []
+        opened: list[ResumePoint] = []
 
         def open_first() -> CommitRecord:
-            moments.append(self._opening.open_resume_point(allow_new=allow_new))
-            return moments[0].record
+            opened.append(self._open_resume_point(allow_new=allow_new))
+            return opened[0].record
+
+        def load() -> tuple[ResumePoint, dict[str, LoadReport]]:
+            point = (
+                opened[0]
+                if opened
+                else read_resume_point(self._reader, record, self._pool, allow_new=allow_new)
+            )
+            return point, load_modules(self._pool, point.modules, strict=True, is_exact=True)
 
         try:
             # Which commit it is the first one says: a file system may show the others an old one.
             record = self._processes.run_on_rank0(open_first)
-            moment, reports = self._processes.run_on_all(
-                lambda: self._take(
-                    moments[0]
-                    if moments
-                    else self._opening.read_resume_point(record, allow_new=allow_new)
-                )
-            )
+            point, reports = self._processes.run_on_all(load)
         except BaseException:
             self._saver.drop_store()
             raise
-        self.best.resume(moment.record.best)
+        self.best.resume(point.record.best)
         self._pool.pending_weights.difference_update(reports)
         self._saver.watch_frozen()
-        return resumed(moment, reports)
+        return resumed(point, reports)
 
     def commit(
         self,
@@ -227,18 +233,18 @@ class CheckpointManager:
             state: The training state that belongs to these weights, where ``last`` is named:
                 tensors and primitives.
             module_states: Module name to a part of the training state that is the module's own and
-                in parts as it is; saved as the module is, gathered or in shards.
+                sharded as it is; saved as the module is, gathered or in shards.
 
         Raises:
             InvalidNameError: No such pool.
             CheckpointError: No pool, ``frzn`` or ``init`` is named, there is a state without
-                ``last``, a metric is no number, the monitored one is missing, ``start`` was not
+                ``last``, a metric is not a number, the monitored one is missing, ``start`` was not
                 called, a module cannot be saved, or an earlier commit could not be written.
-            FrozenModuleError: A frozen module has changed; looked at once an epoch, and told like
+            FrozenModuleError: A frozen module has changed; looked at once an epoch, and raised like
                 what an earlier commit raised.
         """
         check_pools(pools, has_state=state is not None)
-        metrics = as_numbers(metrics or {})
+        metrics = metric_values(metrics or {})
         best_moved = BEST in pools and self.best.is_better(metrics)
         wanted = {name for name in pools if name != BEST or best_moved}
         receipt = CommitResult(
@@ -248,7 +254,7 @@ class CheckpointManager:
             best_moved=best_moved,
         )
         self._saver.raise_failure()
-        self._saver.save(receipt, metrics, state=state, module_states=module_states)
+        self._saver.save(receipt, metrics, state=state, module_states=module_states or {})
         return receipt
 
     def load(
@@ -277,7 +283,7 @@ class CheckpointManager:
         )
 
     def pools(self) -> list[str]:
-        """Give the pools that are committed, in the order of a run."""
+        """Return the pools that are committed, in the order of a run."""
         return self._processes.run_on_rank0(self._pools_on_disk)
 
     def wait(self) -> None:
@@ -300,5 +306,16 @@ class CheckpointManager:
         self.wait()
         return self._reader.pools()
 
-    def _take(self, moment: ResumePoint) -> tuple[ResumePoint, dict[str, LoadReport]]:
-        return moment, load_modules(self._pool, moment.modules, strict=True, is_exact=True)
+    def _has_record(self) -> bool:
+        return bool(record_numbers(Layout(self.path)))
+
+    def _open_resume_point(self, *, allow_new: bool) -> ResumePoint:
+        # Before a store is made where there is none.
+        record = self._saver.open_store() if self._has_record() else None
+        try:
+            return read_resume_point(self._reader, record, self._pool, allow_new=allow_new)
+        except CheckpointFileError:
+            # Its time and size are right and its bytes are not: read every byte.
+            self._saver.drop_store()
+            record = self._saver.open_store(is_thorough=True)
+            return read_resume_point(self._reader, record, self._pool, allow_new=allow_new)

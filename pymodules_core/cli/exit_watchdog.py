@@ -1,6 +1,6 @@
 """Lets no thread and no exit handler of other people's code keep a process that is done.
 
-Python waits without end for threads that are no daemons, and for whatever runs at exit. A plugin
+Python waits without end for threads that are not daemons, and for whatever runs at exit. A plugin
 that forgot its thread would hold a machine for nothing.
 """
 
@@ -47,7 +47,7 @@ def _what_is_left() -> str:
     main = threading.main_thread()
     threads = [one.name for one in threading.enumerate() if one is not main and not one.daemon]
     if threads:
-        return f"threads go on that are no daemons: {', '.join(threads)}"
+        return f"threads are running that are not daemons: {', '.join(threads)}"
     # A function of C that was registered itself has no frame.
     frame = sys._current_frames().get(main.ident or 0)
     stack = traceback.extract_stack(frame)[-_MOST_FRAMES:] if frame else []

@@ -1,6 +1,6 @@
-"""Trains in several processes of this machine: starts them, starts them anew, tells how they ended.
+"""Trains in several processes of this machine: starts them, starts them again, says how they ended.
 
-What goes wrong in a process that process tells. Here is told what no process could tell any more.
+What goes wrong in a process that process reports; here is reported what no process could.
 """
 
 import logging
@@ -44,7 +44,7 @@ def launch(
         arguments: The command line of each, but for what to do with a run that is there.
         existing: What to do with it.
         processes: How many.
-        max_restarts: How often all of them are started anew where one fails.
+        max_restarts: How often all of them are started again where one fails.
         is_debug: Show what the launcher logs.
 
     Returns:
@@ -74,7 +74,7 @@ def launch(
         _tell_failed(exit_codes)
         if restart == max_restarts or set(exit_codes.values()) == {_INVALID}:
             break
-        _say(f"going on from the newest commit (restart {restart + 1} of {max_restarts})")
+        _say(f"resuming from the latest commit (restart {restart + 1} of {max_restarts})")
     return _exit_code_of(exit_codes)
 
 
@@ -98,7 +98,7 @@ def _folder_of_run(experiment: Experiment) -> int | None:
 
 
 def _is_at_work(experiment: Experiment, pids: Sequence[int]) -> bool:
-    """Tell whether one of these processes has begun with the run."""
+    """Return whether one of these processes has begun with the run."""
     run = read_run_file(experiment.path)
     return run is not None and run.process in pids
 
@@ -134,14 +134,14 @@ def _tell_failed(exit_codes: Mapping[int, int]) -> None:
         rank: code
         for rank, code in exit_codes.items()
         if code not in {*_TOLD, LOST_EXIT_CODE}
-        # A library that loses its connection may abort: a consequence of what was told.
+        # A library that loses its connection may abort: a consequence of what was reported.
         and not (is_told and code == -signal.SIGABRT)
     }
     for rank, code in untold.items():
         error = ProcessesError(
             f"process {rank} {_how_it_ended(code)}",
             found=code,
-            fix=f"{_what_to_look_at(code)}; --resume goes on from the newest commit",
+            fix=f"{_what_to_look_at(code)}; --resume resumes from the latest commit",
         )
         _say(f"error: {error}")
     if not untold and not is_told:
@@ -164,7 +164,7 @@ def _what_to_look_at(code: int) -> str:
         return "see whether memory ran out (dmesg), or who killed it"
     if -code == signal.SIGABRT:
         return (
-            "read what the library that gave up wrote above; of a mismatch it tells where one "
+            "read what the library that gave up wrote above; of a mismatch it says where one "
             "process calls other modules, or in another order, than the rest"
         )
     if -code in _CRASHES:

@@ -34,7 +34,7 @@ class LazyGroup(click.Group):
         self._table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Give the commands in the order a newcomer needs them."""
+        """Return the commands in the order a newcomer needs them."""
         del ctx
         return list(self._table)
 

@@ -9,6 +9,8 @@ import click
 from pymodules_core.cli.options import data_home_option, debug_option, json_option, plugins_option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pymodules_core.discovery.selection.catalog import ListedModule
     from pymodules_core.experiment import Experiment
 
@@ -31,7 +33,7 @@ def command(
     if build and exp is None:
         raise click.UsageError("--build belongs to an experiment: name one")
     from pymodules_core.cli.executed import say_what_is_executed
-    from pymodules_core.cli.output import format_count, print_json, print_table
+    from pymodules_core.cli.output import print_json
     from pymodules_core.discovery import PluginManager
     from pymodules_core.discovery.selection.catalog import list_modules
     from pymodules_core.experiment import Experiment, default_data_home
@@ -48,27 +50,35 @@ def command(
     counts = _parameter_counts(experiment, plugins if build else None)
     if as_json:
         print_json([_as_json(module, counts) for module in catalog.modules])
-    elif not catalog.modules:
-        click.echo("no modules")
+    elif catalog.modules:
+        _print_modules(catalog.modules, counts, experiment)
     else:
-        print_table(
-            ("MODULE", "FROZEN", "PARAMETERS", "WEIGHTS", "SOURCE"),
-            [
-                (
-                    module.name,
-                    _frozen_text(module),
-                    format_count(counts.get(module.name)),
-                    module.weights or "-",
-                    _source_text(module, experiment),
-                )
-                for module in catalog.modules
-            ],
-        )
-        for module in catalog.modules:
-            if module.problem:
-                click.echo(f"problem: module {module.name!r}: {module.problem}", err=True)
+        click.echo("no modules")
     if catalog.conflict:
         raise catalog.conflict
+
+
+def _print_modules(
+    modules: "Sequence[ListedModule]", counts: dict[str, int], experiment: "Experiment | None"
+) -> None:
+    from pymodules_core.cli.output import format_count, print_table
+
+    print_table(
+        ("MODULE", "FROZEN", "PARAMETERS", "WEIGHTS", "SOURCE"),
+        [
+            (
+                module.name,
+                _frozen_text(module),
+                format_count(counts.get(module.name)),
+                module.weights or "-",
+                _source_text(module, experiment),
+            )
+            for module in modules
+        ],
+    )
+    for module in modules:
+        if module.problem:
+            click.echo(f"problem: module {module.name!r}: {module.problem}", err=True)
 
 
 def _parameter_counts(experiment: "Experiment | None", plugins: Any) -> dict[str, int]:
@@ -95,7 +105,7 @@ def _frozen_text(module: "ListedModule") -> str:
 
 
 def _source_text(module: "ListedModule", experiment: "Experiment | None") -> str:
-    """Give a file's path below its experiment, which a terminal has room for."""
+    """Return a file's path below its experiment, which a terminal has room for."""
     from pymodules_core.specs import FileOrigin
 
     if experiment and isinstance(module.origin, FileOrigin):

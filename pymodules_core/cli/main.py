@@ -14,7 +14,6 @@ import click
 from pymodules_core.cli.exit_watchdog import end_in_time
 from pymodules_core.cli.lazy_group import LazyCommand, LazyGroup
 from pymodules_core.cli.messages import WarningHandler, tell_error
-from pymodules_core.cli.silent_end import refuse_silent_end
 from pymodules_core.errors import PymodulesError
 from pymodules_core.processes.environment import RankInfo, rank_info
 
@@ -81,7 +80,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command and give its exit code; what went wrong is on standard error."""
+    """Run the command and return its exit code; what went wrong is on standard error."""
     is_debug = "--debug" in arguments
     place = _place()
     handler = WarningHandler(is_shown=is_debug or place.is_first)
@@ -89,18 +88,17 @@ def run(arguments: list[str]) -> int:
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG if is_debug else logging.WARNING)
     try:
-        with refuse_silent_end():
-            code = cli.main(arguments, prog_name="pymodules", standalone_mode=False)
+        code = cli.main(arguments, prog_name="pymodules", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  all are told
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  all are reported
         return tell_error(error, place, is_debug=is_debug)
     finally:
         logger.removeHandler(handler)
 
 
 def _place() -> RankInfo:
-    """Give the place of this process among several; the first where its environment is wrong."""
+    """Return the place of this process among several; the first where its environment is wrong."""
     try:
         return rank_info()
-    except PymodulesError:  # the command that needs it tells
+    except PymodulesError:  # the command that needs it says
         return RankInfo()

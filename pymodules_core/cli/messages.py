@@ -1,6 +1,6 @@
 """What the command says on standard error: warnings, errors, where in the user's code they began.
 
-Of several processes one tells each thing: which one is decided here, and how torchrun hears of it.
+Of several processes one says each thing: which one is decided here, and how torchrun hears of it.
 """
 
 import errno
@@ -29,7 +29,7 @@ from pymodules_core.processes.environment import (
     is_elastic,
     is_own,
 )
-from pymodules_core.processes.failure_notice import say_told, wait_until_told
+from pymodules_core.processes.failure_notice import mark_reported, wait_until_reported
 
 INTERRUPTED_EXIT_CODE = 130
 _PACKAGE = str(Path(__file__).parents[1])
@@ -56,12 +56,12 @@ class WarningHandler(logging.Handler):
         self._said = text
         if record.exc_info and logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
             text += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
-        with suppress(OSError):  # nobody reads it, and a run goes on
+        with suppress(OSError):  # nobody reads it, and a run continues
             click.echo(text, err=True)
 
 
 def tell_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
-    """Say what ended the command, unless another process says it, and give the exit code.
+    """Say what ended the command, unless another process says it, and return the exit code.
 
     Args:
         error: Any but ``SystemExit``.
@@ -69,13 +69,11 @@ def tell_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
         is_debug: Show every frame, and in each process why it ends.
     """
     if isinstance(error, RunInterruptedError):
-        if ranks.is_first:
-            _say(f"{error}")
-        # torchrun would take anything else for a failure, and start the run anew.
+        _say(f"{error}", is_shown=ranks.is_first)
+        # torchrun would take anything else for a failure, and start the run again.
         return 0 if is_elastic() else error.exit_code
     if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
-        if ranks.is_first and not is_own():  # whose launcher says so
-            _say("interrupted")
+        _say("interrupted", is_shown=ranks.is_first and not is_own())  # else its launcher says so
         return INTERRUPTED_EXIT_CODE
     if isinstance(error, click.ClickException):
         if ranks.local_rank == 0:  # the others of this machine have the same command line
@@ -83,18 +81,17 @@ def tell_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
                 error.show()
         return error.exit_code
     if isinstance(error, RankFailedError):
-        if is_debug:
-            _say(f"process {ranks.rank} ends: {error}")
-        wait_until_told()
+        _say(f"process {ranks.rank} ends: {error}", is_shown=is_debug)
+        wait_until_reported()
         return error.exit_code
     exit_code = _tell_failure(error, ranks, is_debug=is_debug)
     if ranks.size > 1:
-        say_told()
+        mark_reported()
     return exit_code
 
 
 def _tell_failure(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
-    if not isinstance(error, ProcessLostError):  # a consequence, and told before its cause
+    if not isinstance(error, ProcessLostError):  # a consequence, and reported before its cause
         _record_for_torchrun(error)
     if isinstance(error, PymodulesError):
         # Which process is lost, and how, is known to the launcher.
@@ -132,7 +129,7 @@ def _broken_import(error: BaseException) -> str | None:
     name = words[1].partition(".")[0]
     fix = "take from PYTHONPATH what is called like it, or like what it needs"
     if name not in sys.stdlib_module_names:
-        fix = f"install {name} anew, or {fix}"
+        fix = f"install {name} again, or {fix}"
     reason = f"{name} cannot be imported: {type(error).__name__}: {error}"
     return f"{reason}\n  fix: {fix}  (--debug shows every frame)"
 
@@ -142,9 +139,10 @@ def _echo_error(text: str, ranks: RankInfo) -> None:
     _say(f"error: {where}{text}")
 
 
-def _say(text: str, *, nl: bool = True) -> None:
+def _say(text: str, *, nl: bool = True, is_shown: bool = True) -> None:
     with suppress(OSError):  # the terminal may be what is gone
-        click.echo(text, err=True, nl=nl)
+        if is_shown:
+            click.echo(text, err=True, nl=nl)
 
 
 def _text_of(error: OSError) -> str:

@@ -24,15 +24,8 @@ def command(name: str, template: str, data_home: Path | None) -> None:
     (generator and discriminator with two optimizers).
     """
     from pymodules_core.discovery.scan.weight_sources import find_source_experiments
-    from pymodules_core.errors import (
-        ExperimentExistsError,
-        SettingsError,
-        closest_match,
-        display_path,
-        list_words,
-    )
+    from pymodules_core.errors import SettingsError, closest_match, display_path, list_words
     from pymodules_core.experiment import default_data_home, experiment_path
-    from pymodules_core.names import fold_name
 
     templates = _find_templates()
     if template not in templates:
@@ -44,17 +37,7 @@ def command(name: str, template: str, data_home: Path | None) -> None:
         )
     home = default_data_home(data_home)
     target = experiment_path(home, name)
-    folder = target.parent
-    for there in folder.iterdir() if folder.is_dir() else ():
-        if fold_name(there.name) == fold_name(name):
-            raise ExperimentExistsError(
-                "there is a file or folder of that name"
-                if there.name == name
-                else f"is there, and some file systems hold {name!r} for the same name",
-                file=there,
-                found=name,
-                fix="choose another name, or move that one away",
-            )
+    _refuse_same_name(target)
     # Only what a person writes: beside an example of a checkout lies the data of its runs.
     source = templates[template]
     with making_folder(target, option="--data-home"):
@@ -76,8 +59,26 @@ def command(name: str, template: str, data_home: Path | None) -> None:
     click.echo(f"next: pymodules check {name}{where}, then pymodules train {name}{where}")
 
 
+def _refuse_same_name(target: Path) -> None:
+    """Refuse a name that a file system may hold for one that is there."""
+    from pymodules_core.errors import ExperimentExistsError
+    from pymodules_core.names import fold_name
+
+    name, folder = target.name, target.parent
+    for there in folder.iterdir() if folder.is_dir() else ():
+        if fold_name(there.name) == fold_name(name):
+            raise ExperimentExistsError(
+                "there is a file or folder of that name"
+                if there.name == name
+                else f"is there, and some file systems hold {name!r} for the same name",
+                file=there,
+                found=name,
+                fix="choose another name, or move that one away",
+            )
+
+
 def _find_templates() -> dict[str, Path]:
-    """Give template name to folder: inside the installed package, or in the checkout around it."""
+    """Return template name to folder: in the installed package, or in the checkout around it."""
     package = Path(__file__).parents[1]
     installed, checkout = package / "templates", package.parent / "data" / "experiments"
     folder = installed if installed.is_dir() else checkout

@@ -68,7 +68,7 @@ def command(name: str, folder: Path) -> None:
 
 
 def _package_name(name: str) -> str:
-    """Give the name that Python imports a distribution by.
+    """Return the name that Python imports a distribution by.
 
     Raises:
         InvalidNameError: It is none that pip takes and Python can import.
@@ -80,7 +80,7 @@ def _package_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         raise InvalidNameError(
-            f"{name!r} is no name for a package",
+            f"{name!r} is not a name for a package",
             found=name,
             closest=near if _NAME.fullmatch(near) else None,
             fix=None if _NAME.fullmatch(near) else fix,
@@ -101,7 +101,7 @@ def _is_taken(package: str) -> bool:
 
     from pymodules_core.discovery.plugins.entry_points import find_entry_points
 
-    targets = (found.record.target for found in find_entry_points(tells=False))
+    targets = (found.record.target for found in find_entry_points(warns=False))
     own = {target.partition(":")[0].partition(".")[0] for target in targets}
     return package not in own and find_spec(package) is not None
 
@@ -119,7 +119,7 @@ def _rename(text: str, name: str, package: str) -> str:
 
 
 def _find_template() -> Path:
-    """Give the example package: inside the installed one, or in the checkout around it."""
+    """Return the example package: inside the installed one, or in the checkout around it."""
     package = Path(__file__).parents[1]
     installed = package / "templates" / _DISTRIBUTION
     return installed if installed.is_dir() else package.parent / "plugins" / _DISTRIBUTION

@@ -33,12 +33,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def format_count(number: int | None) -> str:
-    """Give a count with thousands separators, or ``-`` where it is not known."""
+    """Return a count with thousands separators, or ``-`` where it is not known."""
     return "-" if number is None else f"{number:,}"
 
 
 def format_size(size_bytes: int) -> str:
-    """Give a size in the unit that keeps it short."""
+    """Return a size in the unit that keeps it short."""
     size = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:

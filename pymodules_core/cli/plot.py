@@ -1,6 +1,5 @@
 """``pymodules plot``: a page with the charts of runs; no torch, no network."""
 
-import os
 from pathlib import Path
 
 import click
@@ -51,24 +50,19 @@ def _write(target: Path, content: bytes) -> None:
     """
     from pymodules_core.errors import PymodulesError
     from pymodules_core.reports.page import is_page
+    from pymodules_core.run_files import replace_file
 
-    temporary = target.with_name(f".writing-{os.getpid()}-{target.name}")
     try:
         if target.exists():
             with target.open("rb") as file:
                 is_ours = is_page(file.read(1000))
             if not is_ours:
                 raise PymodulesError(
-                    "exists and is no page of pymodules plot",
+                    "exists and is not a page of pymodules plot",
                     file=target,
                     fix="choose another name: -o FILE",
                 )
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-            temporary.replace(target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_file(target, content)
     except OSError as error:
         raise PymodulesError(
             f"cannot be written: {error.strerror or error}",

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: bool) -> None:
     """Show the installed plugins; with EXP, as that experiment's settings leave them.
 
-    What failed, is installed twice, or is named in EXP and not installed, is told on standard
+    What failed, is installed twice, or is named in EXP and not installed, is reported on standard
     error, with the fix.
     """
     from pymodules_core.cli.output import print_json, print_table
     from pymodules_core.discovery import PluginManager
     from pymodules_core.discovery.plugins.packaged_task import find_tasks
-    from pymodules_core.discovery.selection.named_plugins import report_unmatched
+    from pymodules_core.discovery.selection.required_plugins import report_unmatched
     from pymodules_core.experiment import Experiment, default_data_home
 
     plugins = (

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @debug_option
 def command(exp: str | None, as_json: bool, data_home: Path | None) -> None:
     """Show state, epoch, best metric, age and size of every experiment's run, or of EXP's."""
-    from pymodules_core.cli.output import format_size, print_json, print_table
-    from pymodules_core.errors import display_path, printable
+    from pymodules_core.cli.output import print_json
+    from pymodules_core.errors import display_path
     from pymodules_core.experiment import Experiment, default_data_home, list_experiments
 
     if exp is not None:
@@ -31,28 +31,35 @@ def command(exp: str | None, as_json: bool, data_home: Path | None) -> None:
     rows = [_describe(path) for path in paths]
     if as_json:
         print_json(rows)
-    elif not rows:
+    elif rows:
+        _print_rows(rows)
+    else:
         home = display_path(default_data_home(data_home))
         click.echo(f"no experiments in {home}; pymodules new NAME writes one")
-    else:
-        print_table(
-            ("EXPERIMENT", "STATE", "EPOCH", "BEST", "UPDATED", "SIZE"),
-            [
-                (
-                    row["name"],
-                    row["state"],
-                    "-" if row["epoch"] is None else f"{row['epoch']}/{row['epochs']}",
-                    _best_text(row["best"]),
-                    _age_text(row["updated"]),
-                    format_size(row["size_bytes"]),
-                )
-                for row in rows
-            ],
-        )
-        for row in rows:
-            if row["error"]:
-                lines = str(row["error"]).splitlines()
-                click.echo("\n".join(map(printable, [f"{row['name']}: {lines[0]}", *lines[1:]])))
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    from pymodules_core.cli.output import format_size, print_table
+    from pymodules_core.errors import printable
+
+    print_table(
+        ("EXPERIMENT", "STATE", "EPOCH", "BEST", "UPDATED", "SIZE"),
+        [
+            (
+                row["name"],
+                row["state"],
+                "-" if row["epoch"] is None else f"{row['epoch']}/{row['epochs']}",
+                _best_text(row["best"]),
+                _age_text(row["updated"]),
+                format_size(row["size_bytes"]),
+            )
+            for row in rows
+        ],
+    )
+    for row in rows:
+        if row["error"]:
+            lines = f"{row['name']}: {row['error']}".splitlines()
+            click.echo("\n".join(map(printable, lines)))
 
 
 def _describe(path: Path) -> dict[str, Any]:
@@ -72,13 +79,13 @@ def _describe(path: Path) -> dict[str, Any]:
 
 
 def _size_bytes(folder: Path) -> int:
-    """Give the bytes of all files; one that has several names counts once."""
+    """Return the bytes of all files; one that has several names counts once."""
     status = [file.lstat() for file in folder.rglob("*") if file.is_file()]
     return sum({(one.st_dev, one.st_ino): one.st_size for one in status}.values())
 
 
 def _state(path: Path, run: "RunFile | None") -> str:
-    """Give the state on disk; a run whose process is gone was killed, whatever it says."""
+    """Return the state on disk; a run whose process is gone was killed, whatever it says."""
     from pymodules_core.run_files import RUN_FILE_NAME
 
     if run is None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,20 +23,20 @@ from pymodules_core.processes.environment import is_elastic, rank_info
 if TYPE_CHECKING:
     from pymodules_core.experiment import Experiment
     from pymodules_core.processes.group import Processes
-    from pymodules_core.training import RunResult, Trainer
+    from pymodules_core.training.trainer import Trainer
 
 Existing = Literal["refuse", "reset", "resume"]
 
 
 @click.command("train")
 @experiment_argument
-@click.option("--resume", is_flag=True, help="Go on with the run that is there, if there is one.")
+@click.option("--resume", is_flag=True, help="Resume the run that is there, if there is one.")
 @click.option(
     "--accept-changes",
     is_flag=True,
-    help="Go on although files, settings or plugins changed since the run began.",
+    help="Resume although files, settings or plugins changed since the run began.",
 )
-@click.option("--reset", is_flag=True, help="Move the run that is there aside and start anew.")
+@click.option("--reset", is_flag=True, help="Move the run that is there aside and start again.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before --reset moves a run.")
 @click.option("--epochs", type=int, help="Short for -s train.epochs=N.")
 @click.option("--device", help="Short for -s train.device=D: auto, cpu, cuda, cuda:1.")
@@ -43,7 +44,7 @@ Existing = Literal["refuse", "reset", "resume"]
 @click.option(
     "--max-restarts",
     type=click.IntRange(min=0),
-    help="With --nproc: go on from the newest commit where a process fails, up to N times.",
+    help="With --nproc: resume from the latest commit where a process fails, up to N times.",
 )
 @overrides_option
 @data_home_option
@@ -65,21 +66,17 @@ def command(
 ) -> int:
     """Train EXP from its initial weights to its last epoch.
 
-    A run that is there already is refused, unless --resume goes on with it or --reset moves it to
+    A run that is there already is refused, unless --resume resumes it or --reset moves it to
     data.<n>; nothing is deleted. Ctrl-C ends a run after its step, saved, to be resumed.
     """
-    if resume and reset:
-        raise click.UsageError("--resume goes on with the run, --reset moves it aside: choose one")
-    if accept_changes and not resume:
-        raise click.UsageError("--accept-changes belongs to --resume")
+    _check_usage(resume=resume, reset=reset, accept_changes=accept_changes)
     _check_launch(nproc, max_restarts)
-    from pymodules_core.checkpoints.tools.lost_store import refuse_lost_store
+    from pymodules_core.cli.train_result import print_result
     from pymodules_core.experiment import Experiment
-    from pymodules_core.run_files import has_run, refuse_existing_run
 
-    place = rank_info()
+    ranks = rank_info()
     existing: Existing = "reset" if reset else "resume" if resume else "refuse"
-    if place.restarts:  # by torchrun, after a failure: it is the same run
+    if ranks.restarts:  # by torchrun, after a failure: it is the same run
         existing = "resume"
 
     def open_experiment() -> Experiment:
@@ -88,9 +85,9 @@ def command(
 
     def make_trainer(experiment: Experiment, processes: "Processes | None" = None) -> "Trainer":
         from pymodules_core.cli.executed import say_what_is_executed
-        from pymodules_core.training import Trainer
+        from pymodules_core.training.trainer import Trainer
 
-        if place.is_first:
+        if ranks.is_first:
             say_what_is_executed(experiment, load_installed=not no_plugins)
         return Trainer(
             experiment,
@@ -100,35 +97,28 @@ def command(
             processes=processes,
         )
 
-    if place.size > 1:
+    if ranks.size > 1:
         from pymodules_core.processes.group import Processes
 
         with Processes.join() as processes:
-            # What is wrong in all of them one tells; what is wrong in one only, that one.
+            # What is wrong in all of them one reports; what is wrong in one only, that one.
             experiment = processes.run_on_all(open_experiment)
             result = make_trainer(experiment, processes).fit()
-        if place.is_first:
-            _print_result(result)
+        if ranks.is_first:
+            print_result(result)
         return 0
     experiment = open_experiment()
-    if existing == "refuse":
-        # Before torch is imported: a refusal comes at once.
-        refuse_existing_run(experiment)
-    elif existing == "resume":
-        refuse_lost_store(experiment)
-    elif has_run(experiment):
-        _tell_users(experiment)
-        if not yes and sys.stdin.isatty():
-            click.confirm(f"move the run of {experiment.name!r} aside?", abort=True)
+    # Before torch is imported: a refusal comes at once.
+    _check_existing(experiment, existing, asks=not yes and sys.stdin.isatty())
     if nproc is not None and (nproc > 1 or max_restarts):
         from pymodules_core.cli.launch import launch
 
         is_debug = logging.getLogger("pymodules_core").level == logging.DEBUG
-        options = {"data-home": data_home, "epochs": epochs, "device": device}
-        flags = {"accept-changes": accept_changes, "no-plugins": no_plugins, "debug": is_debug}
         arguments = ["train", exp, "--yes", *(f"--set={text}" for text in settings)]
-        arguments += [f"--{name}={value}" for name, value in options.items() if value is not None]
-        arguments += [f"--{name}" for name, is_given in flags.items() if is_given]
+        arguments += _as_options({"data-home": data_home, "epochs": epochs, "device": device})
+        arguments += _as_options(
+            {"accept-changes": accept_changes, "no-plugins": no_plugins, "debug": is_debug}
+        )
         return launch(
             experiment,
             arguments,
@@ -137,8 +127,38 @@ def command(
             max_restarts=max_restarts or 0,
             is_debug=is_debug,
         )
-    _print_result(make_trainer(experiment).fit())
+    print_result(make_trainer(experiment).fit())
     return 0
+
+
+def _as_options(values: Mapping[str, object]) -> list[str]:
+    """Return values as command-line options: of True the flag, of False and None nothing."""
+    return [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in values.items()
+        if value is not None and value is not False
+    ]
+
+
+def _check_existing(experiment: "Experiment", existing: Existing, *, asks: bool) -> None:
+    from pymodules_core.checkpoints.tools.lost_store import refuse_lost_store
+    from pymodules_core.run_files import has_run, refuse_existing_run
+
+    if existing == "refuse":
+        refuse_existing_run(experiment)
+    elif existing == "resume":
+        refuse_lost_store(experiment)
+    elif has_run(experiment):
+        _report_users(experiment)
+        if asks:
+            click.confirm(f"move the run of {experiment.name!r} aside?", abort=True)
+
+
+def _check_usage(*, resume: bool, reset: bool, accept_changes: bool) -> None:
+    if resume and reset:
+        raise click.UsageError("--resume resumes the run, --reset moves it aside: choose one")
+    if accept_changes and not resume:
+        raise click.UsageError("--accept-changes belongs to --resume")
 
 
 def _check_launch(nproc: int | None, max_restarts: int | None) -> None:
@@ -159,7 +179,7 @@ def _check_launch(nproc: int | None, max_restarts: int | None) -> None:
         )
 
 
-def _tell_users(experiment: "Experiment") -> None:
+def _report_users(experiment: "Experiment") -> None:
     """Say which experiments started from the run that is moved aside: their ancestor goes."""
     from pymodules_core.checkpoints.tools.lineage import users_of
     from pymodules_core.errors import list_words
@@ -177,55 +197,3 @@ def _say(text: str) -> None:
     """Print a line before the run: that nobody reads it must not end the command here."""
     with suppress(OSError):
         click.echo(text)
-
-
-def _print_result(result: "RunResult") -> None:
-    from pymodules_core.cli.output import format_count, format_size, print_table
-    from pymodules_core.errors import display_path
-    from pymodules_core.run_files import (
-        CHECKPOINTS_DIR_NAME,
-        METRICS_FILE_NAME,
-        RUN_FILE_NAME,
-        read_run_file,
-    )
-
-    click.echo(
-        f"\n{result.experiment}: {result.epochs} epochs, {result.steps:,} steps in "
-        f"{result.wall_s:.1f} s ({result.stop_reason})"
-    )
-    run = read_run_file(result.data_dir.parent)
-    if run and run.best:
-        best = run.best
-        click.echo(
-            f"best {best.metric}: none, it was never a number"
-            if best.value is None
-            else f"best {best.metric}: {best.value:.4g} after epoch {best.epoch}"
-        )
-    click.echo()
-    print_table(
-        ("MODULE", "TRAINED", "PARAMETERS", "WEIGHTS FROM"),
-        [
-            (
-                module.name,
-                "frozen" if module.frozen else "yes" if module.trained else "no",
-                format_count(module.parameters),
-                module.weights or "built",
-            )
-            for module in (run.modules if run else ())
-        ],
-    )
-    folder = result.data_dir / CHECKPOINTS_DIR_NAME
-    files = [file for file in folder.glob("[!.]*/**/*") if file.is_file()]
-    size = sum(file.stat().st_size for file in files)
-    epochs = [name for name in result.pools if name.startswith("epoch_")]
-    pools = [name for name in result.pools if name not in epochs]
-    if epochs:
-        pools.append(epochs[0] if len(epochs) == 1 else f"{epochs[0]} … {epochs[-1]}")
-    click.echo(
-        f"\ncheckpoints  {display_path(folder)}/<pool>/<module_name>.pt\n"
-        f"             pools {', '.join(pools)}: {len(files)} files, {format_size(size)}\n"
-        f"metrics      {display_path(result.data_dir / METRICS_FILE_NAME)}\n"
-        f"record       {display_path(result.data_dir / RUN_FILE_NAME)}"
-    )
-    for file in sorted(result.data_dir.glob("*.png")):
-        click.echo(f"picture      {display_path(file)}")

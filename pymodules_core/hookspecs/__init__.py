@@ -20,3 +20,7 @@ __all__ = [
 ]
 
 HOOK_FAMILIES: tuple[type, ...] = (ModuleHooks, TaskHooks, RunHooks)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,7 +12,7 @@ class ModuleHooks:
 
     @hookspec
     def provide_module(self, context: DiscoveryContext) -> ModuleSpec | Iterable[ModuleSpec] | None:
-        """Give the modules this plugin brings.
+        """Return the modules this plugin brings.
 
         Called once whenever a pool is discovered, and by ``pymodules list``. Keep it free of heavy
         imports: name the factory as text, and torch is imported only when the module is built.
@@ -46,7 +46,7 @@ class ModuleHooks:
         """Bring weights that an older version of this plugin wrote into the layout of today's.
 
         Called for modules of this plugin only, once for each module whenever weights of a lower
-        ``state_version`` are loaded into it: when a run goes on, by ``CheckpointManager.load`` and
+        ``state_version`` are loaded into it: at a resume, by ``CheckpointManager.load`` and
         ``pymodules eval``, and for initial weights, where it comes after ``rename``. It comes
         before keys and shapes are compared, and never for weights of today's version. Files stay
         as they are, so a frozen module, or a pool that is loaded again, is migrated each time.
@@ -56,11 +56,11 @@ class ModuleHooks:
         higher version than the plugin's. Weights without a version have version 1, also those that
         other programs wrote: look at the keys where you expect such files.
 
-        What it raises, and a result that is no mapping with texts as keys, is a ``PluginError``
+        What it raises, and a result that is not a mapping with texts as keys, is a ``PluginError``
         with the plugin's name. No module has changed then, nor where the result does not fit the
         module. It draws from a random stream of its own, and no gradient is recorded.
 
-        When a run goes on, the optimizer keeps its state for parameters whose tensors are given
+        When a run is resumed, the optimizer keeps its state for parameters whose tensors are given
         back as they came, also under another key. For all others it starts without state.
 
         Args:

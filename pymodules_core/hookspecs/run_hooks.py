@@ -1,9 +1,8 @@
 """Hooks of a run's lifecycle: for loggers, averaged copies of weights, samples, notifications.
 
 The task's is called first, then those of packages in the order of plugin names, on which they must
-not depend. One that raises
-in ``task.py``, or in a plugin that provides a module of the pool, fails the run; one of any other
-plugin is named once and the training goes on without it.
+not depend. One that raises in ``task.py``, or in a plugin that provides a module of the pool, fails
+the run; one of any other plugin is named once and the training continues without it.
 
 Each call has random streams of its own, so that what it draws does not shift the training; but for
 ``train_step_finished`` of ``task.py``, which draws from the run's.
@@ -12,8 +11,8 @@ Where several processes train, each calls every hook, so that what a hook change
 all; metrics of an epoch are of all of them. ``checkpoint_committed`` and ``image_logged`` are
 called in the first process only, and whoever writes files asks for ``run.rank == 0``.
 
-A run may go on in another process, from its newest commit. ``run_started`` is called there again,
-and so is ``epoch_finished`` where that commit was the last word of its epoch: what the first call
+A run may be resumed in another process, from its latest commit. ``run_started`` is called again
+there, and so is ``epoch_finished`` where that commit was the last of its epoch: what the first call
 changed, in ``run.state`` or in modules, was not saved. A logger has to expect an epoch twice.
 """
 
@@ -21,12 +20,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pymodules_core.hookspecs.markers import hookspec
+from pymodules_core.hookspecs.types import CommitResult, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from pymodules_core.checkpoints.saving.receipt import CommitResult
-    from pymodules_core.training.task.run import Run
 
 
 class RunHooks:
@@ -42,7 +39,7 @@ class RunHooks:
     """
 
     @hookspec
-    def weights_ready(self, run: "Run") -> None:
+    def weights_ready(self, run: Run) -> None:
         """Initial weights are loaded; the ``init`` pool is not yet written. Once a run.
 
         Args:
@@ -50,16 +47,16 @@ class RunHooks:
         """
 
     @hookspec
-    def run_started(self, run: "Run") -> None:
-        """Everything is set up, and the run is saved or goes on. Once a process.
+    def run_started(self, run: Run) -> None:
+        """Everything is set up, and the run is saved or resumed. Once a process.
 
         Args:
-            run: The run; ``run.resumed_step`` tells from which step it goes on, or is None.
+            run: The run; ``run.resumed_step`` is the step it resumed from, or None.
         """
 
     @hookspec
     def train_step_finished(
-        self, run: "Run", stepped: frozenset[str], metrics: Mapping[str, Any]
+        self, run: Run, stepped: frozenset[str], metrics: Mapping[str, Any]
     ) -> None:
         """One train step is over, optimizers and schedulers included, before any commit of it.
 
@@ -77,14 +74,14 @@ class RunHooks:
     @hookspec
     def epoch_finished(
         self,
-        run: "Run",
+        run: Run,
         metrics: Mapping[str, float],
         train_metrics: Mapping[str, float],
         is_evaluated: bool,  # noqa: FBT001  hooks are called by name
     ) -> None:
         """An epoch's eval loop is over and its checkpoints are on their way; also epoch 0.
 
-        ``checkpoint_committed`` tells when they are on disk.
+        ``checkpoint_committed`` is called when they are on disk.
 
         Args:
             run: The run.
@@ -94,7 +91,7 @@ class RunHooks:
         """
 
     @hookspec
-    def image_logged(self, run: "Run", name: str, image: "Tensor") -> None:
+    def image_logged(self, run: Run, name: str, image: "Tensor") -> None:
         """A step or hook of the task called ``run.log_image``. Each time.
 
         Args:
@@ -106,11 +103,11 @@ class RunHooks:
         """
 
     @hookspec
-    def checkpoint_committed(self, run: "Run", receipt: "CommitResult") -> None:
-        """A checkpoint is on disk, synced, and the first to be told is that of the start.
+    def checkpoint_committed(self, run: Run, receipt: CommitResult) -> None:
+        """A checkpoint is on disk, synced, the first time that of the start.
 
         With ``[checkpoints] asynchronous`` training may have gone on meanwhile: the receipt says
-        which step it is of. All are told before ``run_finished`` or ``run_failed``.
+        which step it is of. All are reported before ``run_finished`` or ``run_failed``.
 
         Args:
             run: The run.
@@ -118,18 +115,18 @@ class RunHooks:
         """
 
     @hookspec
-    def run_finished(self, run: "Run") -> None:
+    def run_finished(self, run: Run) -> None:
         """The run ended as planned and everything is saved.
 
         Once a run; again where more epochs are trained later. It has ``[plugins] close_timeout_s``;
-        what is not done by then is ended and told, and the run ends without it.
+        what is not done by then is ended and reported, and the run ends without it.
 
         Args:
             run: The run; ``run.data_dir`` takes what is worth keeping.
         """
 
     @hookspec
-    def run_failed(self, run: "Run", error: BaseException) -> None:
+    def run_failed(self, run: Run, error: BaseException) -> None:
         """The run ends with an error or an interrupt; checkpoints so far are intact.
 
         Once a process. It has the time that ``run_finished`` has.

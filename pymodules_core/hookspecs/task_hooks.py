@@ -9,12 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pymodules_core.hookspecs.markers import hookspec
+from pymodules_core.hookspecs.types import ModulePool, Run
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
-
-    from pymodules_core.module_pool import ModulePool
-    from pymodules_core.training.task.run import Run
 
 
 class TaskHooks:
@@ -43,12 +41,10 @@ class TaskHooks:
 
     @hookspec
     def train_data(self, config: Any, rank: int, world_size: int) -> Iterable[Any]:
-        """Give the training data; called once, before the optimizers. Required.
+        """Return the training data; called once, before the optimizers. Required.
 
         Args:
             config: The ``[task]`` table, or the task's ``Config`` made from it.
-            rank: As for ``train_data``.
-            world_size: As for ``train_data``.
             rank: The number of this process, for data that each process has a part of its own of.
             world_size: How many processes train together.
 
@@ -61,7 +57,7 @@ class TaskHooks:
 
     @hookspec
     def eval_data(self, config: Any, rank: int, world_size: int) -> Iterable[Any]:
-        """Give the evaluation data, never shuffled; without it there is no ``best``.
+        """Return the evaluation data, never shuffled; without it there is no ``best``.
 
         Args:
             config: The ``[task]`` table, or the task's ``Config`` made from it.
@@ -74,9 +70,9 @@ class TaskHooks:
 
     @hookspec
     def optimizers(
-        self, module_pool: "ModulePool", config: Any
+        self, module_pool: ModulePool, config: Any
     ) -> "Optimizer | Mapping[str, Optimizer]":
-        """Give the optimizers; called once, after the modules are on their device. Required.
+        """Return the optimizers; called once, after the modules are on their device. Required.
 
         Args:
             module_pool: The pool; frozen modules have no parameter to train.
@@ -94,7 +90,7 @@ class TaskHooks:
         epochs: int,
         steps_per_epoch: int | None,
     ) -> Any:
-        """Give learning-rate schedulers; called once. Optional.
+        """Return learning-rate schedulers; called once. Optional.
 
         Args:
             optimizers: The optimizers by name.
@@ -107,7 +103,7 @@ class TaskHooks:
         """
 
     @hookspec
-    def train_step(self, module_pool: "ModulePool", batch: Any, run: "Run", config: Any) -> Any:
+    def train_step(self, module_pool: ModulePool, batch: Any, run: Run, config: Any) -> Any:
         """Compute one step; called for every batch. Required.
 
         Args:
@@ -122,7 +118,7 @@ class TaskHooks:
         """
 
     @hookspec
-    def eval_step(self, module_pool: "ModulePool", batch: Any, run: "Run", config: Any) -> Any:
+    def eval_step(self, module_pool: ModulePool, batch: Any, run: Run, config: Any) -> Any:
         """Compute the metrics of one batch, in eval mode and without gradients.
 
         Args:

@@ -2,8 +2,8 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class PoolBuilder(Mapping[str, nn.Module]):
         self._building: list[str] = []
 
     def __getitem__(self, name: str) -> nn.Module:
-        """Give a module, built now if it is not yet.
+        """Return a module, built now if it is not yet.
 
         Raises:
             UnknownModuleError: No such module.
@@ -127,9 +127,9 @@ class PoolBuilder(Mapping[str, nn.Module]):
             found = f"function {module.__name__}"
         what = f"expected an instance of torch.nn.Module, found {found}"
         if isinstance(factory, ModuleFile):
-            gives = "build returns" if factory.build else "module is"
+            gives = "build returns no module" if factory.build else "module is not a module"
             raise ModuleFileError(
-                f"{gives} no module: {what}",
+                f"{gives}: {what}",
                 file=factory.file,
                 found=module,
                 fix=hint or _GIVE_INSTANCE,
@@ -181,37 +181,22 @@ class PoolBuilder(Mapping[str, nn.Module]):
         given: Mapping[str, Any],
         parameters: Mapping[str, inspect.Parameter],
     ) -> None:
-        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         names = [
             name
             for name, p in parameters.items()
             if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY} and name != POOL_ARGUMENT
         ]
-        key = f"modules.args.{spec.name}"
-        for name in given:
-            if name not in names and not takes_any:
-                near = closest_match(name, names)
-                raise self._locate(
-                    SettingsError(
-                        f"{key}.{name}: the factory takes no such argument; it takes: "
-                        f"{list_words(names)}",
-                        key=f"{key}.{name}",
-                        found=name,
-                        closest=near,
-                        fix=None if near else f"remove {name!r}",
-                    )
-                )
-        if not takes_any and (wrong := [name for name in spec.arguments if name not in names]):
-            raise BuildError(
-                f"factory of module {spec.name!r} of {spec.origin} takes no argument "
-                f"{wrong[0]!r}, which its spec gives; it takes: {list_words(names)}",
-                found=wrong[0],
-                closest=closest_match(wrong[0], names),
-                fix="correct the arguments of the ModuleSpec in the plugin",
-            )
-        missing = [n for n in names if parameters[n].default is inspect.Parameter.empty]
-        missing = [n for n in missing if n not in given and n not in spec.arguments]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            self._refuse_unknown(spec, given, names)
+        missing = [
+            name
+            for name in names
+            if parameters[name].default is inspect.Parameter.empty
+            and name not in given
+            and name not in spec.arguments
+        ]
         if missing:
+            key = f"modules.args.{spec.name}"
             raise self._locate(
                 SettingsError(
                     f"{key}: the factory of {spec.origin} needs {list_words(missing)}",
@@ -220,16 +205,47 @@ class PoolBuilder(Mapping[str, nn.Module]):
                 )
             )
 
+    def _refuse_unknown(
+        self, spec: ModuleSpec, given: Mapping[str, Any], names: Sequence[str]
+    ) -> None:
+        wrong = next((name for name in given if name not in names), None)
+        if wrong is not None:
+            near = closest_match(wrong, names)
+            key = f"modules.args.{spec.name}.{wrong}"
+            raise self._locate(
+                SettingsError(
+                    f"{key}: the factory takes no such argument; it takes: {list_words(names)}",
+                    key=key,
+                    found=wrong,
+                    closest=near,
+                    fix=None if near else f"remove {wrong!r}",
+                )
+            )
+        wrong = next((name for name in spec.arguments if name not in names), None)
+        if wrong is not None:
+            raise BuildError(
+                f"factory of module {spec.name!r} of {spec.origin} takes no argument "
+                f"{wrong!r}, which its spec gives; it takes: {list_words(names)}",
+                found=wrong,
+                closest=closest_match(wrong, names),
+                fix="correct the arguments of the ModuleSpec in the plugin",
+            )
+
     def _locate(self, error: SettingsError) -> SettingsError:
         return self._experiment.locate(error) if self._experiment else error
 
     @contextmanager
     def _guarded(self, spec: ModuleSpec) -> Iterator[None]:
-        """Run code of a provider: own random stream, guarded globals, errors with their origin."""
+        """Run code of a provider: own random stream, guarded globals, errors with their origin.
+
+        Files of an experiment own the process: what they set globally stays.
+        """
+        is_own = isinstance(spec.origin, FileOrigin)
+        guard = guard_global_state(f"building module {spec.name!r} of {spec.origin}")
         try:
             with (
                 isolated_imports(self._isolate_file),
-                guard_global_state(f"building module {spec.name!r} of {spec.origin}"),
+                nullcontext() if is_own else guard,
                 random_stream(self._seed, "module", spec.name),
             ):
                 yield
@@ -257,15 +273,9 @@ class PoolBuilder(Mapping[str, nn.Module]):
                 f'module out: [modules] exclude = ["{spec.name}"]',
             ) from error
 
-    @contextmanager
-    def _isolate_file(self, dotted_name: str, file: Path) -> Iterator[None]:
-        """Give each executed file its own stream, whoever imports it first."""
-        name = dotted_name.rpartition(".")[2]
-        with (
-            guard_global_state(f"importing {file.name}"),
-            random_stream(self._seed, "module", name),
-        ):
-            yield
+    def _isolate_file(self, dotted_name: str, _: Path) -> AbstractContextManager[None]:
+        """Return the stream of an executed file, which is its own, whoever imports it first."""
+        return random_stream(self._seed, "module", dotted_name.rpartition(".")[2])
 
 
 def _resolve(spec: ModuleSpec) -> Callable[..., Any]:

@@ -48,7 +48,7 @@ def _compile(module: nn.Module, options: CompileSettings) -> None:
     inner = [part for part in module.modules() if part is not module]
     if any(map(is_sharded, inner)) or type(module).forward is nn.Module.forward:
         # FSDP2 gathers in hooks around each part that it shards, and the compiler stops at them. It
-        # would go on within a forward that is the user's, but within none of torch's own.
+        # would continue within a forward that is the user's, but within none of torch's own.
         for child in module.children():
             _compile(child, options)
     elif is_sharded(module):

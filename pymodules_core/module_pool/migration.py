@@ -67,7 +67,7 @@ class Migrator:
     def __call__(
         self, state: dict[str, Any], *, from_version: int, to_version: int
     ) -> dict[str, Any]:
-        """Give a state in today's layout.
+        """Return a state in today's layout.
 
         Args:
             state: The provider's to change.
@@ -114,7 +114,7 @@ class Migrator:
 
 
 def find_migrator(spec: ModuleSpec, plugins: "PluginManager", *, seed: int) -> Migrator | None:
-    """Give what migrates a module's weights; None for module files, which have no versions.
+    """Return what migrates a module's weights; None for module files, which have no versions.
 
     Args:
         spec: The module.

@@ -11,7 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from pymodules_core.discovery import PluginManager
 from pymodules_core.discovery.plugins.missing import FormerPlugins, no_modules, unknown_module
-from pymodules_core.discovery.selection.named_plugins import left_out_told, require_plugins
+from pymodules_core.discovery.selection.required_plugins import explain_left_out, require_plugins
 from pymodules_core.discovery.selection.selection import select_specs
 from pymodules_core.discovery.selection.spec_settings import share_like_sources
 from pymodules_core.errors import SharedParameterError
@@ -25,7 +25,7 @@ from pymodules_core.specs import CodeOrigin, Origin, WeightsOrigin
 if TYPE_CHECKING:
     from typing import Self
 
-    from pymodules_core.discovery.module_files import ExperimentFiles
+    from pymodules_core.discovery.scan.import_files import ExperimentFiles
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -58,7 +58,7 @@ class PoolEntry:
 
     @property
     def weights_text(self) -> str | None:
-        """Say where its initial weights come from; None for weights as built."""
+        """Where its initial weights come from; None for weights as built."""
         return self.settings.weights_text or self.built_from or None
 
     @property
@@ -140,7 +140,7 @@ class ModulePool(Mapping[str, nn.Module]):
         provided = plugins.provided_specs()
         former = FormerPlugins(experiment.path)
         require_plugins(plugins, experiment, former)
-        with left_out_told(plugins):
+        with explain_left_out(plugins):
             specs = select_specs(
                 provided, settings.modules, locate=experiment.locate, former=former
             )
@@ -149,7 +149,7 @@ class ModulePool(Mapping[str, nn.Module]):
         seed = settings.train.seed if seed is None else seed
         by_name = {spec.name: spec for spec in specs}
         builder = PoolBuilder(by_name, seed=seed, experiment=experiment)
-        # All settings before the first build: a typo is told before minutes of construction.
+        # All settings before the first build: a typo is reported before minutes of construction.
         checked = share_like_sources(
             {name: builder.settings(spec) for name, spec in by_name.items()}, specs
         )
@@ -178,7 +178,7 @@ class ModulePool(Mapping[str, nn.Module]):
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         data_home: Path = Path("data"),
     ) -> "Self":
-        """Make a pool of modules that a program built itself.
+        """Build a pool of modules that a program built itself.
 
         Args:
             modules: Name to module.
@@ -202,7 +202,7 @@ class ModulePool(Mapping[str, nn.Module]):
         return cls(entries, data_home=data_home)
 
     def __getitem__(self, name: str) -> nn.Module:
-        """Give a module by name.
+        """Return a module by name.
 
         Raises:
             UnknownModuleError: No such module.
@@ -275,7 +275,7 @@ class ModulePool(Mapping[str, nn.Module]):
         return [group for group in groups.values() if len(group) > 1]
 
     def is_frozen(self, name: str) -> bool:
-        """Tell whether a module's settings freeze it."""
+        """Return whether a module's settings freeze it."""
         return self._entries[name].settings.frozen
 
     def set_training(self, *, training: bool) -> None:

@@ -1,4 +1,4 @@
-"""The processes that train one run together: who they are, what they tell each other, who failed.
+"""The processes that train one run together: who they are, their collective calls, who failed.
 
-``environment`` is asked before torch is needed; all the rest imports it.
+``environment`` imports no torch, which all the rest does.
 """

@@ -1,4 +1,4 @@
-"""Tensors of which each process holds a part.
+"""Tensors of which each process holds a shard.
 
 FSDP2 makes parameters ``DTensor``s. Their package takes half a second to import, so it is looked up
 and never imported here: where nobody did, there is none.
@@ -9,15 +9,17 @@ from typing import Any, TypeGuard
 
 import torch
 
+from pymodules_core.moved import moved_names
+
 
 def is_dtensor(tensor: object) -> TypeGuard[Any]:
-    """Tell whether a tensor is a ``DTensor``."""
+    """Return whether a tensor is a ``DTensor``."""
     package = sys.modules.get("torch.distributed.tensor")
     return package is not None and isinstance(tensor, package.DTensor)
 
 
 def is_sharded(module: torch.nn.Module) -> bool:
-    """Tell whether FSDP2 gathers a module around its calls, its parts apart."""
+    """Return whether FSDP2 gathers a module around its calls; its submodules are asked alone."""
     package = sys.modules.get("torch.distributed.fsdp")
     return package is not None and isinstance(module, package.FSDPModule)
 
@@ -26,29 +28,29 @@ def unsharded_leaves(module: torch.nn.Module) -> dict[torch.nn.Parameter, torch.
     """Return for each parameter of a sharded module the tensor that its forward computes with.
 
     They stay the same objects for the module's life; their memory is there while it is gathered.
-    Every process has to call it: each part is gathered once.
+    Every process has to call it: each FSDP2 submodule is gathered once.
     """
     leaf_of: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
-    parts: list[Any] = [part for part in module.modules() if is_sharded(part)]
-    for part in parts:
-        sharded = list(part.parameters())
-        part.unshard()
-        pairs = zip(sharded, part.parameters(), strict=True)
+    submodules: list[Any] = [one for one in module.modules() if is_sharded(one)]
+    for submodule in submodules:
+        sharded = list(submodule.parameters())
+        submodule.unshard()
+        pairs = zip(sharded, submodule.parameters(), strict=True)
         leaf_of |= {parameter: leaf for parameter, leaf in pairs if leaf is not parameter}
-        part.reshard()
+        submodule.reshard()
     return leaf_of
 
 
 def local_tensor(tensor: torch.Tensor) -> torch.Tensor:
-    """Give the part of a tensor that this process holds: all of it, unless it is in parts."""
+    """Return what this process holds of a tensor: all of it, unless it is a ``DTensor``."""
     if not is_dtensor(tensor):
         return tensor
-    part: torch.Tensor = tensor.to_local()
-    return part
+    local: torch.Tensor = tensor.to_local()
+    return local
 
 
 def gathered(tensor: torch.Tensor) -> torch.Tensor:
-    """Give the whole of a tensor; every process has to call it for one that is in parts."""
+    """Return a whole tensor; every process has to call it for a ``DTensor``."""
     if not is_dtensor(tensor):
         return tensor
     whole: torch.Tensor = tensor.full_tensor()
@@ -56,16 +58,14 @@ def gathered(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def distribute_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Put a tensor that every process has where another one is: on its device, or in such parts.
+    """Place a tensor that every process has like another one: on its device, or sharded as it is.
 
     Args:
         whole: The same in every process.
-        like: Says where. A tensor of another shape than it, which is no number, is put whole into
-            each process, in the form that can be computed with one in parts.
+        like: The other one. A tensor of another shape than it, unless it has no dimension, is
+            replicated: a ``DTensor`` can be computed with other ones only.
     """
-    if not is_dtensor(like) or is_dtensor(whole):
-        return whole.to(like.device)
-    if not whole.dim():
+    if not is_dtensor(like) or is_dtensor(whole) or not whole.dim():
         return whole.to(like.device)
     package = sys.modules["torch.distributed.tensor"]
     placements = like.placements
@@ -78,12 +78,12 @@ def distribute_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def empty_local_tensor(like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Give a tensor in the same parts as another, on the CPU, whose values are still to be set."""
+    """Return a tensor sharded as another, on the CPU, whose values are still to be set."""
     package = sys.modules["torch.distributed.tensor"]
-    part = torch.empty(local_tensor(like).shape, dtype=dtype)
+    local = torch.empty(local_tensor(like).shape, dtype=dtype)
     made: torch.Tensor = package.DTensor.from_local(
-        part,
-        like.device_mesh,  # type: ignore[attr-defined]  # it is in parts
+        local,
+        like.device_mesh,  # type: ignore[attr-defined]  # a DTensor
         like.placements,  # type: ignore[attr-defined]
         run_check=False,
         shape=like.shape,
@@ -93,11 +93,14 @@ def empty_local_tensor(like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def offsets_of(like: torch.Tensor) -> tuple[int, ...]:
-    """Give where this process's part of a tensor begins in the whole one."""
+    """Return where the shard of this process begins in the whole tensor."""
     utils = sys.modules["torch.distributed.tensor"]._utils
     _, offsets = utils.compute_local_shape_and_global_offset(
         like.shape,
-        like.device_mesh,  # type: ignore[attr-defined]  # it is in parts
+        like.device_mesh,  # type: ignore[attr-defined]  # a DTensor
         like.placements,  # type: ignore[attr-defined]
     )
     return tuple(offsets)
+
+
+__getattr__ = moved_names(__name__)

@@ -1,4 +1,4 @@
-"""What a launcher such as torchrun tells a process in its environment."""
+"""What a launcher such as torchrun passes to a process in its environment."""
 
 import os
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ import attrs
 
 from pymodules_core.errors import ProcessesError
 
-# A second signal of a person comes later than that of a scheduler which tells all processes.
-SIGNALS_APART_S = 2.0
+# A second signal of a person comes later than that which a scheduler sends to all processes.
+SECOND_SIGNAL_AFTER_S = 2.0
 # What a process ends with that only knows that another one is gone: its launcher knows more.
 LOST_EXIT_CODE = 3
 # How the launcher of this package calls what it starts.
@@ -17,14 +17,14 @@ OWN_RUN_ID = "pymodules-"
 
 @attrs.frozen(kw_only=True)
 class RankInfo:
-    """The place of this process among those that were launched together.
+    """Which of the processes that were launched together this is.
 
     Attributes:
         rank: Its number among all, from 0.
         local_rank: Its number among those of its machine.
         size: How many there are.
         local_size: How many there are on its machine.
-        restarts: How often torchrun has started them anew.
+        restarts: How often torchrun has restarted them.
     """
 
     rank: int = 0
@@ -40,7 +40,7 @@ class RankInfo:
 
     @property
     def rng_key(self) -> tuple[int, ...]:
-        """What sets random streams of this process apart: nothing for the first, as if alone."""
+        """What makes random streams differ by process: nothing for the first, as if alone."""
         return (self.rank,) if self.rank else ()
 
 
@@ -48,7 +48,7 @@ def rank_info(environment: Mapping[str, str] = os.environ) -> RankInfo:
     """Read what torchrun, or any launcher that sets the same variables, says of this process.
 
     Raises:
-        ProcessesError: One of the variables is no number, or they contradict each other.
+        ProcessesError: One of the variables is not a number, or they contradict each other.
     """
     if "RANK" not in environment or "WORLD_SIZE" not in environment:
         return RankInfo()
@@ -77,7 +77,7 @@ def rank_info(environment: Mapping[str, str] = os.environ) -> RankInfo:
 
 
 def is_elastic(environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether torchrun, or the launcher of this package, waits for this process.
+    """Return whether torchrun, or the launcher of this package, waits for this process.
 
     It takes every exit code but 0 for a failure.
     """
@@ -85,7 +85,7 @@ def is_elastic(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def is_own(environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether the launcher of this package waits for this process."""
+    """Return whether the launcher of this package waits for this process."""
     return environment.get("TORCHELASTIC_RUN_ID", "").startswith(OWN_RUN_ID)
 
 

@@ -1,4 +1,4 @@
-"""Lets processes that end in silence wait for the one that tells why.
+"""Lets processes that exit quietly wait for the one that reports why.
 
 A launcher ends all processes as soon as one of them ends. No torch is imported here: as long as
 nobody has imported it, no process knows another one.
@@ -15,20 +15,20 @@ from pymodules_core.processes.environment import rank_info
 _STORE_TIMEOUT = timedelta(seconds=10)
 
 
-def say_told() -> None:
-    """Let the other processes know that this one has said what it failed with."""
+def mark_reported() -> None:
+    """Notify the other processes that this one has reported what it failed with."""
     with suppress(RuntimeError, ValueError):  # there is no store, or it is gone
-        common_store().set(common_key("told"), "")
+        common_store().set(common_key("reported"), "")
 
 
-def wait_until_told() -> None:
-    """Return once the process that failed first has said why, or is gone."""
-    with suppress(RuntimeError, ValueError):  # the store is gone with the one that tells
-        common_store().wait([common_key("told")], _STORE_TIMEOUT)
+def wait_until_reported() -> None:
+    """Return once the process that failed first has reported why, or is gone."""
+    with suppress(RuntimeError, ValueError):  # the store is gone with the process that reports
+        common_store().wait([common_key("reported")], _STORE_TIMEOUT)
 
 
 def common_store() -> Any:
-    """Give the store by which the processes found each other, with a short time-out.
+    """Return the store by which the processes found each other, with a short time-out.
 
     Returns:
         A ``torch.distributed.Store``.
@@ -45,6 +45,6 @@ def common_store() -> Any:
 
 
 def common_key(name: str) -> str:
-    """Give the key under which the processes of this start tell each other of a failure."""
+    """Return the key under which the processes of this start report a failure to each other."""
     # torchrun may keep the store of the processes that it started before these.
     return f"pymodules/failure/{name}/{rank_info().restarts}"

@@ -1,7 +1,7 @@
-"""Which of several processes failed first: that one tells why, and all others end in silence.
+"""Which of several processes failed first: only that one reports why, the others exit quietly.
 
 They know by the store through which they found each other. With torchrun it usually lives in the
-launcher and outlives them; else in the first process, and where that is gone nobody has to tell.
+launcher and outlives them; else in the first process, and where that is gone nobody reports.
 """
 
 import json
@@ -46,7 +46,7 @@ class Failure:
         return cls(rank=rank, text=reason, exit_code=1)
 
     def as_error(self) -> RankFailedError:
-        """Give what the other processes raise."""
+        """Return what the other processes raise."""
         error = RankFailedError(
             f"process {self.rank} failed: {self.text}",
             found=self.rank,
@@ -57,7 +57,7 @@ class Failure:
 
 
 def first_failure(rank: int, error: BaseException) -> BaseException:
-    """Say that a process failed, and give what it should raise.
+    """Record that a process failed, and return what it should raise.
 
     Args:
         rank: The process.
@@ -67,13 +67,13 @@ def first_failure(rank: int, error: BaseException) -> BaseException:
         ``error`` where it is the first to fail; ``ProcessLostError`` in its place where all that
         is known is that another one is gone; else ``RankFailedError``.
     """
-    told = _lost_process(error) or error
-    first = _first(Failure.of(rank, told), is_lost=told is not error)
-    return told if first.rank == rank else first.as_error()
+    own = _lost_process(error) or error
+    first = _first(Failure.of(rank, own), is_lost=own is not error)
+    return own if first.rank == rank else first.as_error()
 
 
 def _first(own: Failure, *, is_lost: bool) -> Failure:
-    """Give the first failure of all processes, which is ``own`` where no other one was told."""
+    """Return the first failure of all processes: ``own`` where no other one is recorded."""
     try:
         first = common_store().compare_set(common_key("first"), "", json.dumps(attrs.asdict(own)))
         return Failure(**json.loads(first))
@@ -84,7 +84,7 @@ def _first(own: Failure, *, is_lost: bool) -> Failure:
 
 
 def _lost_process(error: BaseException) -> ProcessLostError | None:
-    """Give what to say where an error is of a broken connection to another process."""
+    """Return what to raise where an error is of a broken connection to another process."""
     found: BaseException | None = error
     while found is not None:
         text = str(found)
@@ -93,7 +93,7 @@ def _lost_process(error: BaseException) -> ProcessLostError | None:
             return ProcessLostError(
                 "another process of the run does not answer: it hangs, or waits for something else",
                 found=text,
-                fix="look where it is (py-spy dump --pid …); --resume goes on from the newest "
+                fix="look where it is (py-spy dump --pid …); --resume resumes from the latest "
                 "commit",
             )
         if isinstance(found, dist.DistNetworkError) or (
@@ -102,7 +102,7 @@ def _lost_process(error: BaseException) -> ProcessLostError | None:
             lost = ProcessLostError(
                 "another process of the run is gone: it was killed, or its machine failed",
                 found=text,
-                fix="the launcher says which; --resume goes on from the newest commit",
+                fix="the launcher says which; --resume resumes from the latest commit",
             )
             lost.exit_code = _lost_exit_code()
             return lost

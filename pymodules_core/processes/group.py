@@ -1,4 +1,4 @@
-"""``Processes``: the processes of one run, and what they tell each other."""
+"""``Processes``: the processes of one run, and their collective calls."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -12,9 +12,9 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]  # docum
 from torch.distributed.rendezvous import rendezvous
 
 from pymodules_core.errors import ProcessesError, RankFailedError, RunInterruptedError
+from pymodules_core.processes.autograd_collectives import gather_rows, refuse_different_rows
 from pymodules_core.processes.environment import RankInfo, rank_info
 from pymodules_core.processes.failures import Failure, first_failure
-from pymodules_core.processes.rows import gather_rows
 
 if TYPE_CHECKING:
     from typing import Self
@@ -28,8 +28,8 @@ _JOIN_TIMEOUT = timedelta(minutes=10)
 class Processes:
     """The processes that train one run together, of which this is one.
 
-    ``with Processes.join() as processes:`` makes the group, and leaves it at the end. Of one
-    process alone every method is answered at once, and ``torch.distributed`` is not touched.
+    ``with Processes.join() as processes:`` makes the group, and leaves it at the end. In one
+    process alone every method returns at once, and ``torch.distributed`` is not touched.
 
     Methods that talk to the others have to be called by all, in the same order. Where one of them
     is gone, the call raises within seconds.
@@ -51,12 +51,12 @@ class Processes:
 
     @classmethod
     def join(cls) -> "Self":
-        """Give the processes that a launcher started this one with; alone without one."""
+        """Return the processes that a launcher started this one with; alone without one."""
         return cls(rank_info())
 
     @classmethod
     def alone(cls) -> "Self":
-        """Give this process alone, whatever its environment says."""
+        """Return this process alone, whatever its environment says."""
         return cls()
 
     def __enter__(self) -> "Self":
@@ -100,10 +100,10 @@ class Processes:
         self._control = None
 
     def _own_store(self) -> PrefixStore:
-        """Find the others, without what processes before a restart have left.
+        """Return a store of these processes, without what those before a restart have left.
 
         torchrun keeps one store over its restarts. Measured: the next processes take addresses of
-        those before, and wait for them for ever.
+        those before, and wait for them forever.
         """
         store, _, _ = next(rendezvous("env://", timeout=_JOIN_TIMEOUT))
         return PrefixStore(f"restart_{self.ranks.restarts}", store)
@@ -138,7 +138,7 @@ class Processes:
         self.gather(None)
 
     def gather(self, value: T) -> list[T]:
-        """Give the values of all, in the order of their ranks, to all.
+        """Return the values of all, in the order of their ranks, in each.
 
         Args:
             value: What can be pickled; small.
@@ -150,10 +150,10 @@ class Processes:
         return found
 
     def run_on_rank0(self, make: Callable[[], T]) -> T:
-        """Let the first process make something, and give it to all.
+        """Call a function in the first process only, and return its result in all.
 
         Args:
-            make: Called in the first process only; it must not talk to the others.
+            make: It must not talk to the others.
 
         Raises:
             RankFailedError: ``make`` raised, in all processes but the first, where its own error
@@ -178,14 +178,14 @@ class Processes:
         return result
 
     def run_on_all(self, do: Callable[[], T]) -> T:
-        """Do something in every process; where it fails in one it fails in all.
+        """Call a function in every process; where it fails in one it fails in all.
 
         Args:
             do: Must not talk to the others, or all have to fail at the same point.
 
         Raises:
             RankFailedError: It raised in another process, and in none of lower rank. So one of
-                them raises its own error, and it is that one's to tell.
+                them raises its own error, which is the one to report.
         """
         if self._control is None:
             return do()
@@ -193,7 +193,7 @@ class Processes:
         try:
             result = do()
         except RankFailedError:
-            raise  # all know already
+            raise  # all know it already
         except BaseException as error:  # noqa: BLE001  raised below, after all know
             fault = error
         failures = self.gather(None if fault is None else Failure.of(self.rank, fault))
@@ -208,15 +208,24 @@ class Processes:
         return result
 
     def all_reduce_max(self, numbers: Sequence[float]) -> list[float]:
-        """Give the largest of each number over all processes."""
+        """Return the maximum of each number over all processes."""
+        return self._all_reduce(numbers, dist.ReduceOp.MAX)
+
+    def all_reduce_sum(self, numbers: Sequence[float]) -> list[float]:
+        """Return the sum of each number over all processes."""
+        return self._all_reduce(numbers, dist.ReduceOp.SUM)
+
+    def _all_reduce(
+        self, numbers: Sequence[float], operation: dist.ReduceOp.RedOpType
+    ) -> list[float]:
         if self._control is None:
             return list(numbers)
         values = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(values, op=dist.ReduceOp.MAX, group=self._control)
+        dist.all_reduce(values, op=operation, group=self._control)
         return values.tolist()
 
     def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Give tensors of all processes the values of the first one's.
+        """Copy the values of tensors from the first process to all.
 
         Args:
             tensors: Of equal dtypes, shapes and devices in every process; changed in place.
@@ -235,14 +244,6 @@ class Processes:
                 for tensor, part in zip(group, parts, strict=True):
                     tensor.copy_(part.view_as(tensor))
 
-    def all_reduce_sum(self, numbers: Sequence[float]) -> list[float]:
-        """Give the sum of each number over all processes."""
-        if self._control is None:
-            return list(numbers)
-        values = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(values, group=self._control)
-        return values.tolist()
-
     def all_gather_rows(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the rows of the tensors of all processes, in the order of their ranks.
 
@@ -258,21 +259,11 @@ class Processes:
         needs_gradient = tensor.requires_grad and torch.is_grad_enabled()
         form = (tuple(tensor.shape[1:]), str(tensor.dtype), needs_gradient)
         counts, forms = zip(*self.gather((len(tensor), form)), strict=True)
-        if len(set(forms)) > 1:
-            shown = "; ".join(
-                f"process {rank}: shape (rows{''.join(f', {size}' for size in shape)}), {dtype}, "
-                f"{'with' if has_graph else 'without'} a gradient"
-                for rank, (shape, dtype, has_graph) in enumerate(forms)
-            )
-            raise ProcessesError(
-                f"processes gather rows of tensors that differ: {shown}",
-                found=forms,
-                fix="compute the same in every process; only the number of rows may differ",
-            )
+        refuse_different_rows(forms)
         return gather_rows(tensor, counts, self.rank)
 
     def post(self, name: str, text: str) -> None:
-        """Let all processes read a text of this one, without that they wait for it.
+        """Post a text that all processes can read, without waiting for them.
 
         Any thread may, while another one waits for the others.
 
@@ -283,7 +274,7 @@ class Processes:
         dist.distributed_c10d._get_default_store().set(self._key(name, self.rank), text)
 
     def posted(self, name: str) -> list[str]:
-        """Give the texts of all processes, by rank; empty where one posted nothing."""
+        """Return the texts of all processes, by rank; empty where one posted nothing."""
         store = dist.distributed_c10d._get_default_store()
         keys = [self._key(name, rank) for rank in range(self.size)]
         return [store.get(key).decode() if store.check([key]) else "" for key in keys]
@@ -292,13 +283,13 @@ class Processes:
         return f"pymodules/{name}/{self.ranks.restarts}/{rank}"
 
     def failure(self, error: BaseException) -> BaseException:
-        """Give what this process should raise for an error that ends its part of the run.
+        """Return what this process should raise for an error that ends its part of the run.
 
-        Where one process fails the others see a broken connection. The first that says so tells
-        its own error; to all others it is a ``RankFailedError``, whose text is the first one's.
+        Where one process fails the others see a broken connection. The first one to fail raises
+        its own error; all others a ``RankFailedError`` with the text of that one.
 
         Args:
             error: What was raised here.
         """
-        are_told = isinstance(error, RankFailedError | RunInterruptedError) or error is self._known
-        return error if self._control is None or are_told else first_failure(self.rank, error)
+        is_known = isinstance(error, RankFailedError | RunInterruptedError) or error is self._known
+        return error if self._control is None or is_known else first_failure(self.rank, error)

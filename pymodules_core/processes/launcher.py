@@ -7,14 +7,13 @@ they ended with; here a signal is passed on, and they end when they have saved.
 
 import os
 import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import Any
 
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerSpec
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
@@ -22,13 +21,11 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
-from pymodules_core.processes.environment import OWN_RUN_ID, SIGNALS_APART_S
-
-if TYPE_CHECKING:
-    from typing import Self
+from pymodules_core.processes.environment import OWN_RUN_ID, SECOND_SIGNAL_AFTER_S
+from pymodules_core.processes.signal_handlers import signal_handlers
 
 _POLL_S = 0.1
-# How long processes that were told to end at once have, before they are killed.
+# How long processes that were asked to end at once have, before they are killed.
 _END_S = 5.0
 # The agent kills what is left 30 s after a process failed: that one did not fail by itself.
 _KILLED_BY_AGENT_S = 25
@@ -44,8 +41,8 @@ class Launcher:
     Args:
         command: What each of them runs, the program first.
         count: How many.
-        is_at_work: Tells of process ids whether these processes handle signals by now. Before, they
-            are ended by SIGTERM: of SIGINT Python would tell in each of them.
+        is_at_work: Returns whether the processes of these ids handle signals by now. Before, they
+            are ended by SIGTERM: for SIGINT Python would print a traceback in each of them.
 
     Attributes:
         received: The first signal; None so far.
@@ -97,18 +94,21 @@ class Launcher:
             The exit code of each that failed by itself, by its rank; a negative one is a signal.
             Nothing where all succeeded.
         """
-        with _Handlers(self._signals.append), ThreadPoolExecutor(1) as thread:
+        with signal_handlers(_SIGNALS, self._keep), ThreadPoolExecutor(1) as thread:
             work = thread.submit(self._agent.run)
             self._wait(work)
         self._rendezvous.shutdown()
         return _failed_first(work.result())
+
+    def _keep(self, number: int, _: FrameType | None) -> None:
+        self._signals.append(signal.Signals(number))
 
     def _wait(self, work: "Future[RunResult]") -> None:
         while not work.done():
             wait([work], timeout=_POLL_S)
             pids = [worker.id for worker in self._agent.get_worker_group().workers]
             if None in pids:
-                continue  # a signal waits until there is somebody to tell
+                continue  # a signal waits until all processes are there
             while self._signals:
                 self._pass_on(self._signals.popleft(), pids)
             if self._kill_at is not None and time.monotonic() > self._kill_at:
@@ -120,48 +120,20 @@ class Launcher:
         now = time.monotonic()
         if self.received is None:
             self.received, self._received_at = number, now
-        elif now - self._received_at < SIGNALS_APART_S + _POLL_S:
+        elif now - self._received_at < SECOND_SIGNAL_AFTER_S + _POLL_S:
             return
         elif self._kill_at is None:
             self._kill_at = now + _END_S
         else:
             self._kill_at = now
-        told = number if self._is_at_work(pids) else signal.SIGTERM
+        sent = number if self._is_at_work(pids) else signal.SIGTERM
         for pid in pids:
             with suppress(OSError):  # it has ended
-                os.kill(pid, told)
-
-
-class _Handlers:
-    """Takes the signals that end a process, while its ``with`` block goes on."""
-
-    def __init__(self, take: Callable[[signal.Signals], None]) -> None:
-        self._take = take
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> "Self":
-        if threading.current_thread() is threading.main_thread():
-            for name in _SIGNALS:
-                number = getattr(signal, name, None)
-                if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        self._take(signal.Signals(number))
+                os.kill(pid, sent)
 
 
 def _failed_first(result: RunResult) -> dict[int, int]:
-    """Give the exit codes of processes that failed, without those that the agent ended for it."""
+    """Return the exit codes of processes that failed, without those that the agent ended for it."""
     failures: Mapping[int, Any] = result.failures
     if not failures:
         return {}

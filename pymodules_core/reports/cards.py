@@ -18,7 +18,7 @@ _KNOWN_STATES = frozenset({"finished", "running", "interrupted", "failed", "kill
 
 
 def run_card(label: str, history: History, *, style: str) -> Html:
-    """Make the card that tells how far a run is and how good.
+    """Make the card that says how far a run is and how good.
 
     Args:
         label: What the run is called.
@@ -28,7 +28,7 @@ def run_card(label: str, history: History, *, style: str) -> Html:
     facts, best = history.facts, history.best
     epoch, epochs = whole(facts.get("epoch")), whole(facts.get("epochs"))
     share = min(epoch / epochs, 1.0) if epoch is not None and epochs else None
-    # A state that a later version has is told, without a colour of its own.
+    # A state that a later version has is reported, without a colour of its own.
     kind = history.state if history.state in _KNOWN_STATES else ""
     return tag(
         "article",
@@ -60,7 +60,7 @@ def run_card(label: str, history: History, *, style: str) -> Html:
 
 
 def resumption_text(one: Resumption) -> str:
-    """Tell where a run went on, and when."""
+    """Return where a run continued, and when."""
     when = f", {moment_text(one.time)}" if one.time else ""
     return f"at epoch {one.epoch:,}, step {one.step:,}{when}"
 

@@ -23,7 +23,7 @@ _SHOWN_DIGITS = 6
 
 
 def run_style(number: int) -> str:
-    """Give the style that makes ``--run`` the colour of a run."""
+    """Return the style that makes ``--run`` the colour of a run."""
     return f"--run:var(--run-{number % COLORS})"
 
 
@@ -36,7 +36,7 @@ def charts_of(histories: Sequence[History]) -> list[Chart]:
 def chart_data(
     charts: Sequence[Chart], labels: Sequence[str], histories: Sequence[History]
 ) -> dict[str, Any]:
-    """Give what the script draws, ready for JSON."""
+    """Return what the script draws, ready for JSON."""
     most = points_a_line(charts)
     best_epochs = [{history.best.epoch} if history.best else set() for history in histories]
     return {
@@ -90,7 +90,7 @@ def _best(history: History) -> dict[str, Any] | None:
 def _resumed(history: History) -> list[dict[str, Any]]:
     return [
         {
-            # Within an epoch the step tells better where it was.
+            # Within an epoch the step says better where it was.
             "epoch": one.epoch if (at := history.epoch_at(one.step)) is None else round(at, 3),
             "step": one.step,
             "begun": one.epoch,
@@ -207,19 +207,13 @@ def _values_table(chart: Chart, title: str, labels: Sequence[str], *, most_rows:
     ]
     head = ["epoch", "step"] if has_steps else ["epoch"]
     rows = [_values_row(key[: len(head)], cells[key], len(names)) for key in shown]
-    caption = f"{title}: {len(shown)} of {len(keys)} rows" if len(shown) < len(keys) else title
-    return join(
-        [
-            data_table(
-                [*head, *names], rows, caption=caption, numeric=range(len(head) + len(names))
-            ),
-            tag(
-                "p", f"Every {len(keys) // len(shown)}th row or so: {caption}", class_="muted small"
-            )
-            if len(shown) < len(keys)
-            else None,
-        ]
-    )
+    columns = [*head, *names]
+    if len(shown) == len(keys):
+        return data_table(columns, rows, caption=title, numeric=range(len(columns)))
+    caption = f"{title}: {len(shown)} of {len(keys)} rows"
+    note = f"Every {len(keys) // len(shown)}th row or so: {caption}"
+    table = data_table(columns, rows, caption=caption, numeric=range(len(columns)))
+    return join([table, tag("p", note, class_="muted small")])
 
 
 def _values_row(head: Sequence[int], values: Mapping[int, str], columns: int) -> list[Child]:

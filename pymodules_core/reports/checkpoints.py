@@ -73,7 +73,7 @@ def _mark(kind: str | None, share: float, title: str) -> Html:
 
 
 def _axis_epochs(last: int) -> list[int]:
-    """Give about five whole epochs at even distances, from 0."""
+    """Return about five whole epochs at even distances, from 0."""
     rough = max(last / 5, 1)
     power = 10 ** (len(str(int(rough))) - 1)
     step = next(size for size in (power, 2 * power, 5 * power, 10 * power) if size >= rough)

@@ -1,7 +1,7 @@
 """Two or more experiments side by side: a row for each thing that can be equal or differ."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -58,7 +58,7 @@ class Row:
     best: tuple[str, ...] = ()
 
     def cell(self, label: str) -> str | None:
-        """Give the value of one experiment as a text; None where it has none."""
+        """Return the value of one experiment as a text; None where it has none."""
         if label not in self.values:
             return None
         value = self.values[label]
@@ -91,7 +91,7 @@ class Comparison:
     has_several_goals: bool
 
     def changed_rows(self) -> list[Row]:
-        """Give the rows in which the experiments differ."""
+        """Return the rows in which the experiments differ."""
         return [row for row in self.rows if row.is_changed]
 
 
@@ -101,17 +101,11 @@ def compare(subjects: Sequence[Subject]) -> Comparison:
     trained = [subject.label for subject in subjects if subject.history]
     columns = {subject.label: _describe(subject) for subject in subjects}
     goals = _goals(subjects)
-    is_decided = len(goals) > 1 and len(set(goals)) == 1 and goals[0][1] in {"min", "max"}
-    goal = goals[0] if is_decided else None
+    goal = _common_goal(goals)
     rows = []
     for group in Group:
         asked = trained if group in _KNOWN_BY_RUNS else labels
-        for key in _merged_keys(columns[label][group] for label in labels):
-            values = {
-                label: columns[label][group][key]
-                for label in labels
-                if key in columns[label][group]
-            }
+        for key, values in _side_by_side({label: columns[label][group] for label in labels}):
             is_changed = _differ(values, asked)
             if is_changed or group not in _ONLY_WHERE_DIFFERENT:
                 best = _best_labels(group, key, values, goal)
@@ -121,8 +115,21 @@ def compare(subjects: Sequence[Subject]) -> Comparison:
     return Comparison(labels=labels, rows=rows, goal=goal, has_several_goals=len(set(goals)) > 1)
 
 
+def _common_goal(goals: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    is_decided = len(goals) > 1 and len(set(goals)) == 1 and goals[0][1] in {"min", "max"}
+    return goals[0] if is_decided else None
+
+
+def _side_by_side(
+    columns: Mapping[str, Mapping[str, Any]],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each key with the values of those that have it."""
+    for key in _merged_keys(columns.values()):
+        yield key, {label: column[key] for label, column in columns.items() if key in column}
+
+
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give dotted keys to values; a part of a key that is not bare is quoted, as TOML has it."""
+    """Return dotted keys to values; a part of a key that is not bare is quoted, as TOML has it."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         path = f"{prefix}{key if _BARE_KEY.fullmatch(str(key)) else _quote(str(key))}"
@@ -203,12 +210,12 @@ def _versions(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give lists for tuples: settings of today's files equal those that a run wrote as JSON."""
+    """Return lists for tuples: settings of today's files equal those that a run wrote as JSON."""
     return {key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()}
 
 
 def _merged_keys(columns: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Give all keys; one that only a later column has follows the key it follows there."""
+    """Return all keys; one that only a later column has follows the key it follows there."""
     merged: list[str] = []
     for column in columns:
         known, place = set(merged), len(merged)
@@ -236,7 +243,7 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def _goals(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
-    """Give metric and mode of each run that has a best value."""
+    """Return metric and mode of each run that has a best value."""
     return [
         (history.best.metric, str(history.setting("mode") or "min"))
         for history in (subject.history for subject in subjects)

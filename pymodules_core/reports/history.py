@@ -10,10 +10,11 @@ import math
 from collections.abc import Iterable, Mapping
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
+from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.errors import list_words
 from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME, RunBest, read_run_file
 
@@ -35,11 +36,11 @@ class MetricsRow:
 
 @attrs.frozen(kw_only=True)
 class Resumption:
-    """Where a run went on after it had ended early.
+    """Where a run continued after it had ended early.
 
     Attributes:
         time: When, as it was written; empty if not known.
-        epoch: The epoch of the commit it went on from.
+        epoch: The epoch of the commit it continued from.
         step: Its step.
     """
 
@@ -76,7 +77,7 @@ class History:
 
     @property
     def resumptions(self) -> list[Resumption]:
-        """Where the run went on, oldest first; empty where it ran in one go."""
+        """Where the run continued, oldest first; empty where it ran in one go."""
         return [
             Resumption(time=text(found, "time"), epoch=epoch, step=step)
             for found in tables(self.facts, "resumed")
@@ -85,36 +86,33 @@ class History:
         ]
 
     def setting(self, name: str) -> Any:
-        """Give a value of ``[train]`` as the run had it; None where it is not known."""
+        """Return a value of ``[train]`` as the run had it; None where it is not known."""
         return table(table(self.facts, "settings"), "train").get(name)
 
     def last_row(self, phase: str) -> MetricsRow | None:
-        """Give the last row of a phase, None where there is none."""
+        """Return the last row of a phase, None where there is none."""
         return next((row for row in reversed(self.rows) if row.phase == phase), None)
 
     def best_epochs(self) -> list[int]:
-        """Give the epochs at which ``best`` moved, as far as the evaluations tell."""
+        """Return the epochs at which ``best`` moved, as far as the evaluations tell."""
         best = self.best
         if best is None:
             return []
-        sign = -1.0 if self.setting("mode") == "max" else 1.0
-        min_delta = finite(self.setting("min_delta")) or 0.0
+        mode: Literal["min", "max"] = "max" if self.setting("mode") == "max" else "min"
+        tracker = BestTracker(best.metric, mode, finite(self.setting("min_delta")) or 0.0)
         epochs: list[int] = []
-        value: float | None = None
         for row in self.rows:
             if row.phase != EVAL or best.metric not in row.metrics:
                 continue
             found = row.metrics[best.metric]
-            # As when the run decided it: the first value is always better, NaN never is.
-            is_first = not epochs
-            is_better = found is not None and (value is None or sign * (value - found) > min_delta)
-            if is_first or is_better:
+            metrics = {best.metric: math.nan if found is None else found}
+            if tracker.is_better(metrics):
+                tracker.take(metrics, epoch=row.epoch)
                 epochs.append(row.epoch)
-                value = found
         return epochs
 
     def epoch_at(self, step: int) -> float | None:
-        """Give where between two epochs a step was; None where no row tells."""
+        """Return where between two epochs a step was; None where no row says."""
         ends = sorted({(row.step, row.epoch) for row in self.rows} | {(0, 0)})
         for (before, first), (after, last) in pairwise(ends):
             if before <= step <= after and after > before:
@@ -153,25 +151,25 @@ def read_history(experiment_path: Path) -> History | None:
 
 
 def table(facts: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Give a table of ``facts``; an empty one where there is none or something else."""
+    """Return a table of ``facts``; an empty one where there is none or something else."""
     found = facts.get(key)
     return found if isinstance(found, Mapping) else {}
 
 
 def tables(facts: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """Give a list of tables; what is none is left out."""
+    """Return a list of tables; what is none is left out."""
     found = facts.get(key)
     return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
 
 
 def text(facts: Mapping[str, Any], key: str) -> str:
-    """Give a text; an empty one where there is none or something else."""
+    """Return a text; an empty one where there is none or something else."""
     found = facts.get(key)
     return found if isinstance(found, str) else ""
 
 
 def finite(value: object) -> float | None:
-    """Give a finite number; None for anything else, JSON's NaN and overlong integers included."""
+    """Return a finite number; None for anything else, JSON's NaN and overlong integers included."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -182,7 +180,7 @@ def finite(value: object) -> float | None:
 
 
 def whole(value: object) -> int | None:
-    """Give a count; None for anything else."""
+    """Return a count; None for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
@@ -196,7 +194,7 @@ def _read_facts(file: Path) -> dict[str, Any] | None:
 
 
 def _state(experiment_path: Path, facts: Mapping[str, Any] | None) -> str:
-    """Give the state on disk, also of a file of which only the state can be read."""
+    """Return the state on disk, also of a file of which only the state can be read."""
     run = read_run_file(experiment_path)
     return (run.state_on_disk if run else text(facts or {}, "state")) or "unreadable"
 
@@ -255,7 +253,7 @@ def _in_order(rows: Iterable[MetricsRow]) -> list[MetricsRow]:
 
 
 def phases_of(histories: Iterable[History]) -> list[str]:
-    """Give the phases that any run logged, eval and train first."""
+    """Return the phases that any run logged, eval and train first."""
     found = {row.phase for row in chain.from_iterable(history.rows for history in histories)}
     return sorted(found, key=lambda phase: (phase not in {TRAIN, EVAL}, phase != EVAL, phase))
 

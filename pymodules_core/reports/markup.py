@@ -89,7 +89,7 @@ def data_table(
 
 
 def script_json(value: Any) -> Html:
-    """Give JSON that may stand in a script element: nothing in it can end the element."""
+    """Return JSON that may stand in a script element: nothing in it can end the element."""
     return Html(json.dumps(value, separators=(",", ":")).translate(_UNSAFE_IN_SCRIPTS))
 
 

@@ -22,7 +22,7 @@ _ASSETS = files("pymodules_core.reports") / "assets"
 _SCRIPTS = ("elements.js", "scales.js", "charts.js")
 _GENERATOR = "pymodules plot"
 
-# How every page begins; what does not is no page of ours, and is not replaced by one.
+# How every page begins; what does not is not a page of ours, and is not replaced by one.
 _PAGE_START = Html(
     '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     f'<meta name="generator" content="{_GENERATOR}">\n'
@@ -90,7 +90,7 @@ def make_page(subjects: Sequence[Subject], *, now: datetime | None = None) -> st
 
 
 def is_page(start: bytes) -> bool:
-    """Tell whether a file that begins so is a page that ``make_page`` made."""
+    """Return whether a file that begins so is a page that ``make_page`` made."""
     return start.startswith(_PAGE_START.encode())
 
 

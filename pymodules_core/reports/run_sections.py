@@ -100,7 +100,7 @@ def _lineage(experiment: Experiment) -> Html:
     except PymodulesError as error:
         return tag("p", str(error), class_="note error")
     if not ancestors:
-        return _nothing("No commit tells it.")
+        return _nothing("No commit says it.")
     return join(_chain(ancestor) for ancestor in ancestors)
 
 
@@ -148,7 +148,7 @@ def _overrides(facts: Mapping[str, Any]) -> Html:
 
 
 def flatten_overrides(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Give dotted keys to what ``-s`` and options put in place of ``experiment.toml``."""
+    """Return dotted keys to what ``-s`` and options put in place of ``experiment.toml``."""
     found: dict[str, Any] = {}
     for key, value in table(facts, "overrides").items():
         # The keys are dotted already; a table given as a whole is taken apart.

@@ -79,14 +79,14 @@ def make_charts(histories: Sequence[History], *, first: Iterable[str] = ()) -> l
 
 
 def points_a_line(charts: Iterable[Chart]) -> int:
-    """Give how many points of each line a page of these charts can bear."""
+    """Return how many points of each line a page of these charts can bear."""
     count = sum(len(chart.lines) for chart in charts)
     fair = _MOST_POINTS // max(count, 1)
     return min(_MOST_POINTS_OF_A_LINE, max(_FEWEST_POINTS_OF_A_LINE, fair))
 
 
 def thin(points: Sequence[Point], most: int, *, keep_epochs: Collection[int] = ()) -> list[Point]:
-    """Give about ``most`` points that look the same when they are drawn.
+    """Return about ``most`` points that look the same when they are drawn.
 
     The first and the last stay; of each stretch between them the smallest value, the largest and
     the first gap stay, so that no peak and no NaN is lost.

@@ -16,19 +16,19 @@ def shorten(value: str, most: int = LONGEST_VALUE) -> str:
 
 
 def number_text(value: float | None) -> str:
-    """Give a measured value in four digits; None was not finite."""
+    """Return a measured value in four digits; None was not finite."""
     if value is None:
         return "not finite"
     return f"{value:.4g}"
 
 
 def setting_text(value: Any) -> str:
-    """Give a setting as ``experiment.toml`` has it, texts without quotes."""
+    """Return a setting as ``experiment.toml`` has it, texts without quotes."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def duration_text(seconds: float | None) -> str:
-    """Give a time in the two largest units."""
+    """Return a time in the two largest units."""
     if seconds is None:
         return MISSING
     if seconds < 60:
@@ -44,7 +44,7 @@ def duration_text(seconds: float | None) -> str:
 
 
 def moment_text(iso: str) -> str:
-    """Give date and time in UTC; a text that is none, as it is."""
+    """Return date and time in UTC; a text that is none, as it is."""
     try:
         moment = datetime.fromisoformat(iso).astimezone(UTC)
     except (ValueError, OverflowError):
@@ -53,19 +53,19 @@ def moment_text(iso: str) -> str:
 
 
 def origin_text(origin: Mapping[str, Any]) -> str:
-    """Give where a module came from, as ``run.json`` tells it."""
+    """Return where a module came from, as ``run.json`` says it."""
     if origin.get("kind") == "distribution":
         return f"{origin.get('distribution')} {origin.get('version')}"
     return str(origin.get("file") or origin.get("description") or MISSING)
 
 
 def count_text(number: int | None) -> str:
-    """Give a count with thousands separators."""
+    """Return a count with thousands separators."""
     return MISSING if number is None else f"{number:,}"
 
 
 def size_text(size_bytes: float) -> str:
-    """Give a size in the unit that keeps it short."""
+    """Return a size in the unit that keeps it short."""
     for unit in ("B", "kB", "MB", "GB"):
         if size_bytes < 1000:
             return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.1f} {unit}"

@@ -82,12 +82,12 @@ def read_timeline(experiment_path: Path, history: History) -> Timeline:
 
 
 def epoch_of(pool: PoolOverview) -> int | None:
-    """Give the epoch of a pool's weights; that of its name where no record tells it."""
+    """Return the epoch of a pool's weights; that of its name where no record says it."""
     return pool.epoch if pool.epoch is not None else parse_epoch_pool(pool.name)
 
 
 def thin_evenly(items: Sequence[T], most: int) -> list[T]:
-    """Give at most ``most`` items, the first and the last among them."""
+    """Return at most ``most`` items, the first and the last among them."""
     if len(items) <= most:
         return list(items)
     return [items[(len(items) - 1) * number // (most - 1)] for number in range(most)]

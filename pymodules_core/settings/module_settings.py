@@ -99,7 +99,7 @@ class ModuleSettings:
         mode: ``"eval"`` keeps a module that trains in eval mode, for fixed batch-norm statistics.
         compile: Compile it in place before the first step; a table sets how.
         parallel: How several processes share its work; a table sets more than the kind.
-        sharded: Several processes save it in parts, each its own, instead of one file.
+        sharded: Several processes save it in shards, each its own, instead of one file.
         forward_methods: Methods besides ``forward`` that a task calls to train it.
         load_weights_from_ckp: Initial weights from a checkpoint file.
         load_weights_from_exp: Initial weights from another experiment.

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import types
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -31,7 +32,7 @@ class Range:
     below: float | None = None
 
     def fault(self, value: float) -> str | None:
-        """Say what ``value`` should have been, or None if it is within the bounds."""
+        """Return what ``value`` should have been, or None if it is within the bounds."""
         if self.minimum is not None and not value >= self.minimum:
             return f"at least {self.minimum:g}"
         if self.above is not None and not value > self.above:
@@ -52,12 +53,12 @@ class MismatchError(ValueError):
 
 
 def is_structured(cls: object) -> bool:
-    """Tell whether ``structure`` can build ``cls``: an attrs class or a dataclass."""
+    """Return whether ``structure`` can build ``cls``: an attrs class or a dataclass."""
     return isinstance(cls, type) and (attrs.has(cls) or dataclasses.is_dataclass(cls))
 
 
 def make_converter() -> cattrs.Converter:
-    """Make a converter that coerces nothing and says where what is wrong is."""
+    """Build a converter that coerces nothing and says where what is wrong is."""
     converter = cattrs.Converter(detailed_validation=True)
     converter.register_structure_hook(bool, _structure_bool)
     converter.register_structure_hook(int, _structure_int)
@@ -137,21 +138,17 @@ def _structure_union(converter: cattrs.Converter, value: object, union: Any) -> 
     if value is None and len(members) < len(get_args(union)):
         return None
     literals = [member for member in members if get_origin(member) is Literal]
-    others = [member for member in members if get_origin(member) is not Literal]
-    for literal in literals:
-        if value in get_args(literal):
-            return value
+    if any(value in get_args(literal) for literal in literals):
+        return value
     if literals and isinstance(value, str):
         return _structure_literal(value, literals[0])
-    if isinstance(value, Mapping):
-        # A table is meant to be the class: its own mistakes are to be told.
-        others.sort(key=is_structured, reverse=True)
-        return converter.structure(value, others[0])
-    for member in others[1:]:
-        try:
+    # A table is meant to be the class: its own mistakes are reported.
+    is_table = isinstance(value, Mapping)
+    others = [member for member in members if get_origin(member) is not Literal]
+    others.sort(key=is_structured, reverse=is_table)
+    for member in () if is_table else others[1:]:
+        with suppress(cattrs.BaseValidationError, MismatchError):
             return converter.structure(value, member)
-        except (cattrs.BaseValidationError, MismatchError):
-            continue
     return converter.structure(value, others[0])
 
 

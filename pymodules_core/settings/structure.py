@@ -78,7 +78,7 @@ def structure(
 
 
 def show(value: object) -> str:
-    """Give type and value for a message, cut to one short line."""
+    """Return type and value for a message, cut to one short line."""
     try:
         text = repr(value)
     # Nested too deep, a number of more digits than Python writes, or the value's own code.
@@ -90,7 +90,7 @@ def show(value: object) -> str:
 
 
 def unstructure(settings: object) -> Any:
-    """Give plain dicts and primitives again, ready for JSON."""
+    """Return plain dicts and primitives, ready for JSON."""
     return _CONVERTER.unstructure(settings)
 
 
@@ -111,27 +111,32 @@ def _walk(error: BaseException, path: KeyPath) -> list[Problem]:
         ]
     if isinstance(error, cattrs.ForbiddenExtraKeysError):
         return [_unknown_key(path, key, error.cl) for key in sorted(error.extra_fields)]
-    if isinstance(error, cattrs.ClassValidationError):
-        found: list[Problem] = []
-        for inner, note in error.group_exceptions()[0]:
-            if isinstance(inner, KeyError) and not isinstance(inner, SettingsError):
-                found.append(Problem((*path, note.name), "is missing", fix=f"add {note.name!r}"))
-            else:
-                found += _walk(inner, (*path, note.name))
-        for inner in error.group_exceptions()[1]:
-            found += _walk(inner, path)
-        return found
-    if isinstance(error, cattrs.IterableValidationError):
-        items, whole = error.group_exceptions()
-        found = [p for inner, note in items for p in _walk(inner, (*path, str(note.index)))]
-        # A tuple of the wrong length is no fault of one item.
+    if isinstance(error, cattrs.ClassValidationError | cattrs.IterableValidationError):
+        parts, whole = error.group_exceptions()
+        found = [
+            problem
+            for inner, note in parts
+            for problem in _walk_part(inner, (*path, _name_of(note)))
+        ]
+        # A tuple of the wrong length is not a fault of one item.
         return found + [problem for inner in whole for problem in _walk(inner, path)]
     if isinstance(error, SettingsError):  # of a validator, which names its own key
         keys = error.key.split(".") if error.key else ()
         return [Problem((*path, *keys), error.what, error.found, error.closest, error.fix)]
     # Of a validator or ``__attrs_post_init__``: only these two types are made to be read.
-    is_told = isinstance(error, ValueError | TypeError)
-    return [Problem(path, str(error) if is_told else f"{type(error).__name__}: {error}")]
+    is_readable = isinstance(error, ValueError | TypeError)
+    return [Problem(path, str(error) if is_readable else f"{type(error).__name__}: {error}")]
+
+
+def _name_of(note: cattrs.AttributeValidationNote | cattrs.IterableValidationNote) -> str:
+    return note.name if isinstance(note, cattrs.AttributeValidationNote) else str(note.index)
+
+
+def _walk_part(error: BaseException, path: KeyPath) -> list[Problem]:
+    """Flatten the errors of one field or item."""
+    if isinstance(error, KeyError) and not isinstance(error, SettingsError):
+        return [Problem(path, "is missing", fix=f"add {path[-1]!r}")]
+    return _walk(error, path)
 
 
 def _unknown_key(path: KeyPath, key: str, cls: type) -> Problem:

@@ -9,32 +9,31 @@ from typing import TYPE_CHECKING
 from pymodules_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pymodules_core.testing.conformance import assert_plugin_conforms, check_plugin
-    from pymodules_core.testing.distributions import write_distribution
-    from pymodules_core.testing.experiments import TINY_MODULE, TINY_TASK, write_experiment
-    from pymodules_core.testing.steps import TrainedSteps, train_steps
+    from pymodules_core.testing.conformance import (
+        assert_plugin_conforms as assert_plugin_conforms,
+    )
+    from pymodules_core.testing.conformance import check_plugin as check_plugin
+    from pymodules_core.testing.distributions import write_distribution as write_distribution
+    from pymodules_core.testing.experiments import TINY_MODULE as TINY_MODULE
+    from pymodules_core.testing.experiments import TINY_TASK as TINY_TASK
+    from pymodules_core.testing.experiments import write_experiment as write_experiment
+    from pymodules_core.testing.steps import TrainedSteps as TrainedSteps
+    from pymodules_core.testing.steps import train_steps as train_steps
 
-__all__ = [
-    "TINY_MODULE",
-    "TINY_TASK",
-    "TrainedSteps",
-    "assert_plugin_conforms",
-    "check_plugin",
-    "train_steps",
-    "write_distribution",
-    "write_experiment",
-]
+_HOMES = {
+    "TINY_MODULE": "pymodules_core.testing.experiments",
+    "TINY_TASK": "pymodules_core.testing.experiments",
+    "TrainedSteps": "pymodules_core.testing.steps",
+    "assert_plugin_conforms": "pymodules_core.testing.conformance",
+    "check_plugin": "pymodules_core.testing.conformance",
+    "train_steps": "pymodules_core.testing.steps",
+    "write_distribution": "pymodules_core.testing.distributions",
+    "write_experiment": "pymodules_core.testing.experiments",
+}
+__all__ = list(_HOMES)
 
-__getattr__ = lazy_names(
-    __name__,
-    {
-        "TINY_MODULE": "pymodules_core.testing.experiments",
-        "TINY_TASK": "pymodules_core.testing.experiments",
-        "TrainedSteps": "pymodules_core.testing.steps",
-        "assert_plugin_conforms": "pymodules_core.testing.conformance",
-        "check_plugin": "pymodules_core.testing.conformance",
-        "train_steps": "pymodules_core.testing.steps",
-        "write_distribution": "pymodules_core.testing.distributions",
-        "write_experiment": "pymodules_core.testing.experiments",
-    },
-)
+__getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

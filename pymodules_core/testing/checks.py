@@ -98,7 +98,7 @@ def check_discovery(sandbox: Sandbox) -> str:
     if sandbox.subject.plugin is not None:
         return "not looked at: it is not installed, so nothing discovers it"
     if not all(isinstance(spec.factory, str) for spec in sandbox.specs()):
-        return "not looked at: a factory is no dotted name, and has to be imported"
+        return "not looked at: a factory is not a dotted name, and has to be imported"
     answer = probe.ask("discovery", target=sandbox.subject.target)
     if answer is None:
         raise NonconformityError("importing it ends the process")
@@ -192,14 +192,14 @@ def check_worker(sandbox: Sandbox) -> str:
 
 
 def check_training(sandbox: Sandbox) -> str:
-    """A run with it goes on exactly where it stopped, and trains others as one without it."""
+    """A run with it continues exactly where it stopped, and trains others as one without it."""
     whole = sandbox.train("whole", 7)
     for steps in (2, 4, 6):
         sandbox.train("stopped", steps)
     stopped = sandbox.train("stopped", 7)
     if fault := _first_difference(whole, stopped):
         raise NonconformityError(
-            f"a run that stopped and went on is not the run that did not: {fault}; what a plugin "
+            f"a run that stopped and continued is not the run that did not: {fault}; what a plugin "
             "remembers belongs into run.state, or its state_dict() and load_state_dict(state)"
         )
     alone = sandbox.train("alone", 7, has_plugin=False)

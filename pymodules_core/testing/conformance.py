@@ -54,7 +54,7 @@ def check_plugin(plugin: object, *, settings: Mapping[str, Any] | None = None) -
     for subject in subjects:
         with tempfile.TemporaryDirectory(prefix="pymodules-conformance-") as folder:
             sandbox = Sandbox(subject, Path(folder))
-            sandbox.plugins()  # settings that do not fit are no fault of the plugin's
+            sandbox.plugins()  # settings that do not fit are not the plugin's fault
             yield from _try_all(sandbox, faults)
     if faults:
         names = list_words(subject.name for subject in subjects)

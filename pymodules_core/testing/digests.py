@@ -8,7 +8,7 @@ from pymodules_core.module_pool import ModulePool
 
 
 def digest_of_module(module: nn.Module, *, name: str) -> str:
-    """Give the digest of a module's state dict, which the checkpoint store names its file by.
+    """Return the digest of a module's state dict, which the checkpoint store names its file by.
 
     Args:
         module: The module.
@@ -21,5 +21,5 @@ def digest_of_module(module: nn.Module, *, name: str) -> str:
 
 
 def digests_of_pool(pool: ModulePool) -> dict[str, str]:
-    """Give the digest of each module of a pool."""
+    """Return the digest of each module of a pool."""
     return {name: digest_of_module(module, name=name) for name, module in pool.items()}

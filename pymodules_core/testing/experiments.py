@@ -57,7 +57,7 @@ def write_experiment(
     task: str = TINY_TASK,
     toml: str = TINY_TOML,
 ) -> Path:
-    """Write ``<home>/experiments/<name>`` and give its path.
+    """Write ``<home>/experiments/<name>`` and return its path.
 
     Args:
         home: The data home.

@@ -5,7 +5,7 @@ Nothing is imported before a fixture is used.
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,12 @@ def make_experiment(tmp_path: Path) -> "Callable[..., Path]":
     return make
 
 
+def _refuse_unknown(names: Iterable[str], manager: "PluginManager") -> None:
+    for name in names:
+        if not any(record.is_called(name) for record in manager.records):
+            raise ValueError(f"settings[{name!r}] are of no plugin that is given")
+
+
 @pytest.fixture
 def make_plugin_manager(tmp_path: Path) -> "Callable[..., PluginManager]":
     """Make a plugin manager that sees nothing of what is installed.
@@ -51,22 +57,21 @@ def make_plugin_manager(tmp_path: Path) -> "Callable[..., PluginManager]":
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         experiment: "Path | Experiment | None" = None,
     ) -> PluginManager:
-        if experiment is not None and settings is not None:
-            raise ValueError("settings come from the experiment: give one of the two")
+        given = settings or {}
         if experiment is not None:
+            if settings is not None:
+                raise ValueError("settings come from the experiment: give one of the two")
             opened = Experiment.open(experiment)
             manager = PluginManager.for_experiment(opened, load_installed=False)
         else:
-            tables = {name: dict(table) for name, table in (settings or {}).items()}
+            tables = {name: dict(table) for name, table in given.items()}
             manager = PluginManager(
                 settings=PluginsSettings(settings=tables),
                 data_home=tmp_path / "data",
                 load_installed=False,
             )
         register_objects(manager, plugins or {})
-        for name in settings or {}:
-            if not any(record.is_called(name) for record in manager.records):
-                raise ValueError(f"settings[{name!r}] are of no plugin that is given")
+        _refuse_unknown(given, manager)
         return manager
 
     return make
@@ -92,7 +97,7 @@ def make_pool(make_plugin_manager: "Callable[..., PluginManager]") -> "Callable[
 
 @pytest.fixture
 def train_steps() -> "Callable[..., TrainedSteps]":
-    """Train a few real steps, stop, and go on: ``train_steps(path, 5, plugins={"ema": Ema})``.
+    """Train a few real steps, stop, and continue: ``train_steps(path, 5, plugins={"ema": Ema})``.
 
     It is the function of that name in ``pymodules_core.testing``.
     """

@@ -9,9 +9,11 @@ import logging
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -58,11 +60,18 @@ def surroundings(target: str) -> list[str]:
     """Import a plugin where torch is already, and name what that changed."""
     import torch
 
-    from pymodules_core.discovery.isolation.global_state import read_global_state
-
     def look() -> dict[str, Any]:
         return {
-            **read_global_state(),
+            "default dtype": torch.get_default_dtype(),
+            "grad mode": torch.is_grad_enabled(),
+            "default device": torch.get_default_device(),
+            "number of torch threads": torch.get_num_threads(),
+            "precision of float32 products": torch.get_float32_matmul_precision(),
+            "working directory": Path.cwd(),
+            "standard streams": [sys.stdout, sys.stderr],
+            "sys.path": list(sys.path),
+            "signal handlers": [signal.getsignal(number) for number in signal.Signals],
+            "set of running threads": threading.enumerate(),
             "random stream of random": random.getstate(),
             "random stream of torch": torch.get_rng_state().tolist(),
             "deterministic mode": torch.are_deterministic_algorithms_enabled(),
@@ -78,7 +87,7 @@ def surroundings(target: str) -> list[str]:
 
 
 def digests(pickled: str) -> dict[str, str]:
-    """Unpickle modules as a worker process would, and give the digest of each."""
+    """Unpickle modules as a worker process would, and return the digest of each."""
     modules = pickle.loads(Path(pickled).read_bytes())  # noqa: S301  the caller made it
     from pymodules_core.testing.digests import digest_of_module
 

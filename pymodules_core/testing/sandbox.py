@@ -21,7 +21,7 @@ _TASK = TINY_TASK.replace(
     "def train_step(module_pool, batch):",
     "def train_step(module_pool, batch, run):\n    run.log_image('x', batch[0][None].sigmoid())",
 )
-# Three steps an epoch, and a commit within each: a run that stops anywhere has to go on exactly.
+# Three steps an epoch, and a commit within each: a run that stops anywhere has to continue exactly.
 _TOML = "[train]\nepochs = 3\nbatch_size = 16\n[checkpoints]\nevery_n_steps = 2\n"
 
 
@@ -46,7 +46,7 @@ class Sandbox:
         self.environment = dict(os.environ)
 
     def experiment(self, name: str, *, has_plugin: bool = True) -> Experiment:
-        """Give the experiment of that name, which is written when first asked for.
+        """Return the experiment of that name, which is written when first asked for.
 
         Args:
             name: Its name.
@@ -63,7 +63,7 @@ class Sandbox:
         return self.subject.manager(self.experiment("modules"))
 
     def record(self) -> PluginRecord:
-        """Give what a fresh manager knows of the plugin."""
+        """Return what a fresh manager knows of the plugin."""
         return self.subject.record_in(self.plugins())
 
     def specs(self) -> list[ModuleSpec]:

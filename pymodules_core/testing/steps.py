@@ -17,9 +17,9 @@ from pymodules_core.module_pool import ModulePool
 from pymodules_core.run_files import METRICS_FILE_NAME, checkpoints_dir
 from pymodules_core.testing.subject import refuse_failed, register_objects
 from pymodules_core.training.fit.run_loop import RunLoop
+from pymodules_core.training.preparation.run_facts import provenance_of, run_facts
 from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.run_output.console import SilentPrinter
-from pymodules_core.training.run_output.run_record import provenance_of, run_facts
 from pymodules_core.training.task.run import Run
 
 
@@ -49,7 +49,7 @@ def train_steps(
 ) -> TrainedSteps:
     """Train until so many steps are done, then save and stop as at a signal.
 
-    Called again it goes on from there, so that a test can compare a run that was stopped with one
+    Called again it resumes from there, so that a test can compare a run that was stopped with one
     that was not.
 
     Args:

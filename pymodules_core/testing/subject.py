@@ -68,7 +68,7 @@ class Subject:
 
     @classmethod
     def find(cls, plugin: object, settings: Mapping[str, Any]) -> "list[Subject]":
-        """Give the plugins that are meant.
+        """Return the plugins that are meant.
 
         Args:
             plugin: The name of a distribution, of an entry point or ``<dist>:<entry point>``; or
@@ -103,7 +103,7 @@ class Subject:
         return found
 
     def overrides(self) -> dict[str, Any]:
-        """Give the overrides that let in this plugin only, with its settings."""
+        """Return the overrides that let in this plugin only, with its settings."""
         tables = {self.name: dict(self.settings)} if self.settings else {}
         return {"plugins.allow": [self.name], "plugins.settings": tables}
 
@@ -122,7 +122,7 @@ class Subject:
         return plugins
 
     def record_in(self, plugins: PluginManager) -> PluginRecord:
-        """Give what a manager knows of this plugin."""
+        """Return what a manager knows of this plugin."""
         return next(record for record in plugins.records if record.name == self.name)
 
 
@@ -137,7 +137,7 @@ def _name_of(plugin: object) -> str:
 
 
 def _target_of(plugin: object) -> str:
-    """Give where another process imports a plugin from; nothing where it cannot: a test's own."""
+    """Return where another process imports a plugin from; nothing where it cannot: a test's own."""
     if inspect.ismodule(plugin):
         return plugin.__name__ if _is_found(plugin.__name__) else ""
     cls = plugin if inspect.isclass(plugin) else type(plugin)

@@ -1,7 +1,5 @@
 """Trains a pool on a task: run order, loops, optimizers, metrics, records."""
 
-from pymodules_core.training.run_output.result import RunResult
-from pymodules_core.training.task.run import Run
-from pymodules_core.training.trainer import Trainer
+from pymodules_core.moved import moved_names
 
-__all__ = ["Run", "RunResult", "Trainer"]
+__getattr__ = moved_names(__name__)

@@ -14,9 +14,9 @@ from pymodules_core.names import FRZN, LAST
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME
 from pymodules_core.training.data import Batches
 from pymodules_core.training.fit.run_loop import RunLoop
+from pymodules_core.training.preparation.run_facts import run_facts
 from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.run_output.console import EpochSummary, SilentPrinter
-from pymodules_core.training.run_output.run_record import run_facts
 
 
 def check_experiment(experiment: Experiment, *, load_installed: bool = True) -> Iterator[str]:
@@ -56,7 +56,7 @@ def check_experiment(experiment: Experiment, *, load_installed: bool = True) -> 
 
 
 def _on_one_batch(session: Session) -> Session:
-    """Give the session of a run that is one epoch of one batch, hooks and commits included."""
+    """Return the session of a run that is one epoch of one batch, hooks and commits included."""
     experiment, loops = session.experiment, session.loops
     train = attrs.evolve(experiment.settings.train, epochs=1)
     batches = loops.eval_batches
@@ -101,11 +101,11 @@ class _FirstBatch(Batches):
         return 1
 
     def epoch(self, epoch: int, *, done: int = 0) -> Iterator[object]:
-        """Give the first batch."""
+        """Return the first batch."""
         return itertools.islice(self._whole.epoch(epoch, done=done), 1)
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Give that of the whole data."""
+        """Return that of the whole data."""
         return self._whole.state_dict()
 
 
@@ -118,7 +118,7 @@ def _describe_pool(session: Session) -> Iterator[str]:
     for report in session.reports:
         yield f"weights of {report}"
     owners = ", ".join(
-        f"{name} ({type(unit.optimizer).__name__})" for name, unit in session.units.items()
+        f"{name} ({type(unit.optimizer).__name__})" for name, unit in session.optimizers.items()
     )
     yield f"optimizers: {owners}"
 

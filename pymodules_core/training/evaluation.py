@@ -10,7 +10,11 @@ from pymodules_core.checkpoints.loading.pool_reader import PoolReader
 from pymodules_core.checkpoints.store.records import ATTEMPTS, CommitRecord, StoredPool
 from pymodules_core.checkpoints.tools.lineage import newest_record
 from pymodules_core.checkpoints.tools.lost_store import lost_store
-from pymodules_core.discovery.plugins.missing import explain, install_command, is_installed
+from pymodules_core.discovery.plugins.missing import (
+    add_former_provider,
+    install_command,
+    is_installed,
+)
 from pymodules_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -102,7 +106,9 @@ def evaluate(
         )
     except UnknownModuleError as error:
         if error.fix is None:  # run.json did not know
-            explain(error, record.provider_of(str(error.found)), source="the newest commit")
+            add_former_provider(
+                error, record.provider_of(str(error.found)), source="the newest commit"
+            )
         raise
     _refuse_missing_plugins(record, pool_name, session)
     batches = session.loops.eval_batches
@@ -125,7 +131,7 @@ def _refuse_missing_plugins(record: CommitRecord, pool_name: str, session: Sessi
     """Refuse to evaluate without modules of plugins that the run has, and that are not installed.
 
     Modules that were left out on purpose are not missed: a plugin still provides them, or the run
-    went on without them, and its newest commit does not name them.
+    continued without them, and its newest commit does not name them.
     """
     names = {name for one in (FRZN, pool_name) for name in record.pools[one].modules}
     provided = {name for plugin in session.plugins.records for name in plugin.modules}

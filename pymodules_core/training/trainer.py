@@ -15,7 +15,7 @@ from pymodules_core.errors import (
     display_path,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.processes.environment import SIGNALS_APART_S, rank_info
+from pymodules_core.processes.environment import SECOND_SIGNAL_AFTER_S, rank_info
 from pymodules_core.processes.group import Processes
 from pymodules_core.run_files import (
     checkpoints_dir,
@@ -24,13 +24,15 @@ from pymodules_core.run_files import (
     refuse_existing_run,
 )
 from pymodules_core.training.data.workers import lost_worker
-from pymodules_core.training.fit.run_loop import RunLoop, mark_failed
+from pymodules_core.training.fit.run_log import mark_failed
+from pymodules_core.training.fit.run_loop import RunLoop
 from pymodules_core.training.loop.signals import StopSignals
 from pymodules_core.training.preparation.resume_changes import (
     check_changes,
     refuse_other_freezing,
     with_overrides_of,
 )
+from pymodules_core.training.preparation.run_facts import provenance_of, run_facts
 from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.run_output.console import (
     ConsoleReporter,
@@ -38,7 +40,6 @@ from pymodules_core.training.run_output.console import (
     SilentPrinter,
 )
 from pymodules_core.training.run_output.result import RunResult
-from pymodules_core.training.run_output.run_record import provenance_of, run_facts
 from pymodules_core.training.task.device import out_of_memory
 
 
@@ -49,9 +50,9 @@ class Trainer:
         experiment: A name in the data home, a folder, or an opened experiment.
         data_home: Overrides the environment variable and ``./data``.
         overrides: Dotted keys laid over ``experiment.toml``: ``{"train.epochs": 3}``.
-        existing: What to do with a run that is there: refuse, move it aside, or go on with it. It
-            goes on with the overrides it had; those given here come on top.
-        accept_changes: Go on although files, settings or plugins changed since the run began.
+        existing: What to do with a run that is there: refuse, move it aside, or resume it. It
+            is resumed with the overrides it had; those given here come on top.
+        accept_changes: Resume although files, settings or plugins changed since the run began.
         load_installed: Whether to load installed plugins.
         reporter: Shows progress; lines on standard output and a bar on a terminal by default. Of
             several processes the first one shows it.
@@ -72,7 +73,7 @@ class Trainer:
         processes: Processes | None = None,
     ) -> None:
         self.experiment = Experiment.open(experiment, data_home=data_home, overrides=overrides)
-        # What torchrun starts anew after a failure goes on; it is no new run.
+        # What torchrun starts again after a failure resumes its run.
         self._existing = "resume" if rank_info().restarts else existing
         self._accept_changes = accept_changes
         self._load_installed = load_installed
@@ -82,20 +83,20 @@ class Trainer:
     def fit(self) -> RunResult:
         """Train to the end.
 
-        The run owns the global random streams of torch, ``random`` and numpy while it goes on. In
+        The run owns the global random streams of torch, ``random`` and numpy meanwhile. In
         the main thread SIGINT, SIGTERM and SIGHUP end it after the step at hand, saved.
 
         Raises:
             ExistingRunError: There is a run already.
             LostStoreError: The run to resume has made commits, and none can be read.
-            RunChangedError: The run to go on with began with other files, settings or plugins.
+            RunChangedError: The run to resume began with other files, settings or plugins.
             RunInterruptedError: A signal ended the run; its ``exit_code`` is 128 and the signal.
             MonitorError: The monitored metric is not among those of the first evaluation; nothing
                 is left of the new run, and the old one is where it was.
             SettingsError: Settings are wrong, also those that a plugin finds wrong before the first
                 step; as for the monitored metric, nothing is left.
             ProcessesError: Several processes are about to train different things.
-            RankFailedError: Another process failed, which tells why.
+            RankFailedError: Another process failed, which reports why.
             PymodulesError: With ``exit_code`` 2 the experiment is not valid and nothing was
                 written; with 1 the run failed and its checkpoints so far are intact.
         """
@@ -110,10 +111,10 @@ class Trainer:
         try:
             return self._train(processes)
         except Exception as error:
-            told = processes.failure(out_of_memory(error) or lost_worker(error) or error)
-            if told is error:
+            failure = processes.failure(out_of_memory(error) or lost_worker(error) or error)
+            if failure is error:
                 raise
-            raise told from error
+            raise failure from error
 
     def _train(self, processes: Processes) -> RunResult:
         if restarts := processes.ranks.restarts:
@@ -160,7 +161,7 @@ class Trainer:
             raise
 
     def _find_record(self) -> CommitRecord | None:
-        """Give the commit to go on from; refuse a run that is there where it is not to go on."""
+        """Return the commit to resume from; refuse an existing run that is not to be resumed."""
         if self._existing == "refuse":
             refuse_existing_run(self.experiment)
         if self._existing != "resume":
@@ -177,7 +178,7 @@ class Trainer:
         return moved
 
     def _take_overrides_of(self, record: CommitRecord) -> None:
-        """Open the experiment anew with the overrides its run had; those given now win."""
+        """Open the experiment again with the overrides its run had; those given now win."""
         given = self.experiment.overrides
         self.experiment = with_overrides_of(record, self.experiment)
         if kept := self.experiment.overrides.keys() - given.keys():
@@ -205,7 +206,7 @@ class Trainer:
 
 
 def _stop_signals(processes: Processes, reporter: ProgressPrinter) -> StopSignals:
-    """Give what listens to signals; several processes tell of one once they agree on it."""
+    """Return what listens to signals; several processes report one once they agree on it."""
     if processes.is_alone:
         return StopSignals(reporter.line)
-    return StopSignals(again_after_s=SIGNALS_APART_S)
+    return StopSignals(again_after_s=SECOND_SIGNAL_AFTER_S)

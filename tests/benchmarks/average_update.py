@@ -40,7 +40,7 @@ def transformer() -> nn.Module:
 
 
 def make_updates(net: nn.Module) -> dict[str, Callable[[], object]]:
-    """Give one update of each kind, by name."""
+    """Return one update of each kind, by name."""
     bare = copy.deepcopy(net)
     ours, theirs = (list(one.parameters()) for one in (bare, net))
     copies, buffers = (list(one.buffers()) for one in (bare, net))

@@ -123,7 +123,7 @@ def run(peer: Peer, work: Workload, folder: Path, epochs: int) -> tuple[float, f
 
 
 def disk_bytes(folder: Path) -> int:
-    """Give what lies below a folder; a file with several names counts once."""
+    """Return what lies below a folder; a file with several names counts once."""
     files = {path.stat().st_ino: path.stat() for path in folder.rglob("*") if path.is_file()}
     return sum(status.st_size for status in files.values())
 

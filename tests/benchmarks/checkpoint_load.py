@@ -97,7 +97,7 @@ def compare(modules: dict[str, nn.Module], folder: Path, rounds: int) -> None:
 
 
 def timed(load: Callable[[], object]) -> float:
-    """Give the milliseconds of a call."""
+    """Return the milliseconds of a call."""
     start = time.perf_counter()
     load()
     return (time.perf_counter() - start) * 1000
@@ -112,7 +112,7 @@ def forget(paths: list[Path]) -> None:
 
 
 def figures(times: list[float], peer: list[float]) -> list[str]:
-    """Give median, least and most, and the ratio of medians."""
+    """Return median, least and most, and the ratio of medians."""
     return [
         *(f"{figure(times):,.0f}" for figure in (median, min, max)),
         f"{median(times) / median(peer):.2f}",

@@ -22,7 +22,7 @@ from torch import nn
 from pymodules_core import CheckpointManager, ModulePool
 
 if TYPE_CHECKING:
-    from pymodules_core.checkpoints import CommitResult
+    from pymodules_core import CommitResult
 
 SIDE = 1024
 
@@ -66,7 +66,7 @@ class Workload:
         torch._foreach_copy_(buffers, self._weights)
 
     def buffers(self) -> list[torch.Tensor]:
-        """Give memory for ``copy_into`` that was touched before."""
+        """Return memory for ``copy_into`` that was touched before."""
         return [torch.zeros_like(weight) for weight in self._weights]
 
     def _compute(self, products: int) -> None:

@@ -1,4 +1,4 @@
-"""Times saving a module that two processes hold in parts, beside what torch has for it.
+"""Times saving a module that two processes hold in shards, beside what torch has for it.
 
 All save the same FSDP2 module, changed before each save, to the same disk and with fsync, in
 interleaved rounds; what is timed is how long training waits. Start it as it is: it starts the
@@ -24,8 +24,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.processes.group import Processes
+from pymodules_core import CheckpointManager, ModulePool, Processes
 
 PROCESSES = 2
 ROUNDS = 5
@@ -34,7 +33,7 @@ LAYERS = 16  # of 16 MB each
 
 
 def make_module(processes: Processes) -> nn.Module:
-    """Give a module in parts."""
+    """Return a module in shards."""
     torch.manual_seed(0)
     module = nn.Sequential(*(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(LAYERS)))
     return fully_shard(module, mesh=init_device_mesh("cpu", (processes.size,)))
@@ -43,7 +42,7 @@ def make_module(processes: Processes) -> nn.Module:
 def with_pymodules(
     module: nn.Module, folder: Path, processes: Processes, *, is_sharded: bool
 ) -> Callable[[int], None]:
-    """Give what commits ``last``."""
+    """Return what commits ``last``."""
     pool = ModulePool.from_modules({"net": module}, settings={"net": {"sharded": is_sharded}})
     manager = CheckpointManager(folder, pool, processes=processes)
     manager.start()
@@ -51,7 +50,7 @@ def with_pymodules(
 
 
 def with_dcp(module: nn.Module, folder: Path) -> Callable[[int], None]:
-    """Give what saves the shards as torch's own example does."""
+    """Return what saves the shards as torch's own example does."""
 
     def save(_: int) -> None:
         dcp.save({"net": module.state_dict()}, checkpoint_id=str(folder))
@@ -60,7 +59,7 @@ def with_dcp(module: nn.Module, folder: Path) -> Callable[[int], None]:
 
 
 def with_torch_save(module: nn.Module, folder: Path, processes: Processes) -> Callable[[int], None]:
-    """Give what gathers the module, and saves it in the first process."""
+    """Return what gathers the module, and saves it in the first process."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
     def save(_: int) -> None:

@@ -20,8 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
-from pymodules_core import Trainer
-from pymodules_core.processes.group import Processes
+from pymodules_core import Processes, Trainer
 from pymodules_core.training.run_output.console import SilentPrinter
 
 PROCESSES = 2

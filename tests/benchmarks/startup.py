@@ -54,7 +54,7 @@ class Block{number}(nn.Module):
         return self.project(inputs) + self.scale * self.reduce(hidden)
 
     def widths(self) -> Sequence[int]:
-        """Give the widths in the order of the layers."""
+        """Return the widths in the order of the layers."""
         return self.expand.in_features, self.expand.out_features, self.reduce.out_features
 
 
@@ -219,7 +219,7 @@ class Workspace:
 
 
 def make_commands(workspace: Workspace) -> dict[str, list[str]]:
-    """Give each command under the name that the table shows."""
+    """Return each command under the name that the table shows."""
     script = Path(sys.executable).with_name("pymodules")
     start = [os.fspath(script)] if script.exists() else [sys.executable, "-m", "pymodules_core"]
     listing = [*start, "list", EXPERIMENT, "--data-home", os.fspath(workspace.data_home)]

@@ -2,7 +2,7 @@
 
 The model, the data set, the batches and the optimizer are the same everywhere; what differs is who
 runs the loop. pymodules is its real ``Trainer``, with everything it does in a step: the clock runs
-from the start of its pass over the data to the end of it, as a reporter is told. Accelerate and
+from the start of its pass over the data to the end of it, as a reporter is reported. Accelerate and
 Lightning are left out where they are not installed.
 """
 
@@ -102,7 +102,7 @@ class Terminal(io.TextIOBase):
 
 
 class TimedReporter:
-    """Passes on what it is told, and reads the clock where the pass over the data starts and ends.
+    """Passes on what it is given, and reads the clock where the pass over the data starts and ends.
 
     Args:
         reporter: Shows progress; its cost is in the time.
@@ -320,7 +320,7 @@ def run_lightning(data: TensorDataset, *, with_accuracy: bool, show_bar: bool) -
 
 
 def make_groups() -> list[Group]:
-    """Give the rows of the table."""
+    """Return the rows of the table."""
     has_accelerate = importlib.util.find_spec("accelerate") is not None
     has_lightning = importlib.util.find_spec("lightning") is not None
     accelerate = run_accelerate if has_accelerate else None

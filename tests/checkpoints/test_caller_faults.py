@@ -92,7 +92,7 @@ def test_a_metric_that_is_no_number_is_refused_before_anything_is_taken(tmp_path
     with CheckpointManager(tmp_path, make_pool()) as checkpoints:
         checkpoints.start()
 
-        with pytest.raises(CheckpointError, match="metric 'loss' is no number but"):
+        with pytest.raises(CheckpointError, match="metric 'loss' is not a number but"):
             checkpoints.commit("last", "best", epoch=1, metrics={"loss": value})
 
         assert checkpoints.best.value is None

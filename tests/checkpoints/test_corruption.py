@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints import read_state_dict
+from pymodules_core import CheckpointManager, ModulePool, read_state_dict
 from pymodules_core.checkpoints.file_format.digest import Content
 from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.store.paths import Layout
@@ -22,7 +21,7 @@ TRUNCATIONS = 334
 
 
 def damaged(content: bytes) -> Iterator[bytes]:
-    """Give the content with one bit flipped, then cut short, at places of a fixed choice."""
+    """Return the content with one bit flipped, then cut short, at places of a fixed choice."""
     choice = random.Random(0)
     for _ in range(FLIPS):
         place = choice.randrange(len(content))

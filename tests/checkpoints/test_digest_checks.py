@@ -1,4 +1,4 @@
-"""Every look at a seal, a checksum or a digest: with any one of them taken out, damage passes."""
+"""Every look at a CRC, a checksum or a digest: with any one of them taken out, damage passes."""
 
 import json
 import zipfile
@@ -9,10 +9,9 @@ import attrs
 import pytest
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints.file_format.read import read_state_dict
+from pymodules_core import CheckpointManager, ModulePool, PoolReader, read_state_dict
 from pymodules_core.checkpoints.loading import pool_reader
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader, digest_of_file
+from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.store import objects, records, recovery, verification
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import StoredObject, read_record
@@ -97,8 +96,8 @@ def is_called_rightly(damaged: Damaged) -> bool:
     """Seal what is damaged: every byte is as the record says, and it is not what it is called."""
     file = damaged.layout.record(1)
     record = read_record(file)
-    seal = objects.seal_of_file(damaged.object)
-    stored = attrs.evolve(damaged.stored, seal=seal)
+    checksum = objects.checksum_of_file(damaged.object)
+    stored = attrs.evolve(damaged.stored, checksum=checksum)
     file.chmod(0o644)
     file.write_bytes(records.encode_record(attrs.evolve(record, objects={damaged.digest: stored})))
     return not [
@@ -127,11 +126,11 @@ def passes_with(passes: Callable[[Damaged], bool], damaged: Damaged) -> bool:
 
 
 CHECKS = {
-    "a read": (is_read, pool_reader, "seal_of_file"),
-    "the opening of a store": (is_opened, objects, "seal_of_file"),
-    "an object made anew from a view": (is_made_anew, objects, "seal_of_file"),
-    "an edit put aside": (is_edit_lost, recovery, "seal_if_readable"),
-    "verify": (is_verified, verification, "seal_of_file"),
+    "a read": (is_read, pool_reader, "checksum_of_file"),
+    "the opening of a store": (is_opened, objects, "checksum_of_file"),
+    "an object made again from a view": (is_made_anew, objects, "checksum_of_file"),
+    "an edit put aside": (is_edit_lost, recovery, "checksum_if_readable"),
+    "verify": (is_verified, verification, "checksum_of_file"),
     "verify, of names": (is_called_rightly, pool_reader, "digest_of_file"),
     "a commit record": (is_record_taken, records, "_checksum"),
     "a foreign file": (is_foreign_taken, zipfile.ZipFile, "testzip"),
@@ -143,8 +142,8 @@ def test_without_any_one_check_damage_passes(monkeypatch, tmp_path, name):
     passes, place, check = CHECKS[name]
     one, other = make_damaged(tmp_path / "one"), make_damaged(tmp_path / "other")
     answers = {
-        "seal_of_file": other.stored.seal,
-        "seal_if_readable": other.stored.seal,
+        "checksum_of_file": other.stored.checksum,
+        "checksum_if_readable": other.stored.checksum,
         "digest_of_file": other.digest,
         "testzip": None,
         "_checksum": json.loads(other.layout.record(1).read_bytes())["checksum"],

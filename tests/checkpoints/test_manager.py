@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints import BestTracker
+from pymodules_core import BestTracker, CheckpointManager, ModulePool
 from pymodules_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -16,6 +15,8 @@ from pymodules_core.errors import (
     UninitializedModuleError,
     WeightMismatchError,
 )
+
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 def make_pool(**modules: nn.Module) -> ModulePool:
@@ -26,7 +27,7 @@ def make_pool(**modules: nn.Module) -> ModulePool:
 
 
 def files_in(folder):
-    """Give what people see; the store behind it has tests of its own."""
+    """Return what people see; the store behind it has tests of its own."""
     files = [f.relative_to(folder) for f in folder.rglob("*") if f.is_file()]
     return {str(file) for file in files if file.parts[0] != ".store"}
 
@@ -64,7 +65,7 @@ def test_a_second_start_is_refused(tmp_path, monkeypatch):
 
     assert str(caught.value) == (
         "ckps holds a run already: frzn, init, last\n"
-        "  fix: resume() goes on with it; else choose another folder, or move this one aside"
+        "  fix: resume() continues it; else choose another folder, or move this one aside"
     )
 
 
@@ -151,7 +152,7 @@ def test_a_commit_that_has_no_place_is_refused(tmp_path, pools):
 
     assert str(caught.value) == (
         f"nothing can be committed to {tmp_path} before start()\n"
-        "  fix: call start() once, which writes frzn, init and last; or resume() to go on"
+        "  fix: call start() once, which writes frzn, init and last; or resume() to continue"
         if pools
         else 'commit() names no pool\n  fix: commit("last", epoch=epoch)'
     )

@@ -8,14 +8,20 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import orthogonal, weight_norm
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints import apply_weights, match_weights, read_state_dict
+from pymodules_core import (
+    LAST,
+    CheckpointManager,
+    ModulePool,
+    PoolReader,
+    apply_weights,
+    epoch_pool,
+    match_weights,
+    read_state_dict,
+)
 from pymodules_core.checkpoints.file_format.digest import Content
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
 from pymodules_core.checkpoints.tools.comparison import compare_modules
 from pymodules_core.checkpoints.tools.export import ExportFormat, export_modules
 from pymodules_core.errors import CheckpointError
-from pymodules_core.names import LAST, epoch_pool
 
 
 def gpt2() -> nn.Module:

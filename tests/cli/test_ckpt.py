@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 from support import TINY_MODULE, write_experiment
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints import read_state_dict
+from pymodules_core import CheckpointManager, ModulePool, read_state_dict
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import read_record, readable_records
 from pymodules_core.cli.main import run
@@ -385,7 +384,7 @@ def test_repair_makes_an_object_anew_from_a_view(runs, capsys):
     code, output, error = call(capsys, "repair", "tiny")
 
     assert (code, output) == (0, "tiny: commit 6, 6 pools, is whole\n")
-    assert f"warning: {object_} was lost or damaged; made anew from {file}\n" in error
+    assert f"warning: {object_} was lost or damaged; made again from {file}\n" in error
     assert object_.read_bytes() == content
     assert object_.stat().st_mtime_ns == times
     assert call(capsys, "verify", "tiny")[0] == 0
@@ -417,7 +416,7 @@ def test_verify_and_repair_of_files_without_a_store(home, capsys):
     assert call(capsys, "repair", "./plain") == (
         2,
         "",
-        "error: plain: holds no store, so nothing tells what its files should be\n"
+        "error: plain: holds no store, so nothing says what its files should be\n"
         "  fix: pymodules ckpt verify reads plain files\n",
     )
 
@@ -558,7 +557,7 @@ def test_verify_of_plain_files_tells_each_fault_and_reads_on(home, capsys, tmp_p
 
     assert (code, output) == (1, "data/pools/best/whole.pt: whole, 1 keys\n")
     assert [line for line in error.splitlines() if line.startswith("error: ")] == [
-        "error: data/pools/best/a.pt: is no checkpoint: it is empty",
+        "error: data/pools/best/a.pt: is not a checkpoint: it is empty",
         "error: data/pools/best/b.pt: is a link to nothing",
         "error: data/pools/best/c.pt: is a link that leads out of data/pools, to "
         f"{tmp_path / 'outside.pt'}",

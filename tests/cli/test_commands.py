@@ -132,8 +132,8 @@ def test_train_twice_is_refused_and_reset_moves_the_first(home, capsys):
     assert message == (
         "error: data/experiments/tiny/data: experiment 'tiny' has a run already "
         "(finished, epoch 2)\n"
-        "  fix: pymodules train tiny --resume goes on with it; --reset moves it aside "
-        "and starts anew\n"
+        "  fix: pymodules train tiny --resume resumes it; --reset moves it aside "
+        "and starts again\n"
     )
     assert "the old run is now in data/experiments/tiny/data.1" in capsys.readouterr().out
     assert (path / "data.1" / "run.json").is_file()
@@ -345,7 +345,7 @@ def test_an_interrupt_exits_with_130(home):
     assert result.returncode == 130
     assert "SIGINT: finishing this step and saving; once more ends at once" in result.stdout
     assert result.stderr == (
-        "SIGINT: stopped and saved; epoch 1, step 1\n  fix: pymodules train tiny --resume goes on\n"
+        "SIGINT: stopped and saved; epoch 1, step 1\n  fix: pymodules train tiny --resume\n"
     )
 
 

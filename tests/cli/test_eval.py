@@ -5,9 +5,8 @@ import json
 import pytest
 from support import TINY_MODULE, TINY_TASK, write_experiment
 
-from pymodules_core import CheckpointManager, ModulePool, Trainer
+from pymodules_core import CheckpointManager, Experiment, ModulePool, Trainer
 from pymodules_core.cli.main import run
-from pymodules_core.experiment import Experiment
 from pymodules_core.training.evaluation import evaluate as evaluate_pool
 from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.run_output.console import SilentPrinter

@@ -39,7 +39,7 @@ def start(folder, *, argument="--no-plugins", told_s=0.3, ended_s=0.4):
         (
             "import threading, time\n"
             "threading.Thread(target=time.sleep, args=(600,), name='poller').start()\n",
-            "threads go on that are no daemons: poller",
+            "threads are running that are not daemons: poller",
         ),
         (
             "import atexit, time\ndef wait():\n    time.sleep(600)\natexit.register(wait)\n",

@@ -186,7 +186,7 @@ def test_of_a_process_that_can_say_nothing_the_launcher_tells_how_it_ended(home,
 
     assert failed.returncode == 1
     assert failed.stderr.startswith(f"error: process 0 {how}\n  fix: {fix}")
-    assert failed.stderr.endswith("; --resume goes on from the newest commit\n")
+    assert failed.stderr.endswith("; --resume resumes from the latest commit\n")
     assert failed.stderr.count("\n") == 2
 
 
@@ -349,11 +349,11 @@ def test_a_run_whose_processes_are_killed_goes_on_and_ends_as_if_nothing_had_bee
     assert trained.returncode == 0
     assert trained.stderr.splitlines() == [
         "error: process 0 was ended by SIGKILL",
-        f"  fix: {MEMORY}; --resume goes on from the newest commit",
-        "going on from the newest commit (restart 1 of 5)",
+        f"  fix: {MEMORY}; --resume resumes from the latest commit",
+        "resuming from the latest commit (restart 1 of 5)",
         "error: process 1 was ended by SIGKILL",
-        f"  fix: {MEMORY}; --resume goes on from the newest commit",
-        "going on from the newest commit (restart 2 of 5)",
+        f"  fix: {MEMORY}; --resume resumes from the latest commit",
+        "resuming from the latest commit (restart 2 of 5)",
     ]
     assert sorted(entry.name for entry in path.glob("data*")) == ["data", "data.1"]
     expected = last_weights(whole)
@@ -446,7 +446,7 @@ def test_what_torchrun_starts_anew_goes_on_and_a_signal_is_no_failure_to_it(home
     ended = torchrun(2, *command, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="0")
 
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.count("going on after epoch 1, step 3") == 1
+    assert ended.stdout.count("resumed after epoch 1, step 3") == 1
     assert ended.stderr.count(f"SIGTERM: {STOPPED} 2, step ") == 1
     assert state_of(path) == "interrupted"
     assert [entry.name for entry in path.glob("data*")] == ["data"]

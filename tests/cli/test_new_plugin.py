@@ -33,6 +33,7 @@ def test_it_writes_a_whole_package(capsys):
         "src/acme_nets/__init__.py",
         "src/acme_nets/edges.py",
         "src/acme_nets/plugin.py",
+        "src/acme_nets/py.typed",
         "tests/test_edges.py",
         "tests/test_plugin.py",
     ]
@@ -81,13 +82,13 @@ def test_it_writes_into_a_folder():
     [
         (
             "Acme_Nets",
-            "'Acme_Nets' is no name for a package\n  closest match: acme-nets\n"
+            "'Acme_Nets' is not a name for a package\n  closest match: acme-nets\n"
             "  fix: write 'acme-nets'",
         ),
-        ("../x", "'../x' is no name for a package\n  closest match: x\n  fix: write 'x'"),
+        ("../x", "'../x' is not a name for a package\n  closest match: x\n  fix: write 'x'"),
         (
             "9x",
-            "'9x' is no name for a package\n"
+            "'9x' is not a name for a package\n"
             "  fix: write lower-case words with hyphens: acme-encoders",
         ),
         (

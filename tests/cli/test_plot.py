@@ -69,7 +69,7 @@ def test_a_file_that_is_no_page_is_not_replaced(home, capsys):
 
     assert code == 2
     assert capsys.readouterr().err == (
-        "error: data/experiments/tiny/experiment.toml: exists and is no page of pymodules plot\n"
+        "error: data/experiments/tiny/experiment.toml: exists and is not a page of pymodules plot\n"
         "  fix: choose another name: -o FILE\n"
     )
     assert config.read_bytes() == before

@@ -1,4 +1,4 @@
-"""``pymodules status``: what it tells of runs that ended, were killed, or cannot be read."""
+"""``pymodules status``: what it says of runs that ended, were killed, or cannot be read."""
 
 import json
 import platform
@@ -43,7 +43,7 @@ def test_status_tells_a_killed_run_from_a_running_one(home, capsys):
     exited = start_command("train", "tiny")
     run(["status", "--json"])
 
-    assert exited.returncode == 1
+    assert exited.returncode == 0  # as the code asked for; run.json knows better
     assert json.loads((path / "data/run.json").read_text())["state"] == "running"
     assert json.loads(capsys.readouterr().out)[0]["state"] == "killed"
 
@@ -96,6 +96,6 @@ def test_a_damaged_run_file_is_told_and_takes_nothing_down(home, capsys, content
     assert output.err == (
         "error: data/experiments/tiny/data: experiment 'tiny' has a run already (without a "
         "readable run.json)\n"
-        "  fix: pymodules train tiny --resume goes on with it; --reset moves it aside "
-        "and starts anew\n"
+        "  fix: pymodules train tiny --resume resumes it; --reset moves it aside "
+        "and starts again\n"
     )

@@ -69,7 +69,7 @@ def test_every_command_refuses_what_it_cannot_know(tiny, capsys, command, more):
     assert "Error: No such option '--nope'." in error
     assert "error: no experiment 'tinny' in data; there are: tiny\n  closest match: tiny\n" in error
     assert "error: no folder no/such\n" in error
-    assert f"error: {tiny}/experiment.toml is no folder\n" in error
+    assert f"error: {tiny}/experiment.toml is not a folder\n" in error
     assert "error: no folder ../tiny\n" in error
     assert "error: experiment name 'a\\\\b' is not allowed: it holds a path separator\n" in error
     assert "error: experiment name '' is not allowed: it is empty\n" in error
@@ -105,7 +105,7 @@ def test_a_missing_argument_is_told_with_the_usage(home, capsys, command):
         ),
         (
             "train tiny --reset -y --device gpu",
-            "error: override train.device: 'gpu' is no device; there are: auto, cpu, cuda, "
+            "error: override train.device: 'gpu' is not a device; there are: auto, cpu, cuda, "
             "cuda:<index>\n  closest match: cuda\n",
         ),
         (
@@ -126,7 +126,7 @@ def test_a_missing_argument_is_told_with_the_usage(home, capsys, command):
         ),
         ("train tiny --nproc x", "Invalid value for '--nproc': 'x' is not a valid integer range."),
         ("train tiny --max-restarts -1", "Invalid value for '--max-restarts': -1 is not in"),
-        ("train tiny --resume --reset", "--resume goes on with the run, --reset moves it aside"),
+        ("train tiny --resume --reset", "--resume resumes the run, --reset moves it aside"),
         ("train tiny --accept-changes", "Error: --accept-changes belongs to --resume"),
         ("train tiny other", "Error: Got unexpected extra argument (other)"),
         ("train tiny -s", "Error: Option '-s' requires an argument."),
@@ -167,7 +167,7 @@ def test_a_file_as_data_home_is_refused_by_every_command(home, capsys, monkeypat
 
     assert code == 2
     assert capsys.readouterr().err == (
-        "error: data home file is no folder\n"
+        "error: data home file is not a folder\n"
         "  fix: name a folder: --data-home / PYMODULES_DATA_HOME\n"
     )
 
@@ -224,7 +224,7 @@ def test_a_torch_that_cannot_be_imported_is_told_and_no_bug_is_reported(home, tm
     assert (result.returncode, result.stdout) == (1, b"")
     assert result.stderr == (
         b"error: torch cannot be imported: OSError: libx.so: cannot open it\n"
-        b"  fix: install torch anew, or take from PYTHONPATH what is called like it, or like what "
+        b"  fix: install torch again, or take from PYTHONPATH what is called like it, or like what "
         b"it needs  (--debug shows every frame)\n"
     )
 

@@ -27,7 +27,7 @@ def transcript() -> list[tuple[str, list[str]]]:
 def without_numbers(line: str) -> str:
     """Leave out what differs from machine to machine and from moment to moment."""
     # The key may be pressed within an epoch or after it.
-    line = line.replace("going on in", "going on after")
+    line = line.replace("resumed in", "resumed after")
     return re.sub(r" +best$", "", re.sub(r"\s+", " ", re.sub(r"-?[\d.,e-]*\d", "#", line)))
 
 

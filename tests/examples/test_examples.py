@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pymodules_core import ModulePool, Trainer
-from pymodules_core.initial_weights import load_initial_weights
+from pymodules_core import ModulePool, Trainer, load_initial_weights
 from pymodules_core.training.run_output.console import SilentPrinter
 
 EXAMPLES = Path(__file__).parents[2] / "data" / "experiments"

@@ -33,7 +33,7 @@ class Target(ABC):
 
     @abstractmethod
     def try_it(self, given: object) -> None:
-        """Give the input to the package.
+        """Return the input to the package.
 
         Raises:
             PymodulesError: It is refused.

@@ -116,7 +116,7 @@ _WAYS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 
 
 def damage_tree(tree: Any, choice: random.Random, leaves: Callable[[random.Random], Any]) -> Any:
-    """Give a copy of nested dicts and lists with one to three places changed.
+    """Return a copy of nested dicts and lists with one to three places changed.
 
     Args:
         tree: What to begin with.
@@ -162,7 +162,7 @@ def _near(text: str, choice: random.Random) -> str:
 
 
 def strange_text(choice: random.Random) -> str:
-    """Give a text that a name may not be, or only nearly may."""
+    """Return a text that a name may not be, or only nearly may."""
     if choice.random() < 0.3:
         return "".join(choice.choices(_STRANGE_LETTERS, k=choice.randrange(12)))
     return choice.choice(_STRANGE_TEXTS)
@@ -178,7 +178,7 @@ _STRANGE_TEXTS = (
 
 
 def strange_value(choice: random.Random) -> Any:
-    """Give a value of JSON that is seldom right."""
+    """Return a value of JSON that is seldom right."""
     return choice.choice(_MAKERS)(choice)
 
 
@@ -197,7 +197,7 @@ _MAKERS: tuple[Callable[[random.Random], Any], ...] = (
 
 
 def nested(depth: int) -> Any:
-    """Give a list in a list in a list."""
+    """Return a list in a list in a list."""
     value: Any = []
     for _ in range(depth):
         value = [value]

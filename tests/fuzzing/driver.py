@@ -37,7 +37,7 @@ _PROGRESS_FILE = "case"
 
 
 def shares(total: int) -> dict[str, int]:
-    """Give how many of ``total`` cases each target gets, in proportion to its share."""
+    """Return how many of ``total`` cases each target gets, in proportion to its share."""
     whole = sum(target.share for target in TARGETS.values())
     return {name: max(1, round(target.share * total / whole)) for name, target in TARGETS.items()}
 

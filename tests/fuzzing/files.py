@@ -21,7 +21,7 @@ from fuzzing.guard import CANARY
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
-from pymodules_core.checkpoints import apply_weights, match_weights, read_state_dict
+from pymodules_core import apply_weights, match_weights, read_state_dict
 from pymodules_core.checkpoints.file_format.digest import Content
 from pymodules_core.errors import PymodulesError
 
@@ -29,21 +29,21 @@ _BOMB_BYTES = 128 << 20
 
 
 def make_net(seed: int = 0) -> nn.Module:
-    """Give a module with parameters, buffers and metadata."""
+    """Return a module with parameters, buffers and metadata."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
 
 
 def saved(content: object) -> bytes:
-    """Give what ``torch.save`` writes."""
+    """Return what ``torch.save`` writes."""
     file = io.BytesIO()
     torch.save(content, file)
     return file.getvalue()
 
 
 def digest_of(state: Any) -> str:
-    """Give the digest of weights."""
+    """Return the digest of weights."""
     return Content(state).digest_now()
 
 
@@ -132,7 +132,7 @@ class CraftedFile(_Reader):
 
 
 class DamagedSafetensors(_Reader):
-    """A file without checksums: changed values cannot be told, all else is."""
+    """A file without checksums: changed values cannot be reported, all else is."""
 
     name, share = "damaged .safetensors", 4_000
     file_name = "net.safetensors"
@@ -168,7 +168,7 @@ class _Call:
 
 
 def _crafted_state(choice: random.Random) -> Any:
-    """Give a state dict with something in it that is called on loading, or that lies."""
+    """Return a state dict with something in it that is called on loading, or that lies."""
     state: dict[Any, Any] = {**make_net().state_dict()}
     evil = choice.choice(_EVIL)(choice)
     way = choice.randrange(5)
@@ -231,7 +231,7 @@ _EVIL: tuple[Callable[[random.Random], Any], ...] = (
 
 
 def _strange_leaf(choice: random.Random) -> Any:
-    """Give a tensor that does not fit, or a value that is none."""
+    """Return a tensor that does not fit, or a value that is none."""
     return choice.choice(
         (
             torch.full((4, 3), float("nan")),
@@ -253,7 +253,7 @@ def _entries(content: bytes) -> dict[str, bytes]:
 
 
 def zipped(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    """Give an archive with right checksums."""
+    """Return an archive with right checksums."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", compression) as archive:
         for name, content in entries.items():
@@ -269,7 +269,7 @@ def _bomb() -> bytes:
 
 
 def _crafted_archive(choice: random.Random) -> bytes:
-    """Give an archive that is one of ``torch.save`` but for one thing."""
+    """Return an archive that is one of ``torch.save`` but for one thing."""
     entries = _entries(saved(make_net().state_dict()))
     name = choice.choice(list(entries))
     way = choice.randrange(9)
@@ -316,7 +316,7 @@ _GLOBALS = (
 
 
 def _program(choice: random.Random) -> bytes:
-    """Give operations of a pickle in some order, most of which ``weights_only`` knows."""
+    """Return operations of a pickle in some order, most of which ``weights_only`` knows."""
     count = choice.randrange(1, 30)
     return b"\x80\x02" + b"".join(choice.choice(_OPERATIONS)(choice) for _ in range(count)) + b"."
 

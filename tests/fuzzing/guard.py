@@ -1,6 +1,6 @@
 """Watches one process while it is given bad input: what it executes, touches, takes and how long.
 
-Python tells an audit hook of every file it opens, process it starts and text it compiles. The hook
+Python says an audit hook of every file it opens, process it starts and text it compiles. The hook
 cannot be taken away again, so this is for a process of its own.
 """
 

@@ -17,11 +17,10 @@ from fuzzing.files import CraftedFile, digest_of, make_net, saved
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool, Trainer
-from pymodules_core.checkpoints import read_state_dict
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader, digest_of_file
+from pymodules_core import CheckpointManager, ModulePool, PoolReader, Trainer, read_state_dict
+from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.sharded.index import make_index
-from pymodules_core.checkpoints.store.checksums import seal_of_file
+from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import read_record, record_numbers
 from pymodules_core.checkpoints.store.verification import verify_store
@@ -110,7 +109,7 @@ class _Store(Target):
                 reading()
 
     def read(self) -> None:
-        """Read pools; what comes has to be what was saved, and older weights have to be told."""
+        """Read pools; what comes was saved so, and older weights are reported."""
         reader = PoolReader(self.path)
         for pool_name in ("last", "best", "frzn"):
             for stored in reader.read(pool_name).values():
@@ -155,7 +154,7 @@ class RecordFile(_Store):
 
 
 class DamagedRecord(_Store):
-    """A commit record that a disk or an editor changed: its checksum tells."""
+    """A commit record that a disk or an editor changed: its checksum says."""
 
     name, share = "store with a damaged record", 1_200
 
@@ -233,10 +232,10 @@ class CraftedStore(_Store):
             digest = record["state"]
         self.replace(self.layout.object(digest), crafted.read_bytes())
         try:
-            seal = seal_of_file(crafted)
+            checksum = checksum_of_file(crafted)
         except (ValueError, OverflowError, MemoryError):
-            seal = "0" * 32
-        record["objects"][digest] |= {"size_bytes": crafted.stat().st_size, "seal": seal}
+            checksum = "0" * 32
+        record["objects"][digest] |= {"size_bytes": crafted.stat().st_size, "seal": checksum}
         self.replace(self.newest, _sealed(record))
         return choice.random() < 0.3
 
@@ -308,7 +307,7 @@ class DamagedShards(Target):
 
 
 class TrainingStates(Target):
-    """A training state by a stranger, which a run is told to go on from."""
+    """A training state by a stranger, which a run is told to resume from."""
 
     name, share = "training state", 600
 
@@ -367,7 +366,7 @@ def _files(folder: Path) -> set[Path]:
 
 
 def _sealed(content: Any) -> bytes:
-    """Give the bytes of a record with the checksum that belongs to it."""
+    """Return the bytes of a record with the checksum that belongs to it."""
     if isinstance(content, dict):
         content = {key: value for key, value in content.items() if key != "checksum"}
         content["checksum"] = blake3(_dump(content)).hexdigest()

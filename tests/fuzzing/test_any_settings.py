@@ -34,14 +34,14 @@ _VALUES = st.recursive(
 
 
 def tables(cls: Any) -> st.SearchStrategy[Any]:
-    """Give tables whose keys are mostly right, with values that mostly are not."""
+    """Return tables whose keys are mostly right, with values that mostly are not."""
     names = [field.name for field in cls.__attrs_attrs__]
     keys = st.one_of(st.sampled_from(names), st.sampled_from(names), st.text(max_size=10))
     return st.dictionaries(keys, _VALUES, max_size=4)
 
 
 def nested(cls: Any) -> st.SearchStrategy[Any]:
-    """Give tables in a table: those of ``experiment.toml``."""
+    """Return tables in a table: those of ``experiment.toml``."""
     known = {
         field.name: tables(type(field.default.factory()))
         for field in cls.__attrs_attrs__

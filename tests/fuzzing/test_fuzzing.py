@@ -20,7 +20,7 @@ LONG_CASES = 100_000
 CHUNKS = 20
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="memory and open files are watched as Linux tells of them"
+    sys.platform != "linux", reason="memory and open files are watched as Linux says of them"
 )
 
 
@@ -39,7 +39,7 @@ def check(tallies: Mapping[str, Tally], cases: int) -> None:
 
 
 def table(tallies: Mapping[str, Tally]) -> str:
-    """Give the rows of the documentation."""
+    """Return the rows of the documentation."""
     rows = ["| input | cases | refused | taken | slowest, s | memory, MB |"]
     for name, tally in tallies.items():
         numbers = f"{tally.cases:,} | {tally.refused:,} | {tally.taken:,}"

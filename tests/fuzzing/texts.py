@@ -10,8 +10,9 @@ from typing import Any
 from fuzzing.cases import Target
 from fuzzing.damage import damage_bytes, damage_tree, nested, strange_text, strange_value
 
+from pymodules_core import Experiment
 from pymodules_core.discovery.scan.static_reader import find_settings_line, read_module_file
-from pymodules_core.experiment import Experiment, parse_override
+from pymodules_core.experiment import parse_override
 from pymodules_core.names import (
     check_module_name,
     check_path_name,
@@ -304,7 +305,7 @@ class RunFiles(Target):
 
 
 def _strange_object(choice: random.Random) -> Any:
-    """Give a value that a module file may hold, which is any at all."""
+    """Return a value that a module file may hold, which is any at all."""
     if choice.random() < 0.9:
         return strange_value(choice)
     itself: list[Any] = []

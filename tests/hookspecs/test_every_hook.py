@@ -14,16 +14,20 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import TensorDataset
 
-from pymodules_core import ModulePool, Trainer
-from pymodules_core.checkpoints import CommitResult
+from pymodules_core import (
+    CommitResult,
+    DiscoveryContext,
+    Experiment,
+    ModulePool,
+    ModuleSpec,
+    Run,
+    Trainer,
+)
 from pymodules_core.discovery import PluginManager
 from pymodules_core.discovery.plugins.implementations import HOOK_NAMES
 from pymodules_core.discovery.plugins.task_file import register_task
 from pymodules_core.errors import StepError
-from pymodules_core.experiment import Experiment
-from pymodules_core.specs import DiscoveryContext, ModuleSpec
 from pymodules_core.training.run_output.console import SilentPrinter
-from pymodules_core.training.task.run import Run
 
 # When a recorder of each run hook was called last, as (epoch, step), and what with.
 RUN_HOOKS: dict[str, tuple[tuple[int, int], dict[str, Callable[[Any], bool]]]] = {

@@ -86,7 +86,7 @@ def test_every_hook_documents_each_of_its_arguments(name):
 def test_run_hooks_of_a_package_are_called_in_the_order_of_a_run(install_distribution, tmp_path):
     install_distribution("acme-recorder", RECORDER)
     install_distribution("acme-broken", "raise ValueError('boom')")
-    # Else a commit is told as soon as it is on disk, which may be some steps later.
+    # Else a commit is reported as soon as it is on disk, which may be some steps later.
     synchronous = "[checkpoints]\nasynchronous = false\n"
     path = write_experiment(tmp_path, toml=f"[train]\nepochs = 1\nbatch_size = 20\n{synchronous}")
 
@@ -162,7 +162,7 @@ def test_a_logger_that_raises_is_told_once_and_training_goes_on(
     assert result.epochs == 2
     assert caplog.messages == [
         "epoch_finished of plugin acme-broken 1.0 (plugin) raises OSError: no connection "
-        "(epoch 0, step 0); training goes on without it"
+        "(epoch 0, step 0); training continues without it"
     ]
     assert sys.modules["acme_recorder"].calls[-1][0] == "run_finished"
 

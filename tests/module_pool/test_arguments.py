@@ -1,4 +1,4 @@
-"""What a spec tells of its factory: arguments, which the experiment may replace, and weights."""
+"""What a spec says of its factory: arguments, which the experiment may replace, and weights."""
 
 import json
 

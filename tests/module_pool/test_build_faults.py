@@ -1,19 +1,16 @@
 """What goes wrong while a pool is built: who did it, in one message, and nothing else changes."""
 
 import importlib
-import os
-import signal
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-from support import TINY_MODULE, TINY_TASK, write_experiment
+from support import TINY_MODULE, write_experiment
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool, ModuleSpec, Trainer
+from pymodules_core import CheckpointManager, Experiment, ModulePool, ModuleSpec, Trainer
 from pymodules_core.discovery.isolation.slow_calls import watch_call
 from pymodules_core.errors import (
     BuildError,
@@ -21,7 +18,6 @@ from pymodules_core.errors import (
     SharedParameterError,
     UninitializedModuleError,
 )
-from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import build
 from pymodules_core.module_pool.build import PoolBuilder
 from pymodules_core.specs import DistributionOrigin
@@ -49,72 +45,6 @@ def builder_of(factory, *, experiment: Experiment | None = None, **others) -> Po
     return PoolBuilder(specs, seed=0, experiment=experiment)
 
 
-@pytest.mark.parametrize(
-    ("code", "read", "what"),
-    [
-        (
-            "import torch; torch.set_default_dtype(torch.float64)",
-            torch.get_default_dtype,
-            "default dtype from torch.float32 to torch.float64; it was put back",
-        ),
-        (
-            "import torch; torch.set_default_device('meta')",
-            torch.get_default_device,
-            "default device from cpu to meta; it was put back",
-        ),
-        (
-            "import torch; torch.set_grad_enabled(False)",
-            torch.is_grad_enabled,
-            "grad mode from True to False; it was put back",
-        ),
-        (
-            "import torch; torch.set_num_threads(2)",
-            torch.get_num_threads,
-            "number of torch threads from 1 to 2; it was put back",
-        ),
-        (
-            "import os; os.chdir('data')",
-            os.getcwd,
-            "working directory from {cwd} to {cwd}/data; it was put back",
-        ),
-        ("import sys; sys.path.append('x')", lambda: list(sys.path), "sys.path; it was put back"),
-        (
-            "import io, sys; sys.stdout = io.StringIO()",
-            lambda: sys.stdout,
-            "standard streams; it was put back",
-        ),
-        (
-            "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
-            lambda: signal.getsignal(signal.SIGTERM),
-            "handlers of signals that end a run; it was put back",
-        ),
-    ],
-    ids=["dtype", "device", "grad mode", "threads", "directory", "sys.path", "streams", "signals"],
-)
-def test_global_state_that_an_import_changes_is_named_and_put_back(home, caplog, code, read, what):
-    torch.set_num_threads(1)
-    write_experiment(home, modules={"net": f"{code}\n{TINY_MODULE}"})
-    before = read()
-
-    ModulePool.discover("tiny")
-
-    assert caplog.messages == [f"importing net.py changed the {what.format(cwd=Path.cwd())}"]
-    assert read() == before
-
-
-def test_global_state_that_a_build_function_changes_is_named_with_its_module(home, caplog):
-    source = BUILDS.format(arguments="", body="import torch; torch.set_default_dtype(torch.half)")
-    write_experiment(home, modules={"net": source})
-
-    ModulePool.discover("tiny")
-
-    assert caplog.messages == [
-        f"building module 'net' of {FILE} changed the default dtype from torch.float32 to "
-        "torch.float16; it was put back"
-    ]
-    assert torch.get_default_dtype() is torch.float32
-
-
 def test_what_builds_a_module_and_takes_long_is_told_with_its_place(monkeypatch, caplog):
     monkeypatch.setattr(build, "watch_call", partial(watch_call, told_after_s=0.05))
 
@@ -129,32 +59,6 @@ def test_what_builds_a_module_and_takes_long_is_told_with_its_place(monkeypatch,
         "building module 'net' of acme-nets 1.2 (plugin) takes more than 0.05 s; this is where"
     )
     assert told.endswith("time.sleep(0.2)")
-
-
-def test_a_thread_that_an_import_leaves_running_is_named(home, caplog):
-    thread = (
-        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()"
-    )
-    write_experiment(home, modules={"net": f"{thread}\n{TINY_MODULE}"})
-
-    ModulePool.discover("tiny")
-
-    assert caplog.messages == [
-        "importing net.py changed the set of running threads; that cannot be undone"
-    ]
-
-
-def test_global_state_that_the_task_changes_is_named_and_put_back(home, caplog):
-    write_experiment(home, task="import os; os.chdir('data')\n" + TINY_TASK)
-    before = Path.cwd()
-
-    Trainer("tiny", reporter=SilentPrinter()).fit()
-
-    assert caplog.messages == [
-        f"importing task.py changed the working directory from {before} to {before}/data; it was "
-        "put back"
-    ]
-    assert Path.cwd() == before
 
 
 def test_global_state_that_a_package_changes_at_import_is_named(tmp_path, monkeypatch, caplog):

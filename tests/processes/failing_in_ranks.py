@@ -12,8 +12,8 @@ import time
 import torch
 import torch.distributed as dist
 
+from pymodules_core import Processes
 from pymodules_core.errors import StepError
-from pymodules_core.processes.group import Processes
 
 
 def main():

@@ -1,4 +1,4 @@
-"""Of processes that fail together one tells why: ``failing_in_ranks.py``, in three of them."""
+"""Of processes that fail together one says why: ``failing_in_ranks.py``, in three of them."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from pymodules_core.processes.failures import Failure
 SCRIPT = Path(__file__).with_name("failing_in_ranks.py")
 GONE = (
     "another process of the run is gone: it was killed, or its machine failed\n"
-    "  fix: the launcher says which; --resume goes on from the newest commit"
+    "  fix: the launcher says which; --resume resumes from the latest commit"
 )
 
 

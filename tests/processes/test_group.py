@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 import torch.distributed as dist
 
+from pymodules_core import Processes
 from pymodules_core.errors import ProcessesError
 from pymodules_core.processes import group
-from pymodules_core.processes.group import Processes
 
 
 def test_a_process_whose_first_one_is_not_there_says_where_it_looked(monkeypatch):

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import TINY_TASK, write_experiment
 
-from pymodules_core import ModulePool
+from pymodules_core import Experiment, ModulePool
 from pymodules_core.cli.main import run
 from pymodules_core.errors import SettingsError
-from pymodules_core.experiment import Experiment, parse_override
+from pymodules_core.experiment import parse_override
 from pymodules_core.settings import ExperimentSettings, structure
 from pymodules_core.settings.structure import unstructure
 
@@ -147,7 +147,7 @@ def test_valid_settings_round_trip(data, keep_epochs):
         (
             "[train]\nepochs = 3\nbatch_size\n",
             f"{FILE}:3: not valid TOML (column 11): Expected '=' after a key in a key/value pair\n"
-            "  fix: write key = value",
+            "  fix: write [table] and key = value, a line each; see https://toml.io",
         ),
         (
             "[train]\neval_at_start = True\n",
@@ -193,27 +193,27 @@ def test_valid_settings_round_trip(data, keep_epochs):
         (
             "[train]\nseed = 007\n",
             f"{FILE}:2: not valid TOML (column 9): Expected newline or end of document after a "
-            "statement\n  fix: write one key = value a line, numbers without leading zeros",
+            "statement\n  fix: write [table] and key = value, a line each; see https://toml.io",
         ),
         (
             '[task]\nroot = "C:\\Users"\n',
             f"{FILE}:2: not valid TOML (column 13): Invalid hex value\n"
-            "  fix: write a text that holds a backslash in single quotes: 'C:\\data'",
+            "  fix: write [table] and key = value, a line each; see https://toml.io",
         ),
         (
             '[train]\nmonitor = "loss\n',
             f"{FILE}:2: not valid TOML (column 16): Illegal character '\\n'\n"
-            "  fix: close the quotes on the line where they begin",
+            "  fix: write [table] and key = value, a line each; see https://toml.io",
         ),
         (
             "[train\nseed = 1\n",
             f"{FILE}:1: not valid TOML (column 7): Expected ']' at the end of a table declaration"
-            "\n  fix: close the bracket",
+            "\n  fix: write [table] and key = value, a line each; see https://toml.io",
         ),
         (
             '{"train": {}}\n',
             f"{FILE}:1: not valid TOML (column 1): Invalid statement\n"
-            "  fix: write [table] and key = value, a line each",
+            "  fix: write [table] and key = value, a line each; see https://toml.io",
         ),
         (
             "[train]\nseed = 1\n[train]\nseed = 2\n",
@@ -266,9 +266,9 @@ def test_a_byte_order_mark_is_no_error(home):
 @pytest.mark.parametrize(
     ("make", "fault"),
     [
-        (Path.mkdir, "is no regular file"),
-        (os.mkfifo, "is no regular file"),
-        (lambda file: file.symlink_to("/dev/zero"), "is no regular file"),
+        (Path.mkdir, "is not a regular file"),
+        (os.mkfifo, "is not a regular file"),
+        (lambda file: file.symlink_to("/dev/zero"), "is not a regular file"),
         (lambda file: file.symlink_to("gone.toml"), "is a link to nothing"),
         (
             lambda file: file.symlink_to(file.name),

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import TINY_MODULE, write_experiment
 
-from pymodules_core import ModulePool
+from pymodules_core import ModulePool, ModuleSettings
 from pymodules_core.errors import InvalidNameError, SettingsError
-from pymodules_core.settings import ModuleSettings, structure, structure_module_settings
+from pymodules_core.settings import structure, structure_module_settings
 from pymodules_core.settings.structure import unstructure
 from pymodules_core.training.parallel.planning import check_forward_methods
 

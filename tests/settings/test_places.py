@@ -6,11 +6,10 @@ import attrs
 import pytest
 from support import write_experiment
 
-from pymodules_core import ModulePool, Trainer
+from pymodules_core import Experiment, ModulePool, Range, Trainer
 from pymodules_core.cli.main import run
 from pymodules_core.errors import PymodulesError, SettingsError
-from pymodules_core.experiment import Experiment
-from pymodules_core.settings import Range, structure
+from pymodules_core.settings import structure
 from pymodules_core.training.run_output.console import SilentPrinter
 
 FILE = "data/experiments/tiny/experiment.toml"
@@ -70,8 +69,8 @@ def train(home, overrides):
             train,
             "train.device",
             "gpu",
-            "override train.device: 'gpu' is no device; there are: auto, cpu, cuda, cuda:<index>\n"
-            "  closest match: cuda\n"
+            "override train.device: 'gpu' is not a device; there are: auto, cpu, cuda, "
+            "cuda:<index>\n  closest match: cuda\n"
             '  fix: device = "auto" takes what there is',
         ),
     ],
@@ -92,7 +91,7 @@ def test_a_device_of_the_file_is_told_with_its_line(home):
     with pytest.raises(SettingsError) as caught:
         train(home, {})
 
-    assert str(caught.value).startswith(f"{FILE}:3: train.device: 'gpu' is no device; ")
+    assert str(caught.value).startswith(f"{FILE}:3: train.device: 'gpu' is not a device; ")
 
 
 def test_list_tells_the_line_of_a_wrong_table(home, capsys):

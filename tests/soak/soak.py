@@ -2,7 +2,7 @@
 
 Trains 2,000 epochs with commits in each, killed every few seconds at random and gone on with,
 beside the same run undisturbed. Prints memory, open files, the size of the store and the time until
-a run goes on, early and late, and ends with 1 where one of them grew or the two runs differ.
+a run continues, early and late, and ends with 1 where one of them grew or the two runs differ.
 """
 
 import argparse
@@ -111,7 +111,7 @@ class Sample:
     Attributes:
         life: How often the run had been killed before.
         epoch: Of the run.
-        age: Epochs since the process went on.
+        age: Epochs since the process continued.
         memory_mb: Resident memory.
         files: Open files.
         store_mb: Size of all checkpoints, shared bytes once.
@@ -126,7 +126,7 @@ class Sample:
 
 
 def fit(path: Path, epochs: int) -> None:
-    """Train in this process, going on with what is there."""
+    """Train in this process, running with what is there."""
     import torch
 
     from pymodules_core import Trainer
@@ -205,9 +205,9 @@ def _size_bytes(folder: Path) -> int:
 
 
 def slope(samples: Sequence[Sample]) -> float | None:
-    """Give how memory grows within a life, in kilobytes an epoch: the median over lives.
+    """Return how memory grows within a life, in kilobytes an epoch: the median over lives.
 
-    None where no life was long enough to tell.
+    None where no life was long enough to report.
     """
     slopes = []
     for life in sorted({sample.life for sample in samples}):
@@ -272,9 +272,9 @@ def _report_openings(opened: Sequence[tuple[int, float]]) -> list[str]:
     early, late = times[: len(times) // 2], times[len(times) // 2 :]
     # The least: a machine that others use takes longer at times, and never less.
     before, after = min(early), min(late)
-    print(f"\nUntil one of {len(times)} goes on: {before:.0f} ms early, {after:.0f} ms late")
+    print(f"\nUntil one of {len(times)} continues: {before:.0f} ms early, {after:.0f} ms late")
     grew = after > before * MOST_SLOWER
-    return [f"going on takes {after:.0f} ms, and took {before:.0f}"] if grew else []
+    return [f"running takes {after:.0f} ms, and took {before:.0f}"] if grew else []
 
 
 def _write(folder: Path, name: str) -> Path:

@@ -76,7 +76,7 @@ def provider(factory: str, more: str = "", name: str = "bad") -> str:
 
 
 def find_fault(tmp_path, title: str, plugin: object = "acme-bad") -> str:
-    """Make one check and give what it says."""
+    """Make one check and return what it says."""
     (subject,) = Subject.find(plugin, {})
     (check,) = [check for check in CHECKS if check.title == title]
     with pytest.raises(NonconformityError) as caught:
@@ -317,7 +317,7 @@ def test_a_memory_that_is_lost_with_the_process_is_found(install_distribution, t
     install_distribution("acme-bad", source, target="acme_bad:Average")
 
     assert find_fault(tmp_path, "training").startswith(
-        "a run that stopped and went on is not the run that did not: module average differs; "
+        "a run that stopped and continued is not the run that did not: module average differs; "
     )
 
 

@@ -8,9 +8,8 @@ from torch._dynamo.utils import counters
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from pymodules_core import ModulePool, Trainer
+from pymodules_core import ModulePool, Trainer, compile_modules
 from pymodules_core.errors import SettingsError
-from pymodules_core.module_pool import compile_modules
 from pymodules_core.training.run_output.console import SilentPrinter
 
 

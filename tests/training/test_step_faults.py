@@ -17,7 +17,7 @@ HERE = "(epoch 1, step 1, batch 1)"
 
 
 def with_step(body: str) -> str:
-    """Give a task whose ``train_step`` is on line 26, its loss on 28 and ``body`` from 29 on."""
+    """Return a task whose ``train_step`` is on line 26, its loss on 28 and ``body`` from 29 on."""
     head, rest = TINY_TASK.split("def train_step(module_pool, batch):\n")
     lines = ["inputs, targets = batch", "loss = mse_loss(module_pool.net(inputs), targets)"]
     step = "".join(f"    {line}\n" for line in [*lines, *body.splitlines()])
@@ -32,7 +32,7 @@ def pools(home: Path) -> list[str]:
 
 
 def failure(home: Path, task: str, toml: str = "") -> PymodulesError:
-    """Train until the run fails and give its error, which the record has to tell as well."""
+    """Train until the run fails and return its error, which the record has to report as well."""
     path = write_experiment(home, task=task, toml=f"[train]\nbatch_size = 16\n{toml}")
     with pytest.raises(PymodulesError) as caught:
         Trainer(path, overrides={"train.epochs": 2}, reporter=SilentPrinter()).fit()
@@ -350,7 +350,7 @@ def test_an_invalid_task_exits_with_2_and_one_message(home):
 
     assert result.returncode == 2
     assert result.stderr == (
-        f"error: {TASK}:26: function 'train_stp' is no hook, and 'train_step' is missing\n"
+        f"error: {TASK}:26: function 'train_stp' is not a hook, and 'train_step' is missing\n"
         "  closest match: train_step\n"
         "  fix: rename it to 'train_step', or to something less like it if it is a helper\n"
     )

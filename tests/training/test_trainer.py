@@ -225,8 +225,8 @@ def test_an_existing_run_is_refused_and_left_alone(tmp_path, monkeypatch):
 
     assert str(caught.value) == (
         "experiments/tiny/data: experiment 'tiny' has a run already (finished, epoch 2)\n"
-        "  fix: pymodules train tiny --resume goes on with it; --reset moves it aside "
-        "and starts anew"
+        "  fix: pymodules train tiny --resume resumes it; --reset moves it aside "
+        "and starts again"
     )
     assert {f: f.stat().st_mtime_ns for f in path.rglob("*") if f.is_file()} == before
 

@@ -72,7 +72,7 @@ def test_a_repeated_name_is_refused(write):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        (table('["my-net"]'), "plugins.settings.ema.modules: 'my-net' is no name of a module"),
+        (table('["my-net"]'), "plugins.settings.ema.modules: 'my-net' is not a name of a module"),
         (table("[]", "decay = 1.5"), "plugins.settings.ema.decay: expected float less than 1"),
         (table("[]", "decay = 0.0"), "expected float more than 0, found float 0.0"),
         (table("[]", 'buffers = "mean"'), "expected one of 'copy', 'average'"),

@@ -8,8 +8,7 @@ from pymodules_ema.average import Average, copy_for_average
 from pymodules_ema.plugin import Ema
 from torch import nn
 
-from pymodules_core import ModulePool, Trainer
-from pymodules_core.specs import DiscoveryContext
+from pymodules_core import DiscoveryContext, ModulePool, Trainer
 
 ODD = """
 import torch

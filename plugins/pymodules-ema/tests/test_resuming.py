@@ -1,4 +1,4 @@
-"""A run that goes on has the average that it would have had."""
+"""A run that continues has the average that it would have had."""
 
 import json
 
@@ -25,7 +25,7 @@ EMA = '[plugins.settings.ema]\nmodules = ["net"]\ndecay = 0.9\nwarmup = false\n'
 
 
 def objects(experiment):
-    """Give pool and module to the digest of their content, of the newest commit."""
+    """Return pool and module to the digest of their content, of the newest commit."""
     store = experiment / "data" / "module_ckps" / ".store" / "commits"
     newest = max(store.glob("*.json"), key=lambda file: int(file.stem.split("-")[-1]))
     pools = json.loads(newest.read_text())["pools"]

@@ -1,7 +1,7 @@
 """Trains a teacher on the digits, then a student on few labels and the frozen teacher's answers.
 
 The networks are the module files of two experiments in ``data/experiments/`` beside this file; a
-second call goes on with both runs, with more epochs if it is told so.
+second call resumes both runs, with more epochs if asked.
 
     python digits_distill.py [EPOCHS] [DATA_HOME]
 """
@@ -37,11 +37,11 @@ class Digits(PoolMixin, LightningModule):
         return torch.optim.AdamW(self.trained_parameters(), lr=5e-3)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Give 80% of the digits."""
+        """Return 80% of the digits."""
         return DataLoader(load_split()[0], batch_size=64, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Give the others."""
+        """Return the others."""
         return DataLoader(load_split()[1], batch_size=256)
 
 
@@ -51,7 +51,7 @@ class Teacher(Digits):
     classifies = "classifier"
 
     def training_step(self, batch: list[Tensor]) -> Tensor:
-        """Give the loss of one batch."""
+        """Return the loss of one batch."""
         images, labels = batch
         return cross_entropy(self.module_pool.classifier(images), labels)
 
@@ -65,7 +65,7 @@ class Student(Digits):
     classifies = "student"
 
     def training_step(self, batch: list[Tensor]) -> Tensor:
-        """Give the loss of one batch."""
+        """Return the loss of one batch."""
         images, labels = batch
         temperature = self.experiment.settings.task["temperature"]
         logits = self.module_pool.student(images)
@@ -81,7 +81,7 @@ class Student(Digits):
         return (0.1 * label_loss + 0.9 * temperature**2 * teacher_loss) / len(images)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Give the same digits as to the teacher, most of them without a label."""
+        """Return the same digits as to the teacher, most of them without a label."""
         images, labels = load_split()[0].tensors
         labels[self.experiment.settings.task["labelled"] :] = UNLABELLED
         return DataLoader(TensorDataset(images, labels), batch_size=64, shuffle=True)
@@ -103,7 +103,7 @@ def load_split() -> tuple[TensorDataset, TensorDataset]:
 
 
 def fit(model: LightningModule, epochs: int) -> None:
-    """Train a model, or go on with its run, and print how good it became."""
+    """Train a model, or continue with its run, and print how good it became."""
     checkpoint = PoolCheckpoint(existing="resume")
     trainer = Trainer(
         max_epochs=epochs,

@@ -82,7 +82,7 @@ def write_experiment(home, name, modules, toml=TOML, task=None) -> Path:
 
 
 def digits(first: int, last: int) -> TensorDataset:
-    """Give some digits: images ``(64,)`` in 0..1 and labels."""
+    """Return some digits: images ``(64,)`` in 0..1 and labels."""
     found = load_digits()
     images = torch.tensor(found.data[first:last], dtype=torch.float32) / 16
     return TensorDataset(images, torch.tensor(found.target[first:last]))
@@ -201,7 +201,7 @@ def make_trainer(folder, epochs, *callbacks, **options) -> Trainer:
 
 
 def weights_in(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
-    """Give ``<pool>/<module_name>`` to the state dict in its file, as anybody reads it."""
+    """Return ``<pool>/<module_name>`` to the state dict in its file, as anybody reads it."""
     return {
         f"{file.parent.name}/{file.stem}": torch.load(file, weights_only=True)
         for file in sorted(Path(folder).glob("[!.]*/*.pt"))
@@ -209,7 +209,7 @@ def weights_in(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def same_weights(one, other) -> bool:
-    """Tell whether two state dicts are equal bit for bit."""
+    """Return whether two state dicts are equal bit for bit."""
     return list(one) == list(other) and all(torch.equal(one[key], other[key]) for key in one)
 
 
@@ -230,7 +230,7 @@ def make_model(program: str, home) -> LightningModule:
 
 
 def train(program, home, epochs, *callbacks, seed=1, model=None, **options):
-    """Train an experiment that is named like its program, or go on with it."""
+    """Train an experiment that is named like its program, or continue with it."""
     seed_everything(seed)
     model = model or make_model(program, home)
     checkpoint = PoolCheckpoint(existing="resume")

@@ -100,7 +100,7 @@ class Note:
 
 
 def train_lightning(home, name="sum.ckpt", **arguments):
-    """Train with Lightning's trainer, and give the model and the checkpoint it wrote."""
+    """Train with Lightning's trainer, and return the model and the checkpoint it wrote."""
     seed_everything(1)
     model = LitSum(**arguments)
     trainer = make_trainer(home, 3, enable_checkpointing=False, log_every_n_steps=1)
@@ -111,7 +111,7 @@ def train_lightning(home, name="sum.ckpt", **arguments):
 
 
 def table(*lines, **fields):
-    """Give ``experiment.toml`` with fields of the teacher's table in place of its own."""
+    """Return ``experiment.toml`` with fields of the teacher's table in place of its own."""
     given = {"lightning_module": '"lightning_projects:LitSum"', "attribute": '"encoder"'} | fields
     rows = [f"{key} = {value}" for key, value in given.items() if value is not None]
     return "\n".join([f"[{KEY}]", *rows, *lines])

@@ -19,7 +19,7 @@ from lightning_cases import (
 )
 from pymodules_lightning import PoolCheckpoint
 
-from pymodules_core import CheckpointManager, ModulePool
+from pymodules_core import CheckpointManager, ModulePool, load_initial_weights
 from pymodules_core.checkpoints.tools.lineage import newest_record
 from pymodules_core.errors import (
     CheckpointError,
@@ -28,7 +28,6 @@ from pymodules_core.errors import (
     MonitorError,
     SettingsError,
 )
-from pymodules_core.initial_weights import load_initial_weights
 
 
 class Watch(Callback):
@@ -40,7 +39,7 @@ class Watch(Callback):
 
 
 class Scripted(Distill):
-    """Logs ``val_loss`` as it is told, validation by validation."""
+    """Logs ``val_loss`` as it is reported, validation by validation."""
 
     def __init__(self, *args, losses, **options):
         super().__init__(*args, **options)
@@ -196,7 +195,7 @@ def test_a_run_that_is_there_is_refused_and_stays(home, pools):
 
     assert str(error.value) == (
         "data/experiments/distill/data/module_ckps: a run is there already\n"
-        '  fix: PoolCheckpoint(existing="resume") goes on with it; else give another folder, or '
+        '  fix: PoolCheckpoint(existing="resume") resumes it; else give another folder, or '
         "move this one aside"
     )
     after = weights_in(pools)

@@ -11,7 +11,7 @@ from torch import nn
 
 from pymodules_core import Trainer
 from pymodules_core.errors import SettingsError, UnknownModuleError
-from pymodules_core.run_files import checkpoints_dir
+from pymodules_core.plugin_api import checkpoints_dir
 
 TASK = """
     import torch

@@ -1,4 +1,4 @@
-"""What is wrong with a network that settings take out of a LightningModule, told in one message."""
+"""What is wrong with a network that settings take out of a LightningModule, in one message."""
 
 import pytest
 import torch
@@ -238,7 +238,8 @@ def test_a_checkpoint_with_a_class_in_it_is_not_loaded_and_the_fix_works(
     again = make_experiment("again", toml=table(ckp_name='"sum_weights.pt"'))
 
     assert str(error) == (
-        "data/module_ckps/sum.ckpt: holds lightning_projects.Note, which is no tensor or primitive "
+        "data/module_ckps/sum.ckpt: holds lightning_projects.Note, which is not a tensor or "
+        "primitive "
         "and could run code\n"
         f"  asked for by {KEY}.ckp_name\n"
         "  fix: where you trust it, make a file of its weights, and name that: "

@@ -1,4 +1,4 @@
-"""A run that goes on is, bit for bit, the run that was never interrupted."""
+"""A run that continues is, bit for bit, the run that was never interrupted."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from lightning_cases import (
 )
 from pymodules_lightning import PoolCheckpoint
 
-from pymodules_core.checkpoints import CheckpointManager
+from pymodules_core import CheckpointManager
 from pymodules_core.errors import CheckpointError, ExistingRunError, SettingsError
 
 
@@ -255,7 +255,7 @@ def run_process(*arguments):
 
 
 def lines_of_processes(*arguments):
-    """Give the lines that processes print: the epoch, and the sum of all parameters."""
+    """Return the lines that processes print: the epoch, and the sum of all parameters."""
     result = run_process(*arguments)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
@@ -301,7 +301,7 @@ def test_two_processes_both_end_where_the_first_one_fails(home):
         writer.resume()  # and holds the lock
         result = run_process("distill", home, 3, 2)
 
-    # Where Python ends with an error, threads of gloo may abort the process after it was told.
+    # Where Python ends with an error, threads of gloo may abort the process after it was reported.
     assert result.returncode in {1, -signal.SIGABRT}
     assert "StoreLockedError: " in result.stderr
     assert "CheckpointError: the first process failed: " in result.stderr

@@ -94,7 +94,7 @@ every_n_steps = 7
 
 
 def _site(folder: Path) -> Path:
-    """Make the package a distribution, as pip does, and give the folder to put on the path."""
+    """Make the package a distribution, as pip does, and return the folder to put on the path."""
     project = tomllib.loads(PROJECT.read_text())["project"]
     name, version = project["name"], project["version"]
     info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
@@ -151,7 +151,7 @@ def read() -> Callable[..., EventAccumulator]:
 
 @pytest.fixture
 def points(read) -> Callable[..., list]:
-    """Give every point of a log, sorted: tag, step, value; without the notes of checkpoints."""
+    """Return every point of a log, sorted: tag, step, value; without the notes of checkpoints."""
 
     def all_points(experiment: Path, **options) -> list:
         log = read(experiment, **options)

@@ -8,8 +8,8 @@ def test_listing_imports_neither_torch_nor_tensorboard(write, environment):
     path = write(settings='[plugins.settings.tensorboard]\nhistograms = ["net"]')
     program = (
         "import sys\n"
-        "from pymodules_core.discovery import PluginManager\n"
-        "from pymodules_core.experiment import Experiment\n"
+        "from pymodules_core.plugin_api import PluginManager\n"
+        "from pymodules_core import Experiment\n"
         f"plugins = PluginManager.for_experiment(Experiment.open({str(path)!r}))\n"
         "names = {record.name: record.state for record in plugins.records}\n"
         "print(names['pymodules-tensorboard:tensorboard'].value)\n"

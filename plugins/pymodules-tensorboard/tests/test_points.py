@@ -30,7 +30,7 @@ def train_data():
 
 
 def logged(experiment, phase):
-    """Give the metrics of a phase from the run's own file."""
+    """Return the metrics of a phase from the run's own file."""
     lines = (experiment / "data" / "metrics.jsonl").read_text().splitlines()
     return [line for line in map(json.loads, lines) if line["phase"] == phase]
 

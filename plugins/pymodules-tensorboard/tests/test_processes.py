@@ -23,7 +23,7 @@ def test_two_processes_write_one_log(write, read, environment, more):
     )
 
     assert result.returncode == 0, result.stderr
-    assert "training goes on without it" not in result.stderr
+    assert "training continues without it" not in result.stderr
     assert len(list((path / "data" / "tensorboard").glob("events.*"))) == 1
     log = read(path)
     lines = map(json.loads, (path / "data" / "metrics.jsonl").read_text().splitlines())

@@ -1,4 +1,4 @@
-"""A run that is killed and goes on has the log of one that was not."""
+"""A run that is killed and continues has the log of one that was not."""
 
 import multiprocessing
 import os
@@ -40,7 +40,7 @@ def notes(log):
 
 @pytest.fixture
 def start():
-    """Start a process that goes on with a run, from a server that has imported torch already."""
+    """Start a process that resumes a run, from a server that has imported torch already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["pymodules_core.training.trainer", "torch.utils.tensorboard", "torch._dynamo"]
@@ -119,7 +119,7 @@ def test_a_tensorboard_that_watches_forgets_what_was_taken_back(write, read, mon
 
     Trainer(path, existing="resume").fit()
 
-    assert seen[-1] == 18  # the run goes on from step 17
+    assert seen[-1] == 18  # the run resumes from step 17
     watching.Reload()
     assert [event.step for event in watching.Scalars("train/loss")] == list(range(1, 31))
 
@@ -132,7 +132,7 @@ def test_a_run_that_gets_more_epochs_goes_on_in_its_curves(write, points):
     Trainer(path, overrides={"train.epochs": 3}, existing="resume").fit()
 
     texts = [point for point in points(path) if point[0].startswith("experiment")]
-    assert [step for _, step, _ in texts] == [0, 10]  # other settings are told
+    assert [step for _, step, _ in texts] == [0, 10]  # other settings are reported
     assert [point for point in points(path) if point not in texts] == [
         point for point in points(whole) if not point[0].startswith("experiment")
     ]

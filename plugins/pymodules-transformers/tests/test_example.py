@@ -1,4 +1,4 @@
-"""The example experiment of the repository: it learns, writes, and goes on bit for bit."""
+"""The example experiment of the repository: it learns, writes, and continues bit for bit."""
 
 import importlib.util
 import json
@@ -10,7 +10,6 @@ import torch
 
 from pymodules_core import Trainer
 from pymodules_core.errors import RunInterruptedError
-from pymodules_core.training.run_output.console import SilentPrinter
 
 EXAMPLE = Path(__file__).parents[3] / "data" / "experiments" / "text_model"
 SHORT = {"train.epochs": 1, "train.max_steps": 40}
@@ -34,7 +33,7 @@ def copied(home: Path, name: str) -> Path:
 
 
 def fit(path: Path, **arguments):
-    return Trainer(path, overrides=SHORT, reporter=SilentPrinter(), **arguments).fit()
+    return Trainer(path, overrides=SHORT, **arguments).fit()
 
 
 def test_it_learns_writes_and_goes_on_bit_for_bit(tmp_path):

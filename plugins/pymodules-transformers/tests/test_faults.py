@@ -136,7 +136,7 @@ def test_a_setting_is_no_field_of_the_config(write_experiment):
     assert (caught.value.file, caught.value.line) == (path / "experiment.toml", 3)
     caught.value.file = None
     assert str(caught.value) == (
-        "plugins.settings.transformers.modules.lm.config.dtype: is no field of the config here\n"
+        "plugins.settings.transformers.modules.lm.config.dtype: is not a field of the config here\n"
         "  fix: write dtype beside config"
     )
 
@@ -208,7 +208,7 @@ def test_a_folder_of_an_adapter(folder):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no JSON: Expecting property name enclosed in double quotes: line 1 column 2"),
+        ("{", "is not JSON: Expecting property name enclosed in double quotes: line 1 column 2"),
         ("[]", "holds list, expected an object\n  fix: copy the whole folder again"),
         ("{}", f"model_type is None; transformers {VERSION} has no such type\n"),
         (
@@ -234,7 +234,7 @@ def test_weights_that_are_cut_short(folder):
     file.write_bytes(file.read_bytes()[:-4])
 
     assert refused(CheckpointFileError, folder=folder, head="causal-lm").startswith(
-        "lm/model.safetensors: is no whole safetensors file: "
+        "lm/model.safetensors: is not a whole safetensors file: "
     )
 
 
@@ -250,7 +250,9 @@ def test_weights_that_would_run_code(folder, capsys):
 
     message = refused(CheckpointFileError, folder=folder, head="causal-lm")
 
-    assert message.startswith("lm/pytorch_model.bin: holds print, which is no tensor or primitive")
+    assert message.startswith(
+        "lm/pytorch_model.bin: holds print, which is not a tensor or primitive"
+    )
     assert capsys.readouterr().out == ""
 
 

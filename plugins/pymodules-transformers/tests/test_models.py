@@ -122,7 +122,7 @@ def test_attention_is_computed_as_asked_for_to_the_same_result(tiny, batches):
 
 def test_the_first_loss_of_a_language_model_warns_of_nothing(tiny, batches, caplog, monkeypatch):
     monkeypatch.setattr(logging.get_logger("transformers"), "propagate", True)
-    # What an earlier test may have been told would not be told again.
+    # What was reported in an earlier test would not be reported again.
     logging.warning_once.cache_clear()
 
     build_model("gpt2", head="causal-lm", **tiny["gpt2"])(**batches["gpt2"]).loss.backward()

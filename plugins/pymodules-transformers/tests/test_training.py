@@ -1,4 +1,4 @@
-"""Training by the trainer: ties, dropout, frozen models, and runs that go on bit for bit."""
+"""Training by the trainer: ties, dropout, frozen models, and runs that continue bit for bit."""
 
 import json
 import os
@@ -12,7 +12,6 @@ from pymodules_transformers import build_model, save_folder
 
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.errors import RunInterruptedError
-from pymodules_core.training.run_output.console import SilentPrinter
 
 TOML = """
 [train]
@@ -83,7 +82,7 @@ def train_step_finished(run):
 
 
 def fit(path: Path, **arguments):
-    return Trainer(path, reporter=SilentPrinter(), **arguments).fit()
+    return Trainer(path, **arguments).fit()
 
 
 def weights(path: Path, pool: str, name: str = "lm") -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What a checkpoint file is instead of one: looked at before torch does, told in one message.
+"""What a checkpoint file is instead of one: looked at before torch does, reported in one message.
 
 torch checks no CRC, and what it raises for a bad file names no file and advises
 ``weights_only=False``.
@@ -30,9 +30,9 @@ _MOST_CONTAINERS = 2_000_000
 
 
 def check_is_file(path: Path, *, most_bytes: int | None = None) -> None:
-    """Refuse what is not there, is no regular file, or does not fit into memory.
+    """Refuse what is not there, is not a regular file, or does not fit into memory.
 
-    The limit is the free memory, where ``most_bytes`` gives none and the platform tells it.
+    The limit is the free memory, where ``most_bytes`` gives none and the platform says it.
 
     Raises:
         CheckpointNotFoundError: There is no such file; those there are are listed.
@@ -70,7 +70,7 @@ def refuse_link_out(path: Path, root: Path) -> None:
     """
     try:
         real = path.resolve()
-    except (OSError, RuntimeError):  # links in a circle, which whoever reads it is told
+    except (OSError, RuntimeError):  # links in a circle, which is reported to whoever reads it
         return
     if not real.is_relative_to(root.resolve()):
         raise CheckpointFileError(
@@ -85,7 +85,7 @@ def check_archive(path: Path) -> None:
     """Look at the container before torch does: kind, sizes, CRCs.
 
     Raises:
-        CheckpointFileError: It is no archive of ``torch.save``, or damaged.
+        CheckpointFileError: It is not an archive of ``torch.save``, or damaged.
     """
     with _open_archive(path) as archive:
         try:
@@ -109,7 +109,7 @@ def check_table_of_contents(path: Path) -> None:
     """Look at the container of a file whose bytes are known to be whole: kind and sizes.
 
     Raises:
-        CheckpointFileError: It is no archive of ``torch.save``.
+        CheckpointFileError: It is not an archive of ``torch.save``.
     """
     with _open_archive(path) as archive:
         _refuse_long_pickle(archive, path)
@@ -144,7 +144,7 @@ def _open_archive(path: Path) -> zipfile.ZipFile:
     except zipfile.BadZipFile as error:
         kind, fix = _describe_head(head)
         raise CheckpointFileError(
-            f"is no checkpoint: it is {kind}", file=path, found=kind, fix=fix
+            f"is not a checkpoint: it is {kind}", file=path, found=kind, fix=fix
         ) from error
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -215,7 +215,7 @@ def _find_foreign(archive: zipfile.ZipFile, *, size_bytes: int) -> str | None:
 
 
 def _describe_head(head: bytes) -> tuple[str, str]:
-    """Say what a file that is no zip archive is by its first bytes, and the fix."""
+    """Say what a file that is not a zip archive is by its first bytes, and the fix."""
     text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if not head:
         return "empty", _GET_AGAIN
@@ -246,7 +246,7 @@ def _is_text(head: bytes) -> bool:
 
 
 def _free_memory_bytes() -> int | None:
-    """Give what is free; all there is where only that is known, or None."""
+    """Return what is free; all there is where only that is known, or None."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         free = next(line for line in lines if line.startswith("MemAvailable:"))

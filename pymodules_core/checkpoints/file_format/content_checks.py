@@ -1,4 +1,4 @@
-"""What a file holds instead of a state dict: told in one message, and nothing of it is executed."""
+"""What a file holds instead of a state dict: one message, and nothing of it is executed."""
 
 import pickletools
 import re
@@ -26,7 +26,7 @@ _MOST_ITEMS = 10_000_000
 
 
 def check_state(path: Path, state: object) -> "OrderedDict[str, Any]":
-    """Give what a file holds as a state dict; ``_metadata`` is kept.
+    """Return what a file holds as a state dict; ``_metadata`` is kept.
 
     Raises:
         CheckpointFileError: It holds anything but texts to tensors and primitives.
@@ -104,14 +104,14 @@ def refuse_strange_tensors(path: Path, state: Mapping[str, Any]) -> None:
 def refused_pickle(path: Path, error: Exception) -> CheckpointFileError:
     """Say what ``weights_only`` refused: a whole module, or a name that could run code."""
     names, texts = _scan_pickle(path)
-    # torch tells the first name it refused; for operations of newer pickles it tells none.
+    # torch names the first name it refused; for operations of newer pickles it names none.
     refused = re.search(r"GLOBAL ([\w.]+)", str(error))
     foreign = (name for name in names if not name.startswith(("torch.", "collections.")))
     name = refused[1] if refused else next(foreign, "an unknown object")
     if {"_parameters", "_modules"} <= texts:
         what = f"holds a whole pickled module, {name}, expected a state dict"
     else:
-        what = f"holds {name}, which is no tensor or primitive and could run code"
+        what = f"holds {name}, which is not a tensor or primitive and could run code"
     return CheckpointFileError(what, file=path, found=name, fix=SAVE_IN_SCRIPT)
 
 

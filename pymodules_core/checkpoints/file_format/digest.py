@@ -46,7 +46,7 @@ class Content:
         return all(tensor.device.type == "cpu" for tensor in self.tensors)
 
     def digest_now(self) -> str:
-        """Give the digest of this content, reading all tensors."""
+        """Return the digest of this content, reading all tensors."""
         memories = (memory_of(self.tensors[position]) for position in self.order)
         return digest_of(
             self.outline, [blake3(m, max_threads=blake3.AUTO).digest() for m in memories]
@@ -67,7 +67,7 @@ class Content:
 
 
 def digest_of(outline: list[Any], tensor_digests: Iterable[bytes]) -> str:
-    """Give the digest that names a content.
+    """Return the digest that names a content.
 
     Args:
         outline: Its outline.
@@ -95,7 +95,7 @@ def _encode_key(key: Any) -> str:
 
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
-    """Give the bytes of a tensor in order; of a copy where it has gaps or is on a device."""
+    """Return the bytes of a tensor in order; of a copy where it has gaps or is on a device."""
     plain = tensor.detach()
     if plain.is_conj() or plain.is_neg():
         plain = plain.resolve_conj().resolve_neg()
@@ -110,7 +110,7 @@ def memory_of(tensor: torch.Tensor) -> memoryview:
 
 
 def identity_of(tensor: torch.Tensor) -> object:
-    """Give what two names of one tensor have in common, and two tensors do not."""
+    """Return what two names of one tensor have in common, and two tensors do not."""
     if not tensor.numel():
         return id(tensor)
     return (

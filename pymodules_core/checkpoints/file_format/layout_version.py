@@ -69,7 +69,7 @@ def put_mark(state: "OrderedDict[str, Any]", mark: LayoutVersion) -> "OrderedDic
 
 
 def marks_in(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Give the marks of a state dict as a file holds them, by the paths they stand for."""
+    """Return the marks of a state dict as a file holds them, by the paths they stand for."""
     metadata: Mapping[str, Mapping[str, Any]] = getattr(state, "_metadata", {})
     return {
         path: {key: facts[key] for key in (_VERSION, _PROVIDER) if key in facts}
@@ -79,7 +79,7 @@ def marks_in(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def with_marks(state: Mapping[str, Any], marks: Mapping[str, Any]) -> "OrderedDict[str, Any]":
-    """Give a state that has no ``_metadata`` what ``marks_in`` gave, as its own, unchecked."""
+    """Return a state that has no ``_metadata`` what ``marks_in`` gave, as its own, unchecked."""
     marked = OrderedDict(state)
     if marks:
         marked._metadata = marks  # type: ignore[attr-defined]  # torch's own attribute

@@ -2,7 +2,7 @@
 
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ _LONGEST_SHOWN = 100
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """Give the module inside DDP, ``DataParallel`` and ``torch.compile`` wrappers.
+    """Return the module inside DDP, ``DataParallel`` and ``torch.compile`` wrappers.
 
     By type of the wrapper, never by the text of a key: a module may well have a child ``module``.
     """
@@ -63,7 +63,7 @@ def refuse_lazy(module: nn.Module, *, name: str) -> None:
 
 
 def live_state_dict(module: nn.Module, *, name: str) -> "OrderedDict[str, Any]":
-    """Give a module's state dict as it is saved, without a copy.
+    """Return a module's state dict as it is saved, without a copy.
 
     Args:
         module: The module, wrapped or not.
@@ -87,6 +87,22 @@ def live_state_dict(module: nn.Module, *, name: str) -> "OrderedDict[str, Any]":
         state._metadata = given._metadata  # type: ignore[attr-defined]  # torch's own attribute
     refuse_unsaveable(state, owner=f"module {name!r}")
     return state
+
+
+def map_tensors(value: Any, replace: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return a copy of a state, nested as it is, with each tensor replaced; ``_metadata`` stays."""
+    if isinstance(value, torch.Tensor):
+        return replace(value)
+    if isinstance(value, Mapping):
+        result: Any = type(value)()
+        for key, item in value.items():
+            result[key] = map_tensors(item, replace)
+        if hasattr(value, "_metadata"):
+            result._metadata = value._metadata
+        return result
+    if isinstance(value, list | tuple) and not isinstance(value, torch.Size):
+        return type(value)(map_tensors(item, replace) for item in value)
+    return value
 
 
 def refuse_unsaveable(state: Mapping[str, Any], *, owner: str) -> None:
@@ -135,7 +151,7 @@ def _unsaveable_kind(tensor: torch.Tensor) -> str | None:
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """Give the tensors of nested dicts, lists and tuples in order; ties as often as they stand."""
+    """Yield the tensors of nested dicts, lists and tuples in order; ties as often as met."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -147,7 +163,7 @@ def tensors_in(value: Any) -> Iterator[torch.Tensor]:
 
 
 def same_bytes(value: torch.Tensor, other: torch.Tensor) -> bool:
-    """Tell whether two dense tensors are equal bit by bit; False for any others."""
+    """Return whether two dense tensors are equal bit by bit; False for any others."""
     if value is other:
         return True
     if value.layout is not torch.strided or other.layout is not torch.strided:
@@ -160,7 +176,7 @@ def same_bytes(value: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def is_plain(value: object) -> bool:
-    """Tell whether ``torch.load(weights_only=True)`` gives ``value`` back: nested primitives.
+    """Return whether ``torch.load(weights_only=True)`` gives ``value`` back: nested primitives.
 
     False for a list or dict that holds itself, or is nested too deep to be walked.
     """
@@ -176,7 +192,7 @@ def count_items(value: object) -> int:
 
 
 def show_key(key: str) -> str:
-    """Give a key of a file for a message: one short line, whatever the file says."""
+    """Return a key of a file for a message: one short line, whatever the file says."""
     text = key if key.isprintable() else ascii(key)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -12,17 +12,21 @@ from typing import Any
 import attrs
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from pymodules_core.checkpoints.file_format.state_dict import same_bytes, show_key, unwrap
 from pymodules_core.checkpoints.loading.match import LoadReport, match_weights
 from pymodules_core.checkpoints.loading.migrate import bring_to_today
-from pymodules_core.checkpoints.loading.plain_copies import find_plain_copies
 from pymodules_core.checkpoints.loading.pool_reader import StoredModule
 from pymodules_core.errors import CheckpointError, WeightMismatchError, display_path
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.dtensor import distribute_like, is_dtensor
 
 logger = logging.getLogger("pymodules_core")
+
+# Batch norm's own only supplies a count of batches that old files lack.
+_PLAIN_LOADS = {nn.Module._load_from_state_dict, _NormBase._load_from_state_dict}
+_PLAIN_TENSORS = {torch.Tensor, nn.Parameter, nn.Buffer}
 
 Matched = tuple[nn.Module, Mapping[str, Any], LoadReport]
 
@@ -48,42 +52,98 @@ def apply_weights(loads: Iterable[Matched]) -> None:
     try:
         for module, state, report in loads:
             inner = unwrap(module)
-            if (pairs := find_plain_copies(inner, state)) is not None:
-                copies += pairs
-                continue
-            snapshots.append(_Snapshot.take(inner))
-            try:
-                inner.load_state_dict(_in_place_of(inner, state), strict=False)
-            except Exception as error:
-                reason = next(iter(str(error).splitlines()), "")
-                raise CheckpointError(
-                    f"loading into module {report.module_name!r} raises {type(error).__name__}: "
-                    f"{reason}",
-                    file=report.source,
-                    key=report.module_name,
-                    fix="let the module's set_extra_state and load_state_dict hooks accept the "
-                    "file; no module was changed",
-                ) from error
-        if copies:
-            with torch.no_grad():
-                torch._foreach_copy_([own for own, _ in copies], [new for _, new in copies])
+            own = _named_tensors(inner)
+            if _is_plain_copy(inner, own, state):
+                copies += [(own[key], value) for key, value in state.items()]
+            else:
+                snapshots.append(_Snapshot.take(inner))
+                _load_state_dict(inner, state, report)
+        _copy_all(copies)
     except BaseException:
         for snapshot in reversed(snapshots):
             snapshot.restore()
         raise
     for _, _, report in loads:
-        for key, doubt in report.doubtful.items():
-            logger.warning(
-                "weights of %s: %s: %s, loaded from %s all the same",
-                report.module_name,
-                show_key(key),
-                doubt,
-                display_path(report.source),
-            )
+        _warn_of_doubts(report)
+
+
+def _copy_all(copies: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    if copies:  # torch refuses to copy nothing
+        with torch.no_grad():
+            torch._foreach_copy_([own for own, _ in copies], [new for _, new in copies])
+
+
+def _warn_of_doubts(report: LoadReport) -> None:
+    for key, doubt in report.doubtful.items():
+        logger.warning(
+            "weights of %s: %s: %s, loaded from %s all the same",
+            report.module_name,
+            show_key(key),
+            doubt,
+            display_path(report.source),
+        )
+
+
+def _load_state_dict(module: nn.Module, state: Mapping[str, Any], report: LoadReport) -> None:
+    try:
+        module.load_state_dict(_in_place_of(module, state), strict=False)
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise CheckpointError(
+            f"loading into module {report.module_name!r} raises {type(error).__name__}: {reason}",
+            file=report.source,
+            key=report.module_name,
+            fix="let the module's set_extra_state and load_state_dict hooks accept the file; "
+            "no module was changed",
+        ) from error
+
+
+def _is_plain_copy(
+    module: nn.Module, own: Mapping[str, torch.Tensor], state: Mapping[str, Any]
+) -> bool:
+    """Return whether copying is all that ``load_state_dict`` would do, and cannot fail.
+
+    It is not where some module has hooks, extra state or a loading of its own, or where a tensor
+    is not an ordinary dense one.
+    """
+    return (
+        not torch.__future__.get_swap_module_params_on_conversion()
+        and all(map(_has_plain_loading, module.modules()))
+        and all(
+            key in own and isinstance(value, torch.Tensor) and _is_plain(own[key])
+            for key, value in state.items()
+        )
+    )
+
+
+def _has_plain_loading(module: nn.Module) -> bool:
+    kind = type(module)
+    return (
+        kind._load_from_state_dict in _PLAIN_LOADS
+        and kind.load_state_dict is nn.Module.load_state_dict
+        and kind.set_extra_state is nn.Module.set_extra_state
+        and not module._load_state_dict_pre_hooks
+        and not module._load_state_dict_post_hooks
+        and not {"_load_from_state_dict", "load_state_dict"} & vars(module).keys()
+    )
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return (
+        type(tensor) in _PLAIN_TENSORS
+        and tensor.layout is torch.strided
+        and not tensor.is_quantized
+        and not tensor.is_inference()
+        # Else elements may share memory, and torch refuses to copy into them.
+        and (
+            tensor.is_contiguous()
+            or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last))
+        )
+    )
 
 
 def _in_place_of(module: nn.Module, state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Give values in the parts that the module's own are in; ``copy_`` takes no others."""
+    """Return values distributed as the module's own DTensors; ``copy_`` takes no others."""
     own = {key: value for key, value in module.state_dict().items() if is_dtensor(value)}
     if not own:
         return state
@@ -139,13 +199,7 @@ def _refuse_torn_ties(loads: Iterable[Matched]) -> None:
     """Refuse two values for one tensor: the one that is copied last would win in silence."""
     given: dict[int, tuple[str, torch.Tensor]] = {}
     for module, state, report in loads:
-        inner = unwrap(module)
-        tensors = dict(
-            chain[tuple[str, torch.Tensor]](
-                inner.named_parameters(remove_duplicate=False),
-                inner.named_buffers(remove_duplicate=False),
-            )
-        )
+        tensors = _named_tensors(unwrap(module))
         for key, value in state.items():
             if key not in tensors or not isinstance(value, torch.Tensor):
                 continue
@@ -159,6 +213,15 @@ def _refuse_torn_ties(loads: Iterable[Matched]) -> None:
                     found=name,
                     fix="load both from one checkpoint, or only one of them",
                 )
+
+
+def _named_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    return dict(
+        chain[tuple[str, torch.Tensor]](
+            module.named_parameters(remove_duplicate=False),
+            module.named_buffers(remove_duplicate=False),
+        )
+    )
 
 
 @attrs.frozen
@@ -190,7 +253,7 @@ class _Snapshot:
     def restore(self) -> None:
         # First what runs the module's own code: it may change tensors once more.
         for module, extra_state in self.extra_states:
-            # It may be what raised; the first error is the one to tell.
+            # It may be what raised; the first error is the one to report.
             with contextlib.suppress(Exception):
                 module.set_extra_state(extra_state)
         with torch.no_grad():

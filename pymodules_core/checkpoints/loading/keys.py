@@ -1,17 +1,130 @@
 """What a file calls the weights of a module, and what the module calls them."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
+from torch import nn
+
+from pymodules_core.checkpoints.file_format.content_checks import check_state
 from pymodules_core.checkpoints.file_format.state_dict import show_key
-from pymodules_core.checkpoints.loading.foreign import key_without_wrappers
+from pymodules_core.checkpoints.loading.migrate import Migrated
 from pymodules_core.errors import WeightMismatchError, closest_match, list_words
+from pymodules_core.module_pool import Migration
 
 _MOST_COMPARED = 1000
+# What DDP and torch.compile put before the keys of the module they wrap, outermost first.
+_WRAPPERS = ("module", "_orig_mod")
 
 
-def rename_keys(
+# A state, torch's versions of its modules, and the module's own state dict; None for "as it is".
+Migrate = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], Migrated | None]
+
+
+@attrs.frozen(kw_only=True)
+class OwnKeys:
+    """A file's weights under the keys of the module they are for.
+
+    Attributes:
+        weights: As the file has them.
+        state: Under the module's keys.
+        metadata: torch's versions of its modules, by their paths; None where the file has none.
+        renamed: Key in the file to key in the module, of each that changed.
+        unwrapped: How many of those are of a DDP or compiled module.
+        found_under: The key of the file that held the weights; None where they are the file.
+        migration: How weights of an older version came into today's layout.
+    """
+
+    weights: Mapping[str, Any]
+    state: Mapping[str, Any]
+    metadata: Mapping[str, Any] | None
+    renamed: Mapping[str, str]
+    unwrapped: int
+    found_under: str | None
+    migration: Migration | None
+
+
+def under_own_keys(
+    state: Mapping[str, Any],
+    module: nn.Module,
+    own: Mapping[str, Any],
+    *,
+    module_name: str,
+    source: Path,
+    rename: Mapping[str, str],
+    is_foreign: bool,
+    migrate: Migrate,
+) -> OwnKeys:
+    """Find the weights of a module in a file, and bring them under the module's own keys.
+
+    Args:
+        state: As for ``match_weights``, like all that follow.
+        module: The module, not wrapped.
+        own: Its state dict.
+        module_name: Its name.
+        source: The file.
+        rename: Old prefix to new prefix.
+        is_foreign: Weights may be one level down, or of a wrapped module.
+        migrate: Brings what ``rename`` gave into today's layout.
+
+    Raises:
+        WeightMismatchError: Two keys become one, or no key starts with a prefix of ``rename``.
+        CheckpointFileError: What is one level down is not a state dict.
+    """
+    found_under, unwrapped, metadata, migration = None, 0, None, None
+    if is_foreign:
+        state, found_under = _find_weights(state, own, source=source)
+    if hasattr(state, "_metadata"):
+        paths = {path for path, _ in module.named_modules()} if is_foreign else None
+        metadata = _rename_metadata(state._metadata, rename, paths)
+    weights = state
+    state, renamed = _rename_keys(state, rename, module_name, source)
+    if (migrated := migrate(state, metadata or {}, own)) is not None:
+        state, metadata, migration = migrated.state, migrated.versions, migrated.migration
+    if is_foreign:
+        state, unwrapped = _strip_wrappers(state, own, renamed)
+    return OwnKeys(
+        weights=weights,
+        state=state,
+        metadata=metadata,
+        renamed=renamed,
+        unwrapped=unwrapped,
+        found_under=found_under,
+        migration=migration,
+    )
+
+
+def _find_weights(
+    state: Mapping[str, Any], own: Collection[str], *, source: Path
+) -> tuple[Mapping[str, Any], str | None]:
+    """Look one level down, as in ``{"state_dict": ..., "epoch": ...}``.
+
+    Args:
+        state: What a file holds.
+        own: The module's keys.
+        source: The file, for messages.
+
+    Returns:
+        The weights, and the key they are under; ``state`` and None where none or several fit.
+
+    Raises:
+        CheckpointFileError: They are not a state dict.
+    """
+    own = set(own)
+    if not own.isdisjoint(state):
+        return state, None
+    fitting = [
+        key
+        for key, value in state.items()
+        if isinstance(value, Mapping) and any(_is_for(inner, own) for inner in value)
+    ]
+    if len(fitting) != 1:
+        return state, None
+    return check_state(source, state[fitting[0]]), fitting[0]
+
+
+def _rename_keys(
     state: Mapping[str, Any], rename: Mapping[str, str], module_name: str, source: Path
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Replace prefixes of keys.
@@ -61,7 +174,7 @@ def rename_keys(
     return result, renamed
 
 
-def strip_wrappers(
+def _strip_wrappers(
     state: Mapping[str, Any], own: Mapping[str, Any], renamed: dict[str, str]
 ) -> tuple[dict[str, Any], int]:
     """Take what DDP and torch.compile added off the keys, unless the module has them so.
@@ -78,7 +191,7 @@ def strip_wrappers(
     result: dict[str, Any] = {}
     count = 0
     for key, value in state.items():
-        new_key = key_without_wrappers(key, own)
+        new_key = _without_wrappers(key, own)
         if new_key in state and new_key != key:
             new_key = key  # the file has that one, too
         elif new_key != key:
@@ -88,10 +201,10 @@ def strip_wrappers(
     return result, count
 
 
-def rename_metadata(
+def _rename_metadata(
     metadata: Mapping[str, Any], rename: Mapping[str, str], modules: Collection[str] | None
 ) -> dict[str, Any]:
-    """Give metadata, which says the version of each module, under the module's own paths.
+    """Return metadata, which says the version of each module, under the module's own paths.
 
     Args:
         metadata: As the file has it, by the paths of modules there.
@@ -109,9 +222,28 @@ def rename_metadata(
             dotted = rename[prefix] + dotted.removeprefix(prefix)
         new_path = dotted.removesuffix(".")
         if modules is not None:
-            new_path = key_without_wrappers(new_path, modules)
+            new_path = _without_wrappers(new_path, modules)
         result[new_path] = metadata[path]
     return result
+
+
+def _without_wrappers(key: str, own: Collection[str]) -> str:
+    """Return the module's own key for one that a wrapper made; ``key`` itself where there is none.
+
+    Here a file's text has to do. On saving, wrappers are known by their type.
+    """
+    if key in own:
+        return key
+    parts = key.split(".")
+    for wrappers in (_WRAPPERS[1:], _WRAPPERS[:1], _WRAPPERS):
+        shorter = ".".join(part for part in parts if part not in wrappers)
+        if shorter in own:
+            return shorter
+    return key
+
+
+def _is_for(key: object, own: Collection[str]) -> bool:
+    return isinstance(key, str) and _without_wrappers(key, own) in own
 
 
 def _dotted_prefixes(keys: Iterable[str]) -> list[str]:

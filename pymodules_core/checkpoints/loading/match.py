@@ -1,7 +1,7 @@
 """How a file's weights fit a module: everything is compared before anything is copied."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,12 @@ import torch
 from torch import nn
 
 from pymodules_core.checkpoints.file_format.state_dict import refuse_lazy, show_key, unwrap
-from pymodules_core.checkpoints.loading.foreign import find_weights
-from pymodules_core.checkpoints.loading.keys import rename_keys, rename_metadata, strip_wrappers
-from pymodules_core.checkpoints.loading.load_advice import suggest_fix
-from pymodules_core.checkpoints.loading.migrate import Migrated
+from pymodules_core.checkpoints.loading.keys import Migrate, under_own_keys
 from pymodules_core.checkpoints.loading.value_checks import kind_fault, value_doubt
 from pymodules_core.errors import WeightMismatchError, closest_match
 from pymodules_core.module_pool import Migration
 
-# A state, torch's versions of its parts, and the module's own state dict; None for "as it is".
-Migrate = Callable[[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]], Migrated | None]
+_Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 _MOST_ROWS = 12
 _MOST_COMPARED = 1000
@@ -51,7 +47,7 @@ class LoadReport:
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
-    mismatched: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    mismatched: Mapping[str, _Shapes]
     renamed: Mapping[str, str]
     unwrapped: int
     found_under: str | None
@@ -100,7 +96,7 @@ def match_weights(
         rename: Old prefix to new prefix for keys of the file; the longest match counts.
         skip_mismatched: Keys whose shape differs stay as they are.
         is_foreign: Settings asked for the file, so that the fix names their keys.
-        is_exact: A run goes on: it gets the values that it had, whatever they are.
+        is_exact: A run is resumed: it gets the values that it had, whatever they are.
         migrate: Brings what ``rename`` gave into today's layout, before it is compared.
 
     Returns:
@@ -113,80 +109,86 @@ def match_weights(
     refuse_lazy(module, name=module_name)
     inner = unwrap(module)
     own = inner.state_dict()
-    found_under, unwrapped = None, 0
-    if is_foreign:
-        state, found_under = find_weights(state, own, source=source)
-    metadata = None
-    if hasattr(state, "_metadata"):
-        paths = {path for path, _ in inner.named_modules()} if is_foreign else None
-        metadata = rename_metadata(state._metadata, rename or {}, paths)
-    renamed_state, renamed = rename_keys(state, rename or {}, module_name, source)
-    migration = None
-    if (migrated := migrate(renamed_state, metadata or {}, own)) is not None:
-        renamed_state, metadata = migrated.state, migrated.versions
-        migration = migrated.migration
-    if is_foreign:
-        renamed_state, unwrapped = strip_wrappers(renamed_state, own, renamed)
+    known = under_own_keys(
+        state,
+        inner,
+        own,
+        module_name=module_name,
+        source=source,
+        rename=rename or {},
+        is_foreign=is_foreign,
+        migrate=migrate,
+    )
+    fitting, mismatched, faults = _sort_by_shape(known.state, own)
     parameters = {key for key, _ in inner.named_parameters(remove_duplicate=False)}
+    doubts = {
+        key: value_doubt(value, own[key], is_parameter=key in parameters)
+        for key, value in ({} if is_exact else fitting).items()
+    }
+    report = LoadReport(
+        module_name=module_name,
+        source=source,
+        loaded=tuple(fitting),
+        missing=tuple(key for key in own if key not in known.state),
+        unexpected=tuple(key for key in known.state if key not in own),
+        mismatched=mismatched,
+        renamed=known.renamed,
+        unwrapped=known.unwrapped,
+        found_under=known.found_under,
+        doubtful={key: doubt for key, doubt in doubts.items() if doubt},
+        coverage=_coverage(own, fitting),
+        migration=known.migration,
+    )
+    rows = faults + _rows(report, strict=strict, skip_mismatched=skip_mismatched)
+    if rows:
+        raise WeightMismatchError(
+            "\n  ".join([f"weights do not fit {_name(report)}:", *_cut(rows)]),
+            file=source,
+            key=module_name,
+            found=report,
+            fix=_suggest_fix(
+                report,
+                known.weights,
+                strict=strict,
+                skip_mismatched=skip_mismatched,
+                is_foreign=is_foreign,
+            ),
+        )
+    if known.metadata is not None:
+        fitting._metadata = known.metadata  # type: ignore[attr-defined]  # torch's own attribute
+    return fitting, report
+
+
+def _sort_by_shape(
+    state: Mapping[str, Any], own: Mapping[str, Any]
+) -> "tuple[OrderedDict[str, Any], dict[str, _Shapes], list[str]]":
+    """Return what fits, the shapes of what does not, and what cannot be copied at any shape."""
     fitting: OrderedDict[str, Any] = OrderedDict()
-    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-    doubtful: dict[str, str] = {}
+    mismatched: dict[str, _Shapes] = {}
     faults: list[str] = []
-    for key, value in renamed_state.items():
+    for key, value in state.items():
         if key not in own:
             continue
         if fault := kind_fault(value, own[key]):
             faults.append(f"{key}: {fault}")
         elif _shape(value) == _shape(own[key]):
             fitting[key] = value
-            if not is_exact and (
-                doubt := value_doubt(value, own[key], is_parameter=key in parameters)
-            ):
-                doubtful[key] = doubt
         else:
             mismatched[key] = (_shape(value), _shape(own[key]))
-    sizes = {k: v.numel() for k, v in own.items() if isinstance(v, torch.Tensor)}
+    return fitting, mismatched, faults
+
+
+def _coverage(own: Mapping[str, Any], fitting: Mapping[str, Any]) -> float:
+    sizes = {key: one.numel() for key, one in own.items() if isinstance(one, torch.Tensor)}
     total = sum(sizes.values())
-    report = LoadReport(
-        module_name=module_name,
-        source=source,
-        loaded=tuple(fitting),
-        missing=tuple(key for key in own if key not in renamed_state),
-        unexpected=tuple(key for key in renamed_state if key not in own),
-        mismatched=mismatched,
-        renamed=renamed,
-        unwrapped=unwrapped,
-        found_under=found_under,
-        doubtful=doubtful,
-        coverage=100 * sum(sizes.get(key, 0) for key in fitting) / total if total else 100.0,
-        migration=migration,
-    )
-    unfit = bool(mismatched) and not skip_mismatched
-    if faults or unfit or (strict and (report.missing or report.unexpected or doubtful)):
-        rows = faults + _mismatch_rows(report, strict=strict, skip_mismatched=skip_mismatched)
-        raise WeightMismatchError(
-            "\n  ".join([f"weights do not fit {_name(report)}:", *_cut(rows)]),
-            file=source,
-            key=module_name,
-            found=report,
-            fix=suggest_fix(
-                report,
-                state,
-                strict=strict,
-                skip_mismatched=skip_mismatched,
-                is_foreign=is_foreign,
-            ),
-        )
-    if metadata is not None:
-        fitting._metadata = metadata  # type: ignore[attr-defined]  # torch's own attribute
-    return fitting, report
+    return 100 * sum(sizes.get(key, 0) for key in fitting) / total if total else 100.0
 
 
 def _shape(value: object) -> tuple[int, ...]:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
 
 
-def _mismatch_rows(report: LoadReport, *, strict: bool, skip_mismatched: bool) -> list[str]:
+def _rows(report: LoadReport, *, strict: bool, skip_mismatched: bool) -> list[str]:
     rows: list[str] = []
     if not skip_mismatched:
         rows += [
@@ -220,3 +222,64 @@ def _cut(rows: list[str]) -> list[str]:
     if len(rows) <= _MOST_ROWS:
         return rows
     return [*rows[:_MOST_ROWS], f"… and {len(rows) - _MOST_ROWS} more"]
+
+
+def _suggest_fix(
+    report: LoadReport,
+    state: Mapping[str, Any],
+    *,
+    strict: bool,
+    skip_mismatched: bool,
+    is_foreign: bool,
+) -> str:
+    misshapen = bool(report.mismatched) and not skip_mismatched
+    if report.migration is not None:
+        return (
+            "report it to the plugin: its migrate_state has to give the keys and shapes of version "
+            f"{report.migration.to_version}"
+        )
+    if not is_foreign:
+        fix = "build the module as it was when it was saved"
+        return fix if misshapen or not strict else f"{fix}, or load(..., strict=False)"
+    return (
+        _fix_for_nesting(report, state)
+        or _fix_for_prefix(report)
+        or _name_settings(report, strict=strict, misshapen=misshapen)
+    )
+
+
+def _fix_for_nesting(report: LoadReport, state: Mapping[str, Any]) -> str | None:
+    """Recognise several modules in one file: ``{"generator": ..., "discriminator": ...}``."""
+    for key in report.unexpected:
+        inner = state.get(key)
+        if isinstance(inner, Mapping) and any(
+            isinstance(inner_key, str) and inner_key.endswith(report.missing) for inner_key in inner
+        ):
+            return f"the weights are one level down: torch.save(content[{show_key(key)!r}], file)"
+    return None
+
+
+def _fix_for_prefix(report: LoadReport) -> str | None:
+    """Recognise a module that was saved as a part of another."""
+    unexpected = set(report.unexpected)
+    first = report.missing[0] if report.missing else ""
+    for key in report.unexpected if first else ():
+        prefix = key.removesuffix(first)
+        if prefix != key and all(prefix + missing in unexpected for missing in report.missing):
+            return f"rename = {{{prefix!r}: ''}}"
+    return None
+
+
+def _name_settings(report: LoadReport, *, strict: bool, misshapen: bool) -> str:
+    if not (report.loaded or report.mismatched):
+        return "take the file of a module of this kind, or rename = {old prefix: new prefix}"
+    fixes = []
+    if strict and report.missing and report.unexpected:
+        fixes.append("rename = {old prefix: new prefix}")
+    if strict and (report.missing or report.unexpected):
+        fixes.append("strict = False for missing and unexpected keys")
+    if misshapen:
+        fixes.append("skip_mismatched = True for shapes")
+    if strict and report.doubtful:
+        fixes.append("strict = False to take the values as they are")
+    return ", ".join(fixes) or "take the file of a module of this kind"

@@ -60,7 +60,7 @@ def bring_to_today(
     Raises:
         WeightMismatchError: They are of a newer version, or the provider migrates nothing.
         PluginError: The provider's hook fails.
-        CheckpointFileError: The file's version is none.
+        CheckpointFileError: The file's version is not a number.
     """
     migrator = entry.migrator
     if migrator is None:
@@ -70,7 +70,14 @@ def bring_to_today(
     if version == entry.state_version or not _is_one(mark.provider or provider, provider):
         return None
     if version > entry.state_version:
-        raise _newer(version, entry, migrator.origin, stored)
+        raise WeightMismatchError(
+            f"weights of module {entry.name!r} have version {version}, and {migrator.origin} knows "
+            f"versions up to {entry.state_version}: the plugin is older than the file",
+            file=stored.file,
+            key=entry.name,
+            found=version,
+            fix=f"pip install -U {provider}",
+        )
     if not migrator.has_hook:
         raise _no_hook(version, entry, migrator.origin, stored)
     return _migrate(state, metadata, today, version=version, entry=entry, migrator=migrator)
@@ -114,7 +121,7 @@ def _migrate(
 def _find_kept(
     result: Mapping[str, Any], given: Mapping[str, torch.Tensor], before: Mapping[str, Any]
 ) -> dict[str, str]:
-    """Say which tensors were given back as they came, and under which keys they came."""
+    """Return which tensors were given back as they came, and under which keys they came."""
     keys: dict[int, list[str]] = {}
     for key, tensor in given.items():
         keys.setdefault(id(tensor), []).append(key)
@@ -122,25 +129,12 @@ def _find_kept(
     for key, value in result.items():
         if not isinstance(value, torch.Tensor):
             continue
-        # The very object tells a rename; a copy made by the hook is recognised by its key.
+        # The very object shows a rename; a copy made by the hook is recognised by its key.
         candidates = keys.get(id(value), [key] if key in given else [])
         old = key if key in candidates else next(iter(candidates), None)
         if old is not None and same_bytes(value, before[old]):
             kept[key] = old
     return kept
-
-
-def _newer(
-    version: int, entry: PoolEntry, origin: Origin, stored: StoredModule
-) -> WeightMismatchError:
-    return WeightMismatchError(
-        f"weights of module {entry.name!r} have version {version}, and {origin} knows versions up "
-        f"to {entry.state_version}: the plugin is older than the file",
-        file=stored.file,
-        key=entry.name,
-        found=version,
-        fix=f"pip install -U {origin.provider}",
-    )
 
 
 def _no_hook(

@@ -11,13 +11,10 @@ from blake3 import blake3
 
 from pymodules_core.checkpoints.file_format.content_checks import refuse_strange_tensors
 from pymodules_core.checkpoints.file_format.digest import Content
-from pymodules_core.checkpoints.file_format.read import (
-    checkpoint_files,
-    read_own_file,
-    read_state_dict,
-)
+from pymodules_core.checkpoints.file_format.read import read_own_file
 from pymodules_core.checkpoints.sharded import Like, chunks_in_file, read_shards
-from pymodules_core.checkpoints.store.checksums import seal_of_file
+from pymodules_core.checkpoints.sharded.folder import checkpoint_files, read_state_dict
+from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import (
     ATTEMPTS,
@@ -85,13 +82,13 @@ class PoolReader:
         return self._layout.path
 
     def pools(self) -> list[str]:
-        """Give the pools there are, in the order of a run."""
+        """Return the pools there are, in the order of a run."""
         records = readable_records(self._layout)
         names = records[0].pools if records else pool_names_in(self._layout.path)
         return sorted(names, key=pool_sort_key)
 
     def modules(self, pool_name: str) -> list[str]:
-        """Give the names of the modules in a pool, sorted; none where there is no such pool.
+        """Return the names of the modules in a pool, sorted; none where there is no such pool.
 
         Raises:
             InvalidNameError: No pool is called so.
@@ -144,7 +141,7 @@ class PoolReader:
             record: The commit.
             pool_name: The pool.
             names: The modules.
-            like: Given a module's name, gives what its tensors are like: of those that are in parts
+            like: Given a module's name, gives what its tensors are like: of those that are DTensors
                 only this process's is read, where they are stored in shards.
 
         Raises:
@@ -205,19 +202,8 @@ class PoolReader:
             pool = record.pools.get(pool_name)
             if pool is None:
                 continue
-            names = sorted(pool.modules) if wanted is None else wanted
             try:
-                found = self.read_from(record, pool_name, names)
-            except FileNotFoundError as error:
-                # Replaced meanwhile: look again. Else it is lost.
-                if isinstance(error, CheckpointError) or self._is_replaced(records[0]):
-                    raise
-                fault = fault or CheckpointFileError(
-                    "is lost: a commit names it, and it is not there",
-                    file=Path(error.filename or str(error)),
-                    fix="pymodules ckpt repair takes it from the commit before, where that has it",
-                )
-                continue
+                found = self._read_whole(record, pool_name, wanted, newest=records[0])
             except CheckpointFileError as error:
                 fault = fault or error
                 continue
@@ -238,8 +224,27 @@ class PoolReader:
             closest=closest_match(pool_name, there),
         )
 
-    def _is_replaced(self, record: CommitRecord) -> bool:
-        return record_numbers(self._layout)[:1] != [record.number]
+    def _read_whole(
+        self,
+        record: CommitRecord,
+        pool_name: str,
+        wanted: list[str] | None,
+        *,
+        newest: CommitRecord,
+    ) -> dict[str, StoredModule]:
+        """Read modules of a commit; of all modules of the pool where none are named."""
+        names = sorted(record.pools[pool_name].modules) if wanted is None else wanted
+        try:
+            return self.read_from(record, pool_name, names)
+        except FileNotFoundError as error:
+            is_replaced = record_numbers(self._layout)[:1] != [newest.number]
+            if isinstance(error, CheckpointError) or is_replaced:  # look again
+                raise
+            raise CheckpointFileError(
+                "is lost: a commit names it, and it is not there",
+                file=Path(error.filename or str(error)),
+                fix="pymodules ckpt repair takes it from the commit before, where that has it",
+            ) from error
 
     def _read_object(
         self,
@@ -259,7 +264,7 @@ class PoolReader:
     def _checked(
         self, digest: str, objects: Mapping[str, StoredObject]
     ) -> tuple[Path, StoredObject]:
-        """Give the file of an object, every byte of which is as it was written."""
+        """Return the file of an object, every byte of which is as it was written."""
         path, stored = self._layout.object(digest), objects[digest]
         try:
             status = path.lstat()
@@ -267,7 +272,7 @@ class PoolReader:
             is_whole = (
                 stat.S_ISREG(status.st_mode)
                 and status.st_size == stored.size_bytes
-                and seal_of_file(path) == stored.seal
+                and checksum_of_file(path) == stored.checksum
             )
         except ValueError:
             is_whole = False
@@ -276,7 +281,7 @@ class PoolReader:
                 "is damaged: its bytes are not those that were saved",
                 file=path,
                 found=digest,
-                fix="pymodules ckpt verify tells which pools it is in",
+                fix="pymodules ckpt verify names the pools it is in",
             )
         return path, stored
 
@@ -285,15 +290,12 @@ class PoolReader:
         files = checkpoint_files(self._layout.view(pool_name))
         names = sorted(files) if wanted is None else wanted
         self._check_modules(pool_name, names, files)
-        return {
-            name: StoredModule(state=self._read_file(files[name]), file=files[name])
-            for name in names
-        }
-
-    def _read_file(self, file: Path) -> "OrderedDict[str, Any]":
-        state = read_state_dict(file, root=self._root)
-        refuse_strange_tensors(file, state)
-        return state
+        found = {}
+        for name in names:
+            state = read_state_dict(files[name], root=self._root)
+            refuse_strange_tensors(files[name], state)
+            found[name] = StoredModule(state=state, file=files[name])
+        return found
 
     def _check_modules(self, pool_name: str, names: Iterable[str], there: Iterable[str]) -> None:
         there = list(there)
@@ -308,7 +310,7 @@ class PoolReader:
 
 
 def digest_of_file(path: Path) -> str:
-    """Give the digest of what an object holds, whose every byte was just seen to be ours."""
+    """Return the digest of what an object holds, whose every byte was just seen to be ours."""
     with path.open("rb") as file:
         is_shard = not is_archive(file.read(4))
     if is_shard:  # its content is its bytes

@@ -1,4 +1,4 @@
-"""What a run goes on from: the weights and the training state of one commit."""
+"""What a run resumes from: the weights and the training state of one commit."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -11,13 +11,14 @@ from pymodules_core.checkpoints.loading.match import LoadReport
 from pymodules_core.checkpoints.loading.pool_reader import PoolReader, StoredModule
 from pymodules_core.checkpoints.sharded.read import Like
 from pymodules_core.checkpoints.store.records import CommitRecord
+from pymodules_core.errors import CheckpointNotFoundError
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.names import FRZN, LAST
 
 
 @attrs.frozen(kw_only=True)
 class Resumed:
-    """The moment that a run goes on from.
+    """What a run resumed from.
 
     Attributes:
         epoch: The epoch of the commit; 0 before training.
@@ -25,8 +26,8 @@ class Resumed:
         metrics: What was measured of ``last``; None for values that were not finite.
         state: The training state that was committed with it, in memory of its own; None where
             there was none.
-        module_states: Module name to the part of it that is the module's own: of modules that were
-            in parts.
+        module_states: Module name to the part of it that is the module's own: of modules that are
+            sharded.
         orphans: Modules in the pools that are not in today's: their weights stay where they are.
         reports: How the weights fit, by module name.
     """
@@ -58,26 +59,30 @@ class ResumePoint:
 
 
 def read_resume_point(
-    reader: PoolReader,
-    record: CommitRecord,
-    pool: ModulePool,
-    *,
-    frozen: list[str],
-    others: list[str],
+    reader: PoolReader, record: CommitRecord | None, pool: ModulePool, *, allow_new: bool
 ) -> ResumePoint:
-    """Read what a run goes on from, all of it from one commit.
+    """Read what a run resumes from, all of it from one commit.
 
     Args:
         reader: Of the pools.
-        record: The commit.
-        pool: Today's modules; of those in parts each process reads its own.
-        frozen: Modules to read from ``frzn``.
-        others: Modules to read from ``last``.
+        record: The commit; None where there is none.
+        pool: Today's modules; of those that are DTensors each process reads its own chunks.
+        allow_new: Leave out modules that the commit does not know.
 
     Raises:
-        CheckpointNotFoundError: The commit lacks a module.
+        CheckpointNotFoundError: There is no commit, or it lacks a module.
         CheckpointFileError: An object is damaged.
     """
+    if record is None:
+        raise CheckpointNotFoundError(
+            "holds no commit to resume from", file=reader.path, fix="call start() for a new run"
+        )
+    frozen = [name for name in pool if pool.is_frozen(name)]
+    others = [
+        name
+        for name in pool
+        if name not in frozen and (not allow_new or name in record.pools[LAST].modules)
+    ]
     like = partial(_own_like, pool)
     return ResumePoint(
         record=record,
@@ -91,33 +96,33 @@ def read_resume_point(
 
 
 def _own_like(pool: ModulePool, name: str) -> Like:
-    """Give what tensors of a module are like."""
+    """Return what tensors of a module are like."""
     own = pool[name].state_dict()
     return lambda path: own.get(path[0]) if len(path) == 1 else None
 
 
 def _parameter_like(pool: ModulePool, path: tuple[str, ...]) -> torch.Tensor | None:
-    """Give the parameter that a tensor of an optimizer belongs to: optimizer, parameter, ..."""
+    """Return the parameter that a tensor of an optimizer belongs to: optimizer, parameter, ..."""
     name, _, key = path[1].partition(".") if len(path) > 1 else ("", "", "")
     found = pool[name].state_dict().get(key) if name in pool else None
     return found if isinstance(found, torch.Tensor) else None
 
 
-def resumed(moment: ResumePoint, reports: Mapping[str, LoadReport]) -> Resumed:
-    """Say what a run goes on from.
+def resumed(point: ResumePoint, reports: Mapping[str, LoadReport]) -> Resumed:
+    """Return what a run resumed from.
 
     Args:
-        moment: What was read.
+        point: What was read.
         reports: How it fits today's modules.
     """
-    record = moment.record
+    record = point.record
     stored = {name for pool in record.pools.values() for name in pool.modules}
     return Resumed(
         epoch=record.epoch,
         step=record.step,
         metrics=record.pools[LAST].metrics,
-        state=moment.state,
-        module_states=moment.module_states,
+        state=point.state,
+        module_states=point.module_states,
         orphans=tuple(sorted(stored - set(reports))),
         reports=reports,
     )

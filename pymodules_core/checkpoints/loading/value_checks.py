@@ -7,7 +7,7 @@ import torch
 
 
 def kind_fault(value: object, own: object) -> str | None:
-    """Say why ``value`` cannot be copied into ``own``, whatever its shape."""
+    """Return why ``value`` cannot be copied into ``own``, whatever its shape."""
     if not isinstance(value, torch.Tensor) or not isinstance(own, torch.Tensor):
         if isinstance(value, torch.Tensor) or isinstance(own, torch.Tensor):
             return f"{_kind(value)} in the file, {_kind(own)} in the module"
@@ -24,7 +24,7 @@ def kind_fault(value: object, own: object) -> str | None:
 
 
 def value_doubt(value: object, own: object, *, is_parameter: bool) -> str | None:
-    """Say what is wrong with values that would be copied all the same.
+    """Return what is wrong with values that would be copied all the same.
 
     Args:
         value: From the file; a tensor has the shape of ``own``.
@@ -33,7 +33,7 @@ def value_doubt(value: object, own: object, *, is_parameter: bool) -> str | None
 
     Returns:
         None where ``value`` arrives as it is. Values that the module holds already, such as the
-        -inf of a mask, are no news; sparse and quantised tensors are not looked at.
+        -inf of a mask, are not news; sparse and quantised tensors are not looked at.
     """
     if not isinstance(value, torch.Tensor) or not isinstance(own, torch.Tensor):
         return None
@@ -63,7 +63,7 @@ def value_doubt(value: object, own: object, *, is_parameter: bool) -> str | None
 
 
 def _is_surely_fine(value: torch.Tensor, own: torch.Tensor) -> bool:
-    """Tell in one pass what holds for nearly all tensors: the same dtype, and a finite sum.
+    """Check in one pass what holds for nearly all tensors: the same dtype, and a finite sum.
 
     A value that is not finite leaves no finite sum; where large ones overflow it, one looks closer.
     """
@@ -76,7 +76,7 @@ def _is_surely_fine(value: torch.Tensor, own: torch.Tensor) -> bool:
 
 
 def _narrowed(value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Give ``value`` as it comes back from ``dtype``."""
+    """Return ``value`` as it comes back from ``dtype``."""
     # Back from a complex dtype, torch would warn of imaginary parts that are all zero.
     between = dtype if value.is_complex() else dtype.to_real()
     return _widen(value.to(between).to(value.dtype))

@@ -1,6 +1,7 @@
 """What one commit changes, the record that says so, and how both get to the disk."""
 
 import math
+import subprocess
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,16 +10,49 @@ from typing import Any, Literal
 
 import attrs
 
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer
-from pymodules_core.checkpoints.saving.receipt import CommitResult
+from pymodules_core.checkpoints.file_buffer import CheckpointFile
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.checkpoints.store.objects import Added
 from pymodules_core.checkpoints.store.records import CommitRecord, StoredBest, StoredPool
 from pymodules_core.checkpoints.store.store import Store
+from pymodules_core.module_pool import ModulePool
 from pymodules_core.names import LAST, epoch_pool, parse_epoch_pool
 from pymodules_core.specs import WeightsOrigin
+from pymodules_core.versions import versions
 
 STATE = "training state"
+
+
+@attrs.define(kw_only=True)
+class CommitResult:
+    """One commit; the last five are known once it is done.
+
+    Attributes:
+        pools: Pools that were written, in the order of a run.
+        epoch: The epoch it belongs to; 0 before training.
+        step: Train steps so far.
+        best_moved: Whether ``best`` was proposed and taken.
+        stall_ms: Milliseconds the caller waited.
+        commit: Its number; 0 until it is done.
+        write_ms: Milliseconds from the call until everything was on disk.
+        bytes_written: Bytes of all files written.
+        bytes_shared: Bytes of modules that were there already.
+        durable: Everything is on disk, synced: the commit survives a crash.
+    """
+
+    pools: tuple[str, ...]
+    epoch: int
+    step: int
+    best_moved: bool
+    stall_ms: float = 0.0
+    commit: int = 0
+    write_ms: float = 0.0
+    bytes_written: int = 0
+    bytes_shared: int = 0
+    durable: bool = False
+
+
+Receipt = CommitResult
 
 
 @attrs.frozen(kw_only=True)
@@ -43,7 +77,7 @@ class Commit:
 
     receipt: CommitResult
     members: Mapping[str, list[str]]
-    images: Mapping[str, FileBuffer]
+    images: Mapping[str, CheckpointFile]
     metrics: Mapping[str, float]
     best: StoredBest | None
     module_names: frozenset[str]
@@ -59,7 +93,7 @@ class Commit:
 def next_record(
     before: CommitRecord | None, commit: Commit, added: Mapping[str, Added]
 ) -> CommitRecord:
-    """Give the record after a commit.
+    """Return the record after a commit.
 
     Args:
         before: The newest commit.
@@ -67,38 +101,18 @@ def next_record(
         added: The objects of its images.
     """
     receipt = commit.receipt
-    number = before.number + 1 if before else 1
-    pools = dict(before.pools) if before else {}
-    metrics = {
-        name: value if math.isfinite(value) else None for name, value in commit.metrics.items()
-    }
-    for pool_name in receipt.pools:
-        modules = {name: added[name].digest for name in commit.members[pool_name]}
-        pools[pool_name] = StoredPool(
-            modules=_orphans(pool_name, before, commit.module_names) | modules,
-            epoch=receipt.epoch,
-            step=receipt.step,
-            commit=number,
-            metrics=metrics,
-        )
-    for pool_name in _old_epochs(pools, commit.keep_epochs):
-        del pools[pool_name]
-    # What a run goes on from is of one moment: that of the last commit that named `last`.
-    held = None if LAST in receipt.pools else before
-    state = added[STATE].digest if STATE in added else None
+    pools = _pools_after(before, commit, added)
+    known = dict(before.objects) if before else {}
+    for one in added.values():
+        known |= {**one.parts, one.digest: one.stored}
     record = CommitRecord(
-        number=number,
+        number=before.number + 1 if before else 1,
         parent=before.number if before else None,
         time=datetime.now(UTC),
-        epoch=held.epoch if held else receipt.epoch,
-        step=held.step if held else receipt.step,
+        **_resume_point_after(before, commit, added),
         changed=[name for name in receipt.pools if name in pools],
         pools=pools,
-        objects={},
-        state=held.state if held else state,
-        module_states=held.module_states
-        if held
-        else {name: added[key].digest for name, key in commit.module_states.items()},
+        objects=known,
         best=commit.best,
         weights_origins={
             **(before.weights_origins if before else {}),
@@ -106,11 +120,50 @@ def next_record(
         },
         provenance=dict(commit.provenance),
     )
-    known = dict(before.objects) if before else {}
-    for one in added.values():
-        known |= {**one.parts, one.digest: one.stored}
-    record = attrs.evolve(record, objects=known)
     return attrs.evolve(record, objects={d: known[d] for d in sorted(record.used_digests())})
+
+
+def _pools_after(
+    before: CommitRecord | None, commit: Commit, added: Mapping[str, Added]
+) -> dict[str, StoredPool]:
+    receipt = commit.receipt
+    pools = dict(before.pools) if before else {}
+    metrics = {
+        name: value if math.isfinite(value) else None for name, value in commit.metrics.items()
+    }
+    for pool_name in receipt.pools:
+        modules = {name: added[name].digest for name in commit.members[pool_name]}
+        pools[pool_name] = StoredPool(
+            modules=_absent_modules(pool_name, before, commit.module_names) | modules,
+            epoch=receipt.epoch,
+            step=receipt.step,
+            commit=before.number + 1 if before else 1,
+            metrics=metrics,
+        )
+    if commit.keep_epochs != "all":
+        epochs = sorted(epoch for name in pools if (epoch := parse_epoch_pool(name)))
+        for epoch in epochs[: -commit.keep_epochs]:
+            del pools[epoch_pool(epoch)]
+    return pools
+
+
+def _resume_point_after(
+    before: CommitRecord | None, commit: Commit, added: Mapping[str, Added]
+) -> dict[str, Any]:
+    """Return what a run resumes from: it is of the last commit that named ``last``."""
+    if before is not None and LAST not in commit.receipt.pools:
+        return {
+            "epoch": before.epoch,
+            "step": before.step,
+            "state": before.state,
+            "module_states": before.module_states,
+        }
+    return {
+        "epoch": commit.receipt.epoch,
+        "step": commit.receipt.step,
+        "state": added[STATE].digest if STATE in added else None,
+        "module_states": {name: added[key].digest for name, key in commit.module_states.items()},
+    }
 
 
 def write_commit(store: Store, commit: Commit, path: Path) -> None:
@@ -141,19 +194,40 @@ def write_commit(store: Store, commit: Commit, path: Path) -> None:
     receipt.durable = True
 
 
-def _orphans(
+def pool_provenance(pool: ModulePool) -> dict[str, Any]:
+    """Return what is known of a run from its pool: origins of modules, versions, the git commit.
+
+    Args:
+        pool: The modules. The commit is that of their experiment, else of the current folder.
+    """
+    return {
+        "modules": {name: origin.to_json() for name, origin in pool.origins.items()},
+        "versions": versions(),
+        "git_commit": git_commit(pool.experiment.path if pool.experiment else Path.cwd()),
+    }
+
+
+def git_commit(folder: Path) -> str | None:
+    """Return the commit of the repository around ``folder``, or None where there is none."""
+    try:
+        result = subprocess.run(  # noqa: S603  a fixed command
+            ["git", "-C", str(folder), "rev-parse", "HEAD"],  # noqa: S607  the user's own git
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None
+
+
+def _absent_modules(
     pool_name: str, before: CommitRecord | None, module_names: frozenset[str]
 ) -> dict[str, str]:
-    """Give the modules that are not in today's pool: their weights stay where they were."""
+    """Return the modules that are not in today's pool: their weights stay where they were."""
     if before is None:
         return {}
     pool = before.pools.get(pool_name) or before.pools.get(LAST)
     modules = pool.modules if pool else {}
     return {name: digest for name, digest in modules.items() if name not in module_names}
-
-
-def _old_epochs(pools: Mapping[str, StoredPool], keep: int | Literal["all"]) -> list[str]:
-    if keep == "all":
-        return []
-    epochs = sorted(epoch for name in pools if (epoch := parse_epoch_pool(name)))
-    return [epoch_pool(epoch) for epoch in epochs[:-keep]]

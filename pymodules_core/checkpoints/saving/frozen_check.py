@@ -23,7 +23,7 @@ class FrozenCheck:
         self._epoch: int | None = None
 
     def is_due(self, epoch: int) -> bool:
-        """Tell whether to look: once an epoch, since reading costs memory traffic."""
+        """Return whether a check is due: once an epoch, since reading costs memory traffic."""
         is_due, self._epoch = epoch != self._epoch, epoch
         return is_due
 

@@ -9,22 +9,26 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pymodules_core.checkpoints.best import BestTracker
+from pymodules_core.checkpoints.file_buffer import Staging
 from pymodules_core.checkpoints.file_format.layout_version import LayoutVersion, put_mark
 from pymodules_core.checkpoints.file_format.state_dict import live_state_dict, refuse_unsaveable
-from pymodules_core.checkpoints.saving.commits import STATE, Commit, write_commit
-from pymodules_core.checkpoints.saving.donors import find_donors
+from pymodules_core.checkpoints.saving.commits import (
+    STATE,
+    Commit,
+    CommitResult,
+    pool_provenance,
+    write_commit,
+)
 from pymodules_core.checkpoints.saving.frozen_check import FrozenCheck
-from pymodules_core.checkpoints.saving.provenance import provenance_of
-from pymodules_core.checkpoints.saving.receipt import CommitResult
-from pymodules_core.checkpoints.saving.staging import Staging
 from pymodules_core.checkpoints.saving.writer_thread import Writer
 from pymodules_core.checkpoints.sharded.gather import has_parts, local_parts, refuse_parts
 from pymodules_core.checkpoints.sharded.saver import SavedParts
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.paths import Layout
+from pymodules_core.checkpoints.store.records import CommitRecord, record_numbers
 from pymodules_core.checkpoints.store.store import Store
-from pymodules_core.errors import CheckpointError, display_path
+from pymodules_core.errors import CheckpointError, ExistingRunError, display_path, list_words
 from pymodules_core.module_pool import ModulePool, PoolEntry
 from pymodules_core.names import FRZN
 from pymodules_core.processes.group import Processes
@@ -70,13 +74,27 @@ class Saver:
         self._keep_epochs = keep_epochs
         self._link = link
         self._fsync_files = fsync_files
-        self._provenance = provenance_of(pool) | dict(provenance)
+        self._provenance = pool_provenance(pool) | dict(provenance)
         self._frozen_check: FrozenCheck | None = None
         self._staging = Staging()
         self._writer = Writer(is_asynchronous=is_asynchronous)
 
-    def open_store(self, *, is_thorough: bool = False) -> Store:
-        """Open the store for writing.
+    def make_store(self) -> None:
+        """Open a new store.
+
+        Raises:
+            ExistingRunError: There is one already.
+            StoreLockedError: Another process writes to it.
+            CheckpointError: The disk refuses.
+        """
+        with disk_errors(self._path):
+            self._path.mkdir(parents=True, exist_ok=True)
+        self.open_store()
+        if self.store is not None and self.store.record is not None:  # another writer was faster
+            raise existing_run(self._path, list(self.store.record.pools))
+
+    def open_store(self, *, is_thorough: bool = False) -> CommitRecord | None:
+        """Open the store for writing, and return its newest whole commit.
 
         Args:
             is_thorough: Read every byte of what is there before it is held for whole.
@@ -86,10 +104,8 @@ class Saver:
             CheckpointError: The disk refuses, or what is there is of a newer format.
         """
         with disk_errors(self._path):
-            store = Store(Layout(self._path), link=self._link, is_thorough=is_thorough)
-        if self._link == "auto":
-            store.objects.borrow(find_donors(self._pool))
-        return store
+            self.store = Store(Layout(self._path), link=self._link, is_thorough=is_thorough)
+        return self.store.record
 
     def drop_store(self) -> None:
         """Let other writers in; nothing can be saved any more."""
@@ -104,7 +120,7 @@ class Saver:
         return record.number if record else None
 
     def members(self, pool_name: str) -> list[str]:
-        """Give the modules that belong to a checkpoint pool."""
+        """Return the modules that belong to a checkpoint pool."""
         return [n for n in self._pool if self._pool.is_frozen(n) == (pool_name == FRZN)]
 
     def watch_frozen(self) -> None:
@@ -119,12 +135,12 @@ class Saver:
         receipt: CommitResult,
         metrics: Mapping[str, float],
         *,
-        state: Mapping[str, Any] | None = None,
-        module_states: Mapping[str, Mapping[str, Any]] | None = None,
+        state: Mapping[str, Any] | None,
+        module_states: Mapping[str, Mapping[str, Any]],
     ) -> None:
         """Copy what changed, and leave the rest to the writer.
 
-        What is in parts is gathered and written at once: kept until the writer has the time, it
+        What is sharded is gathered and written at once: kept until the writer has the time, it
         would all be whole in the first process's memory.
 
         Args:
@@ -142,25 +158,24 @@ class Saver:
         if store is None and self._processes.is_first:
             raise CheckpointError(
                 f"nothing can be committed to {display_path(self._path)} before start()",
-                fix="call start() once, which writes frzn, init and last; or resume() to go on",
+                fix="call start() once, which writes frzn, init and last; or resume() to continue",
             )
         members = {pool_name: self.members(pool_name) for pool_name in receipt.pools}
         states = self._states(dict.fromkeys(chain.from_iterable(members.values())))
+        apart = self._split_off(states)
         if state is not None:
             refuse_unsaveable(state, owner="the training state")
             refuse_parts(state, owner="the training state")
             states[STATE] = state
-        keys = {name: f"{STATE} of {name}" for name in module_states or {}}
-        apart = self._split_off(states) | {
-            key: (module_states or {})[name] for name, key in keys.items()
-        }
+        keys = {name: f"{STATE} of {name}" for name in module_states}
         owners = {name: name for name in apart} | {key: name for name, key in keys.items()}
+        apart |= {key: module_states[name] for name, key in keys.items()}
         sharded = [
             key
             for key, name in owners.items()
             if has_parts(apart[key]) and self._pool.settings[name].sharded
         ]
-        with self._told():
+        with self._reporting():
             added = self._parts.save(apart, sharded, store, self._writer.wait)
             if receipt.best_moved:
                 self._best.take(metrics, epoch=receipt.epoch)
@@ -186,19 +201,19 @@ class Saver:
             self._writer.submit(partial(self._write, store, commit))
 
     def raise_failure(self) -> None:
-        """Tell what an earlier commit raised, without waiting."""
-        with self._told():
+        """Raise what an earlier commit raised, without waiting."""
+        with self._reporting():
             self._writer.raise_failure()
 
     def wait(self) -> None:
         """Return when everything is on disk."""
-        with self._told():
+        with self._reporting():
             self._writer.wait()
 
     def close(self) -> None:
         """Finish and let other writers in; safe to call twice."""
         try:
-            with self._told():
+            with self._reporting():
                 self._writer.close()
         finally:
             self._staging.close()
@@ -221,14 +236,10 @@ class Saver:
 
     def _split_off(self, states: dict[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
         """Take the modules out of ``states`` that no single process can save."""
-        apart = {}
-        for name in list(states):
-            if name == STATE:
-                continue
-            if has_parts(states[name]):
-                if self._processes.is_alone:
-                    refuse_parts(states[name], owner=f"module {name!r}")
-                apart[name] = states.pop(name)
+        apart = {name: states.pop(name) for name in list(states) if has_parts(states[name])}
+        if self._processes.is_alone:
+            for name, state in apart.items():
+                refuse_parts(state, owner=f"module {name!r}")
         return apart
 
     def _states(self, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
@@ -239,7 +250,7 @@ class Saver:
         return put_mark(live_state_dict(entry.module, name=entry.name), mark)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _reporting(self) -> Iterator[None]:
         """Turn what a save raises into one error; what it proposed as best is taken back."""
         before = self._best.stored()
         try:
@@ -254,3 +265,21 @@ class Saver:
             else:  # commits before this one are still on their way
                 self._best.restore(before)
             raise
+
+
+def existing_run(path: Path, there: list[str]) -> ExistingRunError:
+    """Return the error for a folder that holds a run.
+
+    Args:
+        path: The folder.
+        there: Its pools.
+    """
+    layout, shown = Layout(path), display_path(path)
+    fix = "choose another folder, or move this one aside"
+    if record_numbers(layout):
+        fix = f"resume() continues it; else {fix}"
+    elif layout.store.is_dir():  # somebody took the commits away
+        fix = f"pymodules ckpt repair {shown} makes a commit of what is there; else {fix}"
+    return ExistingRunError(
+        f"{shown} holds a run already: {list_words(there)}", found=there, fix=fix
+    )

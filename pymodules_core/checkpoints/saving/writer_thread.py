@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 
 class Writer:
-    """Runs jobs in order; after one that failed the next do not run until it was told.
+    """Runs jobs in order; after one that failed the next do not run until that is reported.
 
     Args:
         is_asynchronous: In a thread; else ``submit`` returns when the job is done.
@@ -29,17 +29,17 @@ class Writer:
 
     @property
     def is_idle(self) -> bool:
-        """Whether every job has ended and was told."""
+        """Whether every job has ended and was reported."""
         return not self._pending
 
     def raise_failure(self) -> None:
-        """Tell what failed since the last time, without waiting.
+        """Raise what failed since the last time, without waiting.
 
         Raises:
             Exception: What the first failed job raised.
         """
         while self._pending and self._pending[0].done():
-            self._tell()
+            self._report()
 
     def wait(self) -> None:
         """Return when all jobs are done.
@@ -50,7 +50,7 @@ class Writer:
         while self._pending:
             # It stays pending until it has ended: a signal may end the waiting before that.
             wait([self._pending[0]])
-            self._tell()
+            self._report()
 
     def close(self) -> None:
         """Wait, and end the thread; safe to call twice.
@@ -74,7 +74,7 @@ class Writer:
             self._has_failed = True
             raise
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         """Take the first job, which has ended, off the list; raise what it raised."""
         fault = self._pending[0].exception()
         if fault is not None:

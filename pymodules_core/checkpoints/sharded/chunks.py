@@ -40,7 +40,7 @@ class Chunk:
 
 
 def chunks_in_file(path: Path) -> Iterator[Chunk]:
-    """Give the pieces of a file every byte of which was verified: it is mapped."""
+    """Return the pieces of a file every byte of which was verified: it is mapped."""
     file: Any = safetensors.safe_open(path, framework="pt", device="cpu")
     places = _places(file.metadata())
     for name in file.keys():  # noqa: SIM118  no mapping
@@ -49,7 +49,7 @@ def chunks_in_file(path: Path) -> Iterator[Chunk]:
 
 
 def chunks_in_bytes(content: bytes) -> Iterator[Chunk]:
-    """Give the pieces of a file that is in memory: anybody's, which is never mapped."""
+    """Return the pieces of a file that is in memory: anybody's, which is never mapped."""
     tensors = safetensors.torch.load(content)
     # `load` has seen that it is whole.
     length = int.from_bytes(content[:LENGTH_BYTES], "little")

@@ -1,26 +1,25 @@
-"""Modules in parts, gathered into whole files: one tensor at a time, into the image of the file."""
+"""Sharded modules, gathered into whole files: one tensor at a time, into the bytes of the file."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer
+from pymodules_core.checkpoints.file_buffer import CheckpointFile, Pages, make_file
 from pymodules_core.checkpoints.file_format.digest import Content
-from pymodules_core.checkpoints.file_format.pinned_memory import Pages
-from pymodules_core.checkpoints.file_format.state_dict import tensors_in
+from pymodules_core.checkpoints.file_format.state_dict import map_tensors, tensors_in
 from pymodules_core.checkpoints.sharded.index import identity_of_part
 from pymodules_core.errors import CheckpointError
 from pymodules_core.processes.dtensor import gathered, is_dtensor, local_tensor
 
 
 def has_parts(state: Mapping[str, Any]) -> bool:
-    """Tell whether a process holds only a part of some tensor in ``state``."""
+    """Return whether a process holds only a part of some tensor in ``state``."""
     return any(map(is_dtensor, tensors_in(state)))
 
 
 def refuse_parts(state: Mapping[str, Any], *, owner: str) -> None:
-    """Refuse tensors in parts where one process saves alone.
+    """Refuse tensors that are sharded where one process saves alone.
 
     Raises:
         CheckpointError: There is one.
@@ -36,27 +35,39 @@ def refuse_parts(state: Mapping[str, Any], *, owner: str) -> None:
 
 
 def local_parts(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what this process holds of a state dict."""
+    """Return what this process holds of a state dict."""
     return {
         key: local_tensor(value) if isinstance(value, torch.Tensor) else value
         for key, value in state.items()
     }
 
 
-def gather_image(
-    state: Mapping[str, Any], *, is_first: bool, pages: Pages | None
-) -> FileBuffer | None:
-    """Gather a state into the image of its file; every process has to call it.
+def gather_file(
+    state: Mapping[str, Any], *, is_first: bool, memory: Pages | None
+) -> CheckpointFile | None:
+    """Gather a state into the bytes of its file; every process has to call it.
 
-    No process holds more than one gathered tensor beside the image.
+    No process holds more than one gathered tensor beside the file.
 
     Args:
-        state: What ``Content`` takes, with tensors in parts among them.
-        is_first: Whether this process gets the image.
-        pages: Memory for it that nobody needs any more.
+        state: What ``Content`` takes, with tensors that are sharded among them.
+        is_first: Whether this process gets the file.
+        memory: Memory for it that nobody needs any more.
     """
+    placeholders: dict[object, torch.Tensor] = {}
     sources: dict[int, torch.Tensor] = {}
-    hollow = _without_parts(state, {}, sources)
+
+    def replace(tensor: torch.Tensor) -> torch.Tensor:
+        if not is_dtensor(tensor):
+            return tensor
+        identity = identity_of_part(tensor)
+        if identity not in placeholders:
+            # Its memory is never touched, and so takes none.
+            placeholders[identity] = torch.empty(tensor.shape, dtype=tensor.dtype)
+            sources[id(placeholders[identity])] = tensor
+        return placeholders[identity]
+
+    hollow = map_tensors(state, replace)
     tensors = Content(hollow).tensors
 
     def values() -> Iterator[torch.Tensor]:
@@ -64,36 +75,7 @@ def gather_image(
             yield gathered(sources.get(id(tensor), tensor))
 
     if is_first:
-        return FileBuffer(hollow, pages=pages, values=values())
+        return make_file(hollow, memory=memory, values=values())
     for _ in values():  # each is a call that the first process waits for
         pass
     return None
-
-
-def _without_parts(
-    value: Any, made: dict[object, torch.Tensor], sources: dict[int, torch.Tensor]
-) -> Any:
-    """Put an empty tensor of its whole shape in the place of each that is in parts.
-
-    Its memory is never touched, and so takes none.
-    """
-    if isinstance(value, torch.Tensor):
-        if not is_dtensor(value):
-            return value
-        identity = identity_of_part(value)
-        if identity not in made:
-            made[identity] = torch.empty(value.shape, dtype=value.dtype)
-            sources[id(made[identity])] = value
-        return made[identity]
-    if isinstance(value, Mapping):
-        result: Any = type(value)()
-        for key, item in value.items():
-            result[key] = _without_parts(item, made, sources)
-        if hasattr(value, "_metadata"):
-            result._metadata = value._metadata
-        return result
-    if isinstance(value, torch.Size):
-        return value
-    if isinstance(value, list | tuple):
-        return type(value)(_without_parts(item, made, sources) for item in value)
-    return value

@@ -14,7 +14,7 @@ _NOTE = "$shard"
 
 
 def identity_of_part(tensor: torch.Tensor) -> object:
-    """Give what two names of one tensor in parts have in common, and two tensors do not.
+    """Return what two names of one sharded tensor have in common, and two tensors do not.
 
     By the memory that the part lies in, not by what it shows of it: a process whose part is empty
     has to find the same ties as the others.
@@ -25,7 +25,7 @@ def identity_of_part(tensor: torch.Tensor) -> object:
 
 
 def split(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], Any]:
-    """Take the tensors in parts out of a state.
+    """Take the tensors that are sharded out of a state.
 
     Args:
         state: Keys to tensors, primitives, and nested ones.
@@ -90,12 +90,12 @@ def join(value: Any, tensor_of: Any, path: tuple[str, ...] = ()) -> Any:
 
 
 def is_note(value: Mapping[Any, Any]) -> bool:
-    """Tell whether a mapping stands for a tensor."""
+    """Return whether a mapping stands for a tensor."""
     return value.keys() == {_NOTE, "shape", "dtype"}
 
 
 def make_index(state: Any, files: Mapping[str, str]) -> dict[str, Any]:
-    """Give what the file of an index holds.
+    """Return what the file of an index holds.
 
     Args:
         state: What ``split`` left of a state.
@@ -105,19 +105,19 @@ def make_index(state: Any, files: Mapping[str, str]) -> dict[str, Any]:
 
 
 def files_in(index: Mapping[str, Any]) -> dict[str, str]:
-    """Give the shards of an index, whoever wrote it: name to digest of the bytes."""
+    """Return the shards of an index, whoever wrote it: name to digest of the bytes."""
     found = index.get(_FILES_KEY)
     files = found if isinstance(found, dict) else {}
     return {str(name): str(digest) for name, digest in files.items()}
 
 
 def name_in(note: Mapping[str, Any]) -> str:
-    """Give the name that a note's tensor has in the shards."""
+    """Return the name that a note's tensor has in the shards."""
     return str(note[_NOTE])
 
 
 def iter_notes(value: Any) -> Iterator[Mapping[str, Any]]:
-    """Give all notes of a state."""
+    """Return all notes of a state."""
     if isinstance(value, Mapping):
         if is_note(value):
             yield value

@@ -44,10 +44,10 @@ def read_shards(
         index: What ``index_of`` gave.
         shards: The pieces of each file.
         source: The file of the index, for messages.
-        like: Of a tensor that is in parts only this process's part is read.
+        like: Of a tensor that is sharded only this process's part is read.
 
     Raises:
-        CheckpointFileError: These are no shards of that index, or it is of a newer format.
+        CheckpointFileError: These are not shards of that index, or it is of a newer format.
     """
     try:
         if index[FORMAT_KEY] != FORMAT:
@@ -75,7 +75,7 @@ def read_shards(
         raise CheckpointFileError(
             f"does not fit its shards: {type(error).__name__}: {error}",
             file=source,
-            fix="pymodules ckpt verify tells what is damaged",
+            fix="pymodules ckpt verify says what is damaged",
         ) from error
     return state
 
@@ -109,7 +109,7 @@ class _Reader:
 
 
 def _check_coverage(note: Mapping[str, Any], pieces: Sequence[Chunk]) -> None:
-    """Refuse pieces that are no partition, before memory is taken for what an index claims.
+    """Refuse chunks that do not form a partition, before memory is taken for what an index claims.
 
     Where they left a gap, what the memory held before would be taken for weights.
     """

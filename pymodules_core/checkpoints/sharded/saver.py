@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer
+from pymodules_core.checkpoints.file_buffer import make_file
 from pymodules_core.checkpoints.sharded import index_of, layout_of, write_shards
-from pymodules_core.checkpoints.sharded.gather import gather_image
+from pymodules_core.checkpoints.sharded.gather import gather_file
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.checkpoints.store.objects import Added
 from pymodules_core.checkpoints.store.store import Store
@@ -16,7 +16,7 @@ from pymodules_core.errors import CheckpointError, RankFailedError
 from pymodules_core.processes.group import Processes
 
 if TYPE_CHECKING:
-    from pymodules_core.checkpoints.file_format.pinned_memory import Pages
+    from pymodules_core.checkpoints.file_buffer import Pages
 
 
 class SavedParts:
@@ -80,7 +80,7 @@ class SavedParts:
         for name, state in states.items():
             if name in sharded:
                 continue
-            image = gather_image(state, is_first=self._processes.is_first, pages=self._pages)
+            image = gather_file(state, is_first=self._processes.is_first, memory=self._pages)
             if image is None or store is None or fault is not None:
                 continue
             self._pages = image.memory
@@ -117,7 +117,7 @@ class SavedParts:
         def add() -> None:
             if store is not None:
                 files = {shard.file_name: shard.written for shard in shards}
-                index = FileBuffer(index_of(state, shards))
+                index = make_file(index_of(state, shards))
                 self._saved[name] = layout, store.objects.add_in_parts(index, files)
 
         self._saved[name] = layout, None

@@ -16,7 +16,7 @@ from blake3 import blake3
 from pymodules_core.checkpoints.file_format.digest import Content, memory_of
 from pymodules_core.checkpoints.sharded.chunks import LENGTH_BYTES, TEXTS_KEY
 from pymodules_core.checkpoints.sharded.index import make_index, split
-from pymodules_core.checkpoints.store.checksums import fingerprint, seal_of_file
+from pymodules_core.checkpoints.store.checksums import checksum_of_file, fingerprint
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.staged_writes import Written
 from pymodules_core.errors import CheckpointError
@@ -38,7 +38,7 @@ class Shard:
 
 
 def layout_of(state: Mapping[str, Any], processes: Processes) -> str:
-    """Give what changes where the state does, or who has which part; every process has to ask."""
+    """Return what changes where the state does, or who has which part; every process has to ask."""
     tensors, index = split(state)
     rest = Content(index)
     own = [
@@ -54,7 +54,7 @@ def write_shards(state: Mapping[str, Any], folder: Path, processes: Processes) -
     """Write the parts of a state that this process has; every process has to call it.
 
     Args:
-        state: Keys to tensors, some of them in parts, and primitives; also nested ones.
+        state: Keys to tensors, some of them sharded, and primitives; also nested ones.
         folder: There already, empty, and the same for all.
         processes: Who has parts.
 
@@ -82,17 +82,17 @@ def write_shards(state: Mapping[str, Any], folder: Path, processes: Processes) -
             try:
                 save(dict(tensors), storage_writer=writer, process_group=processes.control)
             except CheckpointException as error:
-                # It tells all what failed in each: here only what failed here.
+                # It reports what failed in each; here only what failed here.
                 if processes.rank in error.failures:
                     raise error.failures[processes.rank][0] from None
                 return []
-        return [_seal(path) for path in _files_of(folder, processes)]
+        return [_describe(path) for path in _files_of(folder, processes)]
 
     return [shard for found in processes.gather(processes.run_on_all(write)) for shard in found]
 
 
 def index_of(state: Mapping[str, Any], shards: Sequence[Shard]) -> dict[str, Any]:
-    """Give what an index says: how shards make a state dict, and which they are."""
+    """Return what an index says: how shards make a state dict, and which they are."""
     files = {shard.file_name: shard.written.digest for shard in shards}
     return make_index(split(state)[1], files)
 
@@ -117,7 +117,7 @@ def _files_of(folder: Path, processes: Processes) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.name.startswith(number))
 
 
-def _seal(path: Path) -> Shard:
+def _describe(path: Path) -> Shard:
     descriptor = os.open(path, os.O_RDWR)
     try:
         _sort_texts(descriptor)
@@ -131,7 +131,7 @@ def _seal(path: Path) -> Shard:
     written = Written(
         path=path,
         digest=hasher.hexdigest(),
-        seal=seal_of_file(path),
+        checksum=checksum_of_file(path),
         size_bytes=size_bytes,
     )
     return Shard(path.name, written)

@@ -1,9 +1,9 @@
-"""Seals: whether every byte of a file is still what was written.
+"""Checksums: whether every byte of a file is still what was written.
 
 XXH3 reads memory about as fast as it comes, where BLAKE3 takes several times as long; a file is
-sealed once and read often. Its 128 bits are evidence against chance, a flipped bit or a torn write,
-and no identity: contents are named by BLAKE3. Nor would a slower seal keep out a person who means
-harm, since whoever can change a file can change the record beside it.
+hashed once and read often. Its 128 bits are evidence against chance, a flipped bit or a torn write,
+and no identity: contents are named by BLAKE3. Nor would a slower checksum keep out a person who
+means harm, since whoever can change a file can change the record beside it.
 """
 
 import os
@@ -13,10 +13,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import IO, cast
 
 from xxhash import xxh3_128, xxh3_128_digest
 
-from pymodules_core.checkpoints.store.zip_layout import TensorRange, find_tensor_ranges, is_archive
+from pymodules_core.checkpoints.store.zip_layout import (
+    MemoryFile,
+    TensorRange,
+    find_tensor_ranges,
+    is_archive,
+)
 
 # So long that a thread seldom has to ask for the interpreter again, so short that several passes
 # over one find it in the cache.
@@ -29,7 +35,7 @@ _MOST_THREADS = 4
 
 
 def fingerprint(piece: memoryview) -> bytes:
-    """Give 16 bytes that differ where two pieces differ."""
+    """Return 16 bytes that differ where two pieces differ."""
     return xxh3_128_digest(piece)
 
 
@@ -44,40 +50,54 @@ def chunks_in(memory: memoryview) -> Iterator[tuple[int, memoryview]]:
     return ((start, memory[start:stop]) for start, stop in cuts_of(len(memory)))
 
 
-def seal_of(frame: Iterable[memoryview | bytes], fingerprints: Mapping[int, bytes]) -> str:
-    """Give the seal over every byte of a file.
+def checksum_of_parts(
+    frame: Iterable[memoryview | bytes], fingerprints: Mapping[int, bytes]
+) -> str:
+    """Return the checksum over every byte of a file.
 
     Args:
         frame: What lies before, between and behind the tensors, in the order of the file.
         fingerprints: Of every piece of every tensor, by its offset in the file.
     """
-    seal = xxh3_128()
+    checksum = xxh3_128()
     for part in frame:
-        seal.update(len(part).to_bytes(8, "little"))
-        seal.update(part)
+        checksum.update(len(part).to_bytes(8, "little"))
+        checksum.update(part)
     for offset in sorted(fingerprints):
-        seal.update(fingerprints[offset])
-    return seal.hexdigest()
+        checksum.update(fingerprints[offset])
+    return checksum.hexdigest()
 
 
 def gaps_between(holes: Sequence[TensorRange], size_bytes: int) -> list[tuple[int, int]]:
-    """Give start and stop of what lies before, between and behind the tensors of a file."""
+    """Return start and stop of what lies before, between and behind the tensors of a file."""
     starts = [0, *(hole.stop for hole in holes)]
     return list(zip(starts, [*(hole.start for hole in holes), size_bytes], strict=True))
 
 
-def seal_of_file(path: Path) -> str:
-    """Read a file and give its seal.
+def checksum_of_bytes(content: memoryview) -> str:
+    """Return what ``seal_of_file`` returns of a file with these bytes."""
+    spans = find_tensor_ranges(cast("IO[bytes]", MemoryFile(content)))
+    fingerprints = {
+        span.start + offset: fingerprint(chunk)
+        for span in spans
+        for offset, chunk in chunks_in(content[span.start : span.stop])
+    }
+    frame = (content[slice(*gap)] for gap in gaps_between(spans, len(content)))
+    return checksum_of_parts(frame, fingerprints)
+
+
+def checksum_of_file(path: Path) -> str:
+    """Read a file and return its checksum.
 
     By reads and not through a mapping: a file that is cut meanwhile would end the process. Of one
     that ``torch.save`` did not write, a shard, all bytes are read as those of a single tensor.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is no checkpoint file.
+        ValueError: It is not a checkpoint file.
     """
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep the reader waiting
-        raise ValueError("it is no file")
+        raise ValueError("it is not a file")
     with path.open("rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
         is_shard = not is_archive(file.read(4))
@@ -96,17 +116,17 @@ def seal_of_file(path: Path) -> str:
         read = partial(_fingerprints, file.fileno())
         count = min(_core_count(), _MOST_THREADS) if size_bytes >= _WORTH_THREADS_BYTES else 1
         if count == 1:
-            return seal_of(frame, read(pieces))
+            return checksum_of_parts(frame, read(pieces))
         # Every other piece, so that together they read the file from start to end.
         with ThreadPoolExecutor(count) as threads:
             parts = threads.map(read, (pieces[first::count] for first in range(count)))
-            return seal_of(frame, dict(ChainMap(*parts)))
+            return checksum_of_parts(frame, dict(ChainMap(*parts)))
 
 
-def seal_if_readable(path: Path) -> str | None:
-    """Give the seal of a file, or None where it is no checkpoint file that can be read."""
+def checksum_if_readable(path: Path) -> str | None:
+    """Return the checksum of a file, or None where it is not a checkpoint file that can be read."""
     try:
-        return seal_of_file(path)
+        return checksum_of_file(path)
     except (OSError, ValueError):
         return None
 

@@ -46,7 +46,7 @@ def remedy(error: OSError) -> str:
 
 
 def _what_is_gone(error: OSError) -> Path | None:
-    """Give the path that an error is about; of a move that can be either's folder."""
+    """Return the path that an error is about; of a move that can be either's folder."""
     paths = [Path(name) for name in (error.filename, error.filename2) if name]
     folders = [path.parent for path in paths if len(paths) > 1 and not path.parent.exists()]
     return next(iter(folders or paths), None)

@@ -26,6 +26,7 @@ CANNOT = frozenset(
 )
 
 _AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
 _FICLONE = 0x40049409
 _COPY_BYTES = 1 << 22
@@ -100,12 +101,21 @@ class Disk:
             os.close(descriptor)
 
     def link(self, source: Path, target: Path) -> None:
-        """Give a file a second name."""
+        """Return a file a second name."""
         target.hardlink_to(source)
 
     def rename(self, source: Path, target: Path) -> None:
         """Move a file or folder to a name that is free, or a file over another."""
         source.rename(target)
+
+    def rename_no_replace(self, source: Path, target: Path) -> None:
+        """Move a file to a name that is free, in one step.
+
+        Raises:
+            FileExistsError: The name is not free.
+            OSError: The platform cannot.
+        """
+        _renameat2(source, target, _RENAME_NOREPLACE)
 
     def exchange(self, first: Path, second: Path) -> None:
         """Swap two folders in one step.
@@ -113,13 +123,7 @@ class Disk:
         Raises:
             OSError: The platform cannot.
         """
-        swap = _find_renameat2()
-        if swap is None:
-            raise OSError(errno.ENOSYS, "no exchange of folders")
-        paths = os.fsencode(first), os.fsencode(second)
-        if swap(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(first))
+        _renameat2(first, second, _RENAME_EXCHANGE)
 
     def unlink(self, path: Path) -> None:
         """Remove a file."""
@@ -143,6 +147,16 @@ def copy_file(disk: Disk, source: Path, target: Path) -> None:
         disk.sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _renameat2(first: Path, second: Path, flag: int) -> None:
+    function = _find_renameat2()
+    if function is None:
+        raise OSError(errno.ENOSYS, "no renameat2")
+    paths = os.fsencode(first), os.fsencode(second)
+    if function(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], flag) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(first), None, str(second))
 
 
 def _find_renameat2() -> Callable[..., int] | None:

@@ -1,6 +1,5 @@
 """Objects: files that never change once they have their name, the digest of their content."""
 
-import errno
 import logging
 import os
 import stat
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.store.checksums import seal_of_file
-from pymodules_core.checkpoints.store.file_system import CANNOT, Disk, copy_file
+from pymodules_core.checkpoints.store.checksums import checksum_of_file
+from pymodules_core.checkpoints.store.file_system import Disk, copy_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import StoredObject
 from pymodules_core.checkpoints.store.staged_writes import Source, StagedWrites, Written
@@ -38,19 +37,6 @@ class Added:
     parts: Mapping[str, StoredObject] = attrs.field(factory=dict)
 
 
-@attrs.frozen
-class Donor:
-    """An object of another store, of the same content as one that is needed here.
-
-    Attributes:
-        path: Its file.
-        stored: What the record there says of it.
-    """
-
-    path: Path
-    stored: StoredObject
-
-
 class Objects:
     """The objects of one store, for its writer.
 
@@ -69,7 +55,6 @@ class Objects:
         self.is_thorough = is_thorough
         self._suspects: set[str] = set()
         self._known: dict[str, StoredObject] = {}
-        self._donors: Mapping[str, Donor] = {}
 
     def know(self, objects: dict[str, StoredObject]) -> None:
         """Remember what a record says of objects on disk."""
@@ -79,13 +64,6 @@ class Objects:
         """Have an object read before it is held for whole, where a file is a hard link to it."""
         if is_link_to(path, self._layout.object(digest)):
             self._suspects.add(digest)
-
-    def borrow(self, donors: Mapping[str, Donor]) -> None:
-        """Take content from other stores, by digest, where the disk shares blocks between files.
-
-        Never by a hard link: damage or an edit in one store must not reach another.
-        """
-        self._donors = donors
 
     def add(self, source: Source) -> Added:
         """Make a source an object, unless it is one."""
@@ -98,9 +76,9 @@ class Objects:
         with StagedWrites(self._layout, self._disk) as staged:
             for name, source in sources.items():
                 # Sealed: its values are those of the commit before.
-                if source.sealed is not None or source.is_likely_stored:
-                    digest = source.seal().digest
-                    if self._is_there(digest) or self._has_cloned(digest):
+                if source.finished is not None or source.is_likely_stored:
+                    digest = source.finish().digest
+                    if self._is_there(digest):
                         added[name] = Added(digest, self._known[digest], 0)
                         continue
                 written[name] = staged.write(source)
@@ -127,11 +105,11 @@ class Objects:
         )
 
     def has(self, added: Added) -> bool:
-        """Tell whether an object and its parts are there; what is damaged of them is put aside."""
+        """Return whether an object and its parts are there; damaged ones are put aside."""
         return all(self._is_there(digest) for digest in (added.digest, *added.parts))
 
     def is_whole(self, digest: str, stored: StoredObject) -> bool:
-        """Tell whether an object is as it was written.
+        """Return whether an object is as it was written.
 
         Its bytes are read where its time says that it changed, where a link to it was touched, or
         where all are.
@@ -143,7 +121,7 @@ class Objects:
                 return False
             is_read = self.is_thorough or digest in self._suspects
             is_untouched = status.st_mtime_ns == stored.mtime_ns and not is_read
-            return is_untouched or seal_of_file(path) == stored.seal
+            return is_untouched or checksum_of_file(path) == stored.checksum
         except (OSError, ValueError):
             return False
 
@@ -164,10 +142,13 @@ class Objects:
         return target
 
     def restore(self, digest: str, stored: StoredObject, copies: Iterable[Path]) -> bool:
-        """Make a lost object anew from a copy that is whole, such as a file of a view."""
+        """Make a lost object again from a copy that is whole, such as a file of a view."""
         for copy in copies:
             try:
-                if copy.stat().st_size != stored.size_bytes or seal_of_file(copy) != stored.seal:
+                if (
+                    copy.stat().st_size != stored.size_bytes
+                    or checksum_of_file(copy) != stored.checksum
+                ):
                     continue
             except (OSError, ValueError):
                 continue
@@ -177,7 +158,7 @@ class Objects:
             self._disk.sync_path(self._layout.objects)
             os.utime(self._layout.object(digest), ns=(stored.mtime_ns, stored.mtime_ns))
             logger.warning(
-                "%s was lost or damaged; made anew from %s",
+                "%s was lost or damaged; made again from %s",
                 display_path(self._layout.object(digest)),
                 display_path(copy),
             )
@@ -185,7 +166,7 @@ class Objects:
         return False
 
     def digests(self) -> set[str]:
-        """Give the names of all objects on disk."""
+        """Return the names of all objects on disk."""
         return {
             path.name.removesuffix(CHECKPOINT_SUFFIX) for path in self._layout.objects.iterdir()
         }
@@ -201,42 +182,17 @@ class Objects:
                 self._known.pop(path.name.removesuffix(CHECKPOINT_SUFFIX), None)
 
     def _take(self, file: Written) -> Added:
-        """Give a file that is whole and synced its name."""
+        """Return a file that is whole and synced its name."""
         if self._is_there(file.digest):
             self._disk.unlink(file.path)
             return Added(file.digest, self._known[file.digest], 0)
         target = self._layout.object(file.digest)
         self._disk.rename(file.path, target)
         stored = StoredObject(
-            size_bytes=file.size_bytes, mtime_ns=target.stat().st_mtime_ns, seal=file.seal
+            size_bytes=file.size_bytes, mtime_ns=target.stat().st_mtime_ns, checksum=file.checksum
         )
         self._known[file.digest] = stored
         return Added(file.digest, stored, file.size_bytes)
-
-    def _has_cloned(self, digest: str) -> bool:
-        """Make an object of a donor's blocks, where there is one and the disk can."""
-        donor = self._donors.get(digest)
-        if donor is None:
-            return False
-        staged = self._layout.stage / f"clone{CHECKPOINT_SUFFIX}"
-        try:
-            self._disk.clone(donor.path, staged)
-        except OSError as error:
-            if error.errno in CANNOT | {errno.ENOENT}:
-                return False
-            raise
-        try:
-            is_whole = seal_of_file(staged) == donor.stored.seal
-        except ValueError:
-            is_whole = False
-        if not is_whole:  # damaged since its weights were loaded
-            self._disk.unlink(staged)
-            return False
-        self._disk.sync_path(staged)
-        target = self._layout.object(digest)
-        self._disk.rename(staged, target)
-        self._known[digest] = attrs.evolve(donor.stored, mtime_ns=target.stat().st_mtime_ns)
-        return True
 
     def _is_there(self, digest: str) -> bool:
         stored = self._known.get(digest)

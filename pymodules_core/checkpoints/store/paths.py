@@ -36,7 +36,6 @@ class Layout:
         self.quarantine = self.store / "quarantine"
         self.lock = self.store / "lock"
         self.holder = self.store / "holder.json"
-        self.lease = self.store / "lease.json"
 
     def check(self) -> None:
         """Refuse a store in which a link or a pipe is in the place of a folder or file of its own.
@@ -48,7 +47,7 @@ class Layout:
             CheckpointFileError: One is.
         """
         folders = (self.store, self.objects, self.commits, self.stage, self.shown, self.quarantine)
-        for path in (*folders, self.lock, self.holder, self.lease):
+        for path in (*folders, self.lock, self.holder):
             try:
                 mode = path.lstat().st_mode
             except (FileNotFoundError, NotADirectoryError):
@@ -56,7 +55,7 @@ class Layout:
             is_kind, kind = (stat.S_ISDIR, "folder") if path in folders else (stat.S_ISREG, "file")
             if not is_kind(mode):
                 raise CheckpointFileError(
-                    f"is {'a link' if stat.S_ISLNK(mode) else f'no {kind}'}, and a store has a "
+                    f"is {'a link' if stat.S_ISLNK(mode) else f'not a {kind}'}, and a store has a "
                     f"{kind} of its own there",
                     file=path,
                     found=stat.filemode(mode)[0],
@@ -64,11 +63,11 @@ class Layout:
                 )
 
     def object(self, digest: str) -> Path:
-        """Give the file of an object."""
+        """Return the file of an object."""
         return self.objects / f"{digest}{CHECKPOINT_SUFFIX}"
 
     def record(self, number: int) -> Path:
-        """Give the file of a commit record."""
+        """Return the file of a commit record."""
         return self.commits / f"{number:08}{RECORD_SUFFIX}"
 
     def note(self, pool_name: str) -> Path:
@@ -76,5 +75,5 @@ class Layout:
         return self.shown / f"{pool_name}{RECORD_SUFFIX}"
 
     def view(self, pool_name: str) -> Path:
-        """Give the folder that people see of a pool."""
+        """Return the folder that people see of a pool."""
         return self.path / pool_name

@@ -16,15 +16,15 @@ import cattrs.gen
 from blake3 import blake3
 
 from pymodules_core.checkpoints.store.paths import RECORD_SUFFIX, Layout
-from pymodules_core.checkpoints.store.strict_shapes import Provenance, check_schema
+from pymodules_core.checkpoints.store.record_schema import Provenance, check_schema
 from pymodules_core.errors import CheckpointFileError, InvalidNameError
 from pymodules_core.names import CHECKPOINT_SUFFIX, check_path_name, check_pool_name
 from pymodules_core.specs import DistributionOrigin, WeightsOrigin
 
 FORMAT = 1
-# With objects in parts, which versions that read format 1 alone do not know.
+# With sharded objects, which versions that read format 1 alone do not know.
 FORMAT_WITH_PARTS = 2
-# The file of an object in parts that says what they are, in the view of its module.
+# The file of a sharded object that says what its shards are, in the view of its module.
 INDEX_NAME = "index.pt"
 
 # A writer that commits as fast as it can may remove the record that is being read.
@@ -47,13 +47,13 @@ class StoredObject:
     Attributes:
         size_bytes: Length of the file.
         mtime_ns: When it was written, as the file system says it.
-        seal: Digest of every byte of the file.
+        checksum: Digest of every byte of the file.
         parts: File name to digest of the further objects that it needs; it is their index then.
     """
 
     size_bytes: int
     mtime_ns: int
-    seal: str
+    checksum: str
     parts: dict[str, str] = attrs.field(factory=dict)
 
 
@@ -104,7 +104,7 @@ class CommitRecord:
         best: The best value so far.
         link: How files of pools come from objects: ``reflink``, ``hard link`` or ``copy``.
         weights_origins: Module name to where its initial weights were loaded from.
-        provenance: Origins of modules, versions, and what else tells how the run came about.
+        provenance: Origins of modules, versions, and what else says how the run came about.
     """
 
     number: int
@@ -123,12 +123,12 @@ class CommitRecord:
     provenance: dict[str, Any] = attrs.field(factory=dict)
 
     def used_digests(self) -> set[str]:
-        """Give the digests that pools and state name, and those of their parts."""
+        """Return the digests that pools and state name, and those of their parts."""
         used = {digest for pool in self.pools.values() for digest in pool.modules.values()}
         return self.with_parts(used | self.state_digests())
 
     def state_digests(self) -> set[str]:
-        """Give the digests of the training state."""
+        """Return the digests of the training state."""
         return {*self.module_states.values(), *([self.state] if self.state else ())}
 
     def with_parts(self, digests: Iterable[str]) -> set[str]:
@@ -140,15 +140,15 @@ class CommitRecord:
         return found
 
     def size_of(self, digest: str) -> int:
-        """Give the bytes of an object and its parts."""
+        """Return the bytes of an object and its parts."""
         return sum(self.objects[one].size_bytes for one in self.with_parts([digest]))
 
     def view_name(self, module_name: str, digest: str) -> str:
-        """Give what people see of a module in a view: a file, or a folder of parts."""
+        """Return what people see of a module in a view: a file, or a folder of parts."""
         return module_name if self.objects[digest].parts else f"{module_name}{CHECKPOINT_SUFFIX}"
 
     def view_files(self, modules: Mapping[str, str]) -> dict[str, str]:
-        """Give the files of a view: path in it to digest.
+        """Return the files of a view: path in it to digest.
 
         Args:
             modules: Module name to digest.
@@ -161,7 +161,7 @@ class CommitRecord:
         return files
 
     def provider_of(self, module_name: str) -> DistributionOrigin | None:
-        """Give the plugin that a module was built by; None for any other origin, or none known."""
+        """Return the plugin that built a module; None for any other origin, or none known."""
         modules = self.provenance.get("modules")
         return DistributionOrigin.from_json(
             modules.get(module_name) if isinstance(modules, dict) else None
@@ -169,7 +169,7 @@ class CommitRecord:
 
 
 def encode_record(record: CommitRecord) -> bytes:
-    """Give the bytes of a record's file: JSON with a checksum over the rest of it."""
+    """Return the bytes of a record's file: JSON with a checksum over the rest of it."""
     has_parts = any(stored.parts for stored in record.objects.values())
     format_ = FORMAT_WITH_PARTS if has_parts or record.module_states else FORMAT
     content = {"format": format_, **_CONVERTER.unstructure(record)}
@@ -184,20 +184,16 @@ def read_record(path: Path) -> CommitRecord:
         CheckpointFileError: It is damaged, or of a newer format.
     """
     status = path.lstat()
-    # A pipe would keep the reader waiting, and a device or link may give bytes without end.
-    if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
-        raise _damaged(path)
     try:
+        # A pipe would keep the reader waiting, and a device or link may give bytes without end.
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+            raise ValueError("not a file of that size")
         content: Any = json.loads(path.read_bytes())
-        checksum = content.pop("checksum")
-        format_ = content.pop("format")
-        is_whole = checksum == _checksum({"format": format_, **content})
+        checksum, format_ = content.pop("checksum"), content.pop("format")
+        if type(format_) is not int or checksum != _checksum({"format": format_, **content}):
+            raise ValueError("another checksum")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _damaged(path) from error
-    if not is_whole:
-        raise _damaged(path)
-    if type(format_) is not int:
-        raise _damaged(path)
     if format_ not in {FORMAT, FORMAT_WITH_PARTS}:
         raise CheckpointFileError(
             f"is a commit of store format {format_}, and this version reads formats up to "
@@ -228,11 +224,11 @@ def _check_names(record: CommitRecord) -> None:
             check_path_name(file_name, kind="file name")
     digests = record.used_digests() | record.with_parts(record.objects)
     if not all(map(_DIGEST.fullmatch, digests)) or not digests <= set(record.objects):
-        raise ValueError("a digest is none, or its object is not described")
+        raise ValueError("a digest is malformed, or its object is not described")
 
 
 def record_numbers(layout: Layout) -> list[int]:
-    """Give the numbers of the commits on disk, newest first.
+    """Return the numbers of the commits on disk, newest first.
 
     Raises:
         CheckpointFileError: A link or pipe is in the place of a part of the store.
@@ -247,7 +243,7 @@ def record_numbers(layout: Layout) -> list[int]:
 
 
 def readable_records(layout: Layout) -> list[CommitRecord]:
-    """Give the whole commits on disk, newest first; a writer may be at work meanwhile.
+    """Return the whole commits on disk, newest first; a writer may be at work meanwhile.
 
     Raises:
         CheckpointFileError: One is of a newer format.
@@ -304,11 +300,18 @@ def _make_converter() -> cattrs.Converter:
     # JSON has no infinity and no NaN.
     converter.register_unstructure_hook(StoredBest, _encode_best)
     converter.register_structure_hook(StoredBest, lambda found, _: _decode_best(found))
-    for cls, name in ((StoredObject, "parts"), (CommitRecord, "module_states")):
-        # Left out where empty: such a record reads as it always did.
-        omit: Any = {name: cattrs.gen.override(omit_if_default=True)}
+    # Left out where empty: such a record reads as it always did.
+    omit = cattrs.gen.override(omit_if_default=True)
+    fields: dict[type, Any] = {
+        StoredObject: {"parts": omit, "checksum": cattrs.gen.override(rename="seal")},
+        CommitRecord: {"module_states": omit},
+    }
+    for cls, overrides in fields.items():
         converter.register_unstructure_hook(
-            cls, cattrs.gen.make_dict_unstructure_fn(cls, converter, **omit)
+            cls, cattrs.gen.make_dict_unstructure_fn(cls, converter, **overrides)
+        )
+        converter.register_structure_hook(
+            cls, cattrs.gen.make_dict_structure_fn(cls, converter, **overrides)
         )
     return converter
 

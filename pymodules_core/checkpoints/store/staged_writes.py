@@ -21,7 +21,7 @@ CHUNK_BYTES = 1 << 22
 _THREADS = 2
 
 
-class Sealed(Protocol):
+class Finished(Protocol):
     """What names an object."""
 
     @property
@@ -29,7 +29,7 @@ class Sealed(Protocol):
         """Of the content."""
 
     @property
-    def seal(self) -> str:
+    def checksum(self) -> str:
         """Of every byte of the file."""
 
 
@@ -48,15 +48,15 @@ class Source(Protocol):
     """The file's bytes, filled up to whole pages."""
 
     @property
-    def sealed(self) -> Sealed | None:
-        """Digest and seal, where they are known."""
+    def finished(self) -> Finished | None:
+        """Digest and checksum, where they are known."""
 
     @property
     def is_likely_stored(self) -> bool:
         """Whether to look for an object of this content before one is written."""
 
-    def seal(self, on_final: OnFinal = ...) -> Sealed:
-        """Give digest and seal; ``on_final`` learns which bytes will not change any more."""
+    def finish(self, on_final: OnFinal = ...) -> Finished:
+        """Return digest and checksum; ``on_final`` learns which bytes will not change any more."""
 
 
 @attrs.frozen(kw_only=True)
@@ -65,14 +65,14 @@ class Written:
 
     path: Path
     digest: str
-    seal: str
+    checksum: str
     size_bytes: int
 
 
 class StagedWrites:
     """Writes sources into the stage, and ends when all of them are whole and synced there.
 
-    Where a write fails, the block raises what the first one raised, once no other is going on; what
+    Where a write fails, the block raises what the first one raised, once no other is running; what
     is in the stage is then left to recovery.
 
     Args:
@@ -108,22 +108,25 @@ class StagedWrites:
         path = self._layout.stage / f"object-{self._count}{CHECKPOINT_SUFFIX}"
         is_large = source.size_bytes > CHUNK_BYTES
         descriptor = self._disk.create(path, direct=is_large)
-        sealed = (self._write_beside if is_large else self._write_now)(descriptor, source)
+        finished = (self._write_beside if is_large else self._write_now)(descriptor, source)
         return Written(
-            path=path, digest=sealed.digest, seal=sealed.seal, size_bytes=source.size_bytes
+            path=path,
+            digest=finished.digest,
+            checksum=finished.checksum,
+            size_bytes=source.size_bytes,
         )
 
-    def _write_now(self, descriptor: int, source: Source) -> Sealed:
+    def _write_now(self, descriptor: int, source: Source) -> Finished:
         try:
-            sealed = source.seal()
+            finished = source.finish()
             self._disk.write(descriptor, source.pages, 0)
             self._disk.shape(descriptor, size_bytes=source.size_bytes)
             self._disk.sync(descriptor)
         finally:
             os.close(descriptor)
-        return sealed
+        return finished
 
-    def _write_beside(self, descriptor: int, source: Source) -> Sealed:
+    def _write_beside(self, descriptor: int, source: Source) -> Finished:
         threads = self._threads = self._threads or ThreadPoolExecutor(_THREADS, "pymodules-disk")
         pages, position, writes = source.pages, 0, list[Future[None]]()
 
@@ -137,11 +140,11 @@ class StagedWrites:
 
         size_bytes: int | None = None
         try:
-            sealed = source.seal(on_final)
+            finished = source.finish(on_final)
             size_bytes = source.size_bytes
         finally:
             self._ends.append(threads.submit(self._end, descriptor, writes, size_bytes))
-        return sealed
+        return finished
 
     def _end(self, descriptor: int, writes: list[Future[None]], size_bytes: int | None) -> None:
         """Make a file whole and durable, and close it, once all its writes are done.

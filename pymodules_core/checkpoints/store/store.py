@@ -3,7 +3,7 @@
 import logging
 import os
 import secrets
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -21,9 +21,9 @@ from pymodules_core.checkpoints.store.records import (
     readable_records,
     record_numbers,
 )
-from pymodules_core.checkpoints.store.recovery import recover, rescue_edits
-from pymodules_core.checkpoints.store.views import Views
-from pymodules_core.errors import CheckpointError
+from pymodules_core.checkpoints.store.recovery import Recovery
+from pymodules_core.checkpoints.store.views import ViewPlan, Views, attempt, is_link_to
+from pymodules_core.errors import CheckpointError, StoreLockedError
 from pymodules_core.names import LAST
 
 logger = logging.getLogger("pymodules_core")
@@ -35,7 +35,7 @@ class Store:
     Args:
         layout: Paths; the folder of the pools exists.
         disk: Changes the file system.
-        link: ``copy`` never shares anything between objects and views; None goes on as it was.
+        link: ``copy`` never shares anything between objects and views; None keeps what there is.
         is_thorough: Read every byte of what is there before it is held for whole.
         is_salvage: Open it where no commit is whole, with what is left of the newest.
 
@@ -61,6 +61,27 @@ class Store:
         self._layout = layout
         self._disk = disk or Disk()
         layout.check()
+        self._make_folders()
+        if link is None:
+            link = "copy" if any(one.link == "copy" for one in readable_records(layout)) else "auto"
+        self._lock = StoreLock(layout)
+        self._lock.acquire()
+        self.objects = Objects(layout, self._disk, is_thorough=is_thorough)
+        self.views = Views(layout, self._disk, only_copy=link == "copy")
+        self._recovery = Recovery(layout, self.objects, self.views)
+        self._is_salvage = is_salvage
+        self.record: CommitRecord | None = None
+        self._spare: CommitRecord | None = None
+        self._is_clean = False
+        self._newest: int | None = None  # number of the newest record that this writer knows of
+        try:
+            self.settle()
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_folders(self) -> None:
+        layout = self._layout
         is_new = not layout.store.exists()
         for folder in (layout.store, layout.objects, layout.commits, layout.stage):
             if folder.exists():
@@ -73,21 +94,6 @@ class Store:
         if is_new:
             for folder in (layout.store, layout.path, layout.path.parent):
                 self._disk.sync_path(folder)
-        if link is None:
-            link = "copy" if any(one.link == "copy" for one in readable_records(layout)) else "auto"
-        self._lock = StoreLock(layout)
-        self._lock.acquire()
-        self.objects = Objects(layout, self._disk, is_thorough=is_thorough)
-        self.views = Views(layout, self._disk, only_copy=link == "copy")
-        self._is_salvage = is_salvage
-        self.record: CommitRecord | None = None
-        self._spare: CommitRecord | None = None
-        self._is_clean = False
-        try:
-            self.settle()
-        except BaseException:
-            self.close()
-            raise
 
     def close(self) -> None:
         """Let other writers in; safe to call twice."""
@@ -95,12 +101,13 @@ class Store:
 
     def settle(self) -> None:
         """Make everything agree with the newest whole commit; does nothing where it does."""
-        if not self._is_clean:
-            self.record = recover(
-                self._layout, self.objects, self.views, is_salvage=self._is_salvage
-            )
-            self._spare = self._find_spare()
-            self._is_clean = True
+        self._refuse_other_writer()
+        if self._is_clean:
+            return
+        self.record = self._recovery.recover(is_salvage=self._is_salvage)
+        self._newest = self.record.number if self.record else 0
+        self._spare = self._find_spare()
+        self._is_clean = True
 
     def make_stage(self, name: str) -> Path:
         """Make a folder for files that are on their way into the store.
@@ -125,23 +132,24 @@ class Store:
             keep_before: The commit before stays, to fall back to.
 
         Raises:
+            StoreLockedError: Another writer committed meanwhile, where locks do not reach it.
             OSError: The disk refuses; the commit before stands, or this one where only its views
                 were not up to date.
         """
         self.settle()
         self._is_clean = False
-        self._lock.check()
         if self.record is not None and self.record.number >= MOST_NUMBER:
             raise CheckpointError(
                 f"commit {self.record.number} is the last one that a name has room for",
                 file=self._layout.record(self.record.number),
                 found=self.record.number,
-                fix="nobody made so many: remove that record, and pymodules ckpt repair goes on "
+                fix="nobody made so many: remove that record, and pymodules ckpt repair continues "
                 "from the one before",
             )
         try:
             record = self._commit(make_record, keep_before=keep_before)
         except OSError:
+            self._refuse_other_writer()  # the stage is its now
             self.clean_up()
             raise
         self._is_clean = True
@@ -159,39 +167,32 @@ class Store:
     def _commit(
         self, make_record: Callable[[CommitRecord | None], CommitRecord], *, keep_before: bool
     ) -> CommitRecord:
-        before, views = self.record, self.views
+        before = self.record
         record = make_record(before)
-        files = {name: record.view_files(pool.modules) for name, pool in record.pools.items()}
-        changed = [name for name in record.changed if not views.is_shown(name, files[name])]
-        gone = [
-            name
-            for name in (before.pools if before else ())
-            if name not in record.pools and self._layout.view(name).exists()
-        ]
-        linked = self._find_linked([*changed, *gone], files)
-        # A link that a view gets changes a time of the others.
-        touched = {name: views.touched(name) for name in (*changed, *gone)}
+        plan = self.views.plan(before, record)
         # Made before the record, so that a disk that is full says so while nothing has changed.
-        for pool_name in changed:
-            views.prepare(pool_name, files[pool_name])
-        record = attrs.evolve(record, link=views.made or (before.link if before else None))
+        for pool_name in plan.changed:
+            self.views.prepare(pool_name, plan.files[pool_name])
+        record = attrs.evolve(record, link=self.views.made or (before.link if before else None))
         self._publish(record)
         self.record = record
-        records = [record, before] if before else [record]
-        for pool_name, paths in touched.items():
-            rescue_edits(self._layout, pool_name, paths, records, self.objects, views)
-            if pool_name in gone:
-                views.hide(pool_name)
-            else:
-                views.show(pool_name)
-        views.finish()
-        for pool_name in (*changed, *linked):
-            views.note(pool_name, files[pool_name])
+        self._show(plan, [record, before] if before else [record])
         if before is None or _weights_of(before) != _weights_of(record):
             self._spare = before
         kept = [one for one in (before, self._spare) if one is not None and keep_before]
         self._forget_old([record, *kept])
         return record
+
+    def _show(self, plan: ViewPlan, records: list[CommitRecord]) -> None:
+        for pool_name, paths in plan.touched.items():
+            self._recovery.rescue_edits(pool_name, paths, records)
+            if pool_name in plan.gone:
+                self.views.hide(pool_name)
+            else:
+                self.views.show(pool_name)
+        self.views.finish()
+        for pool_name in (*plan.changed, *plan.linked):
+            self.views.note(pool_name, plan.files[pool_name])
 
     def _publish(self, record: CommitRecord) -> None:
         disk, layout = self._disk, self._layout
@@ -206,32 +207,27 @@ class Store:
             disk.sync(descriptor)
         finally:
             os.close(descriptor)
-        disk.rename(staged, layout.record(record.number))
+        try:
+            self._refuse_other_writer()
+            _rename_no_replace(disk, staged, layout.record(record.number))
+        except (FileExistsError, StoreLockedError) as error:
+            # The other writer continues, and needs the names in the stage.
+            for name in (staged.name, *record.changed):
+                if (layout.stage / name).exists():
+                    self.views.discard(layout.stage / name)
+            raise self._lock.lost() from error
+        self._newest = record.number
         disk.sync_path(layout.commits)
 
-    def _find_linked(
-        self, replaced: Collection[str], files: Mapping[str, Mapping[str, str]]
-    ) -> list[str]:
-        """Return the other pools of the same objects that are as they were left.
-
-        A link more or less changes a time of theirs, which is then no sign of an edit.
-
-        Args:
-            replaced: The pools whose views are replaced or removed.
-            files: Pool to the files of its view.
-        """
-        digests = {one for name in replaced for one in self.views.noted(name).values()}
-        digests |= {one for name in replaced for one in files.get(name, {}).values()}
-        return [
-            name
-            for name in files
-            if name not in replaced
-            and not digests.isdisjoint(files[name].values())
-            and self.views.is_shown(name, files[name])
-        ]
+    def _refuse_other_writer(self) -> None:
+        """Refuse to write where locks reach not every machine and another writer committed."""
+        if self._newest is not None and any(
+            number > self._newest for number in record_numbers(self._layout)
+        ):
+            raise self._lock.lost()
 
     def _find_spare(self) -> CommitRecord | None:
-        """Give the newest commit whose weights are not those of the newest of all."""
+        """Return the newest commit whose weights are not those of the newest of all."""
         if self.record is None:
             return None
         newest = _weights_of(self.record)
@@ -249,6 +245,27 @@ class Store:
             if number not in numbers:
                 self._disk.unlink(self._layout.record(number))
         self.objects.keep_only(set[str]().union(*(one.used_digests() for one in kept)))
+
+
+def _rename_no_replace(disk: Disk, source: Path, target: Path) -> None:
+    """Move a record to its name, which another writer may have taken.
+
+    Where the file system has neither way that refuses then, such as exFAT, the lock has to do.
+
+    Raises:
+        FileExistsError: It has.
+    """
+    if attempt(disk.rename_no_replace, source, target):
+        return
+    try:
+        is_linked = attempt(disk.link, source, target)  # the other name goes with the stage
+    except FileExistsError:
+        # A server may answer so where it made the link, and its first answer was lost.
+        if not is_link_to(source, target):
+            raise
+        return
+    if not is_linked:
+        disk.rename(source, target)
 
 
 def _weights_of(record: CommitRecord) -> dict[str, str]:

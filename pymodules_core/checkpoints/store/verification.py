@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.store.checksums import seal_if_readable, seal_of_file
+from pymodules_core.checkpoints.store.checksums import checksum_if_readable, checksum_of_file
 from pymodules_core.checkpoints.store.lock import may_be_written
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import (
@@ -17,7 +17,7 @@ from pymodules_core.checkpoints.store.records import (
     read_record,
     record_numbers,
 )
-from pymodules_core.checkpoints.store.views import is_link_to
+from pymodules_core.checkpoints.store.views import files_in, is_link_to
 from pymodules_core.errors import CheckpointFileError
 
 _MISSING = "is missing"
@@ -84,35 +84,33 @@ def verify_store(layout: Layout, digest_of: Callable[[Path], str]) -> Verificati
 
 
 def _verify(layout: Layout, digest_of: Callable[[Path], str]) -> Verification:
-    damages, records = [], []
+    records, damages = _read_records(layout)
+    objects = {d: stored for record in records for d, stored in record.objects.items()}
+    used_by = _users(records[0]) if records else {}
+    # A view may show what was committed by a record that is damaged now.
+    readable = map(checksum_if_readable, layout.objects.glob("*") if damages else ())
+    checksums = {checksum for checksum in readable if checksum is not None}
+    for digest, stored in sorted(objects.items()):
+        path = layout.object(digest)
+        if reason := _fault(path, stored) or _name_fault(path, digest, digest_of):
+            damages.append(Damage(path, reason, used_by.get(digest, ("the commit before",))))
+    views = list(_views(layout, records[0], checksums)) if records else []
+    damages += [damage for damage in views if damage is not None]
+    return Verification(objects=len(objects), views=len(views), damages=damages)
+
+
+def _read_records(layout: Layout) -> tuple[list[CommitRecord], list[Damage]]:
+    records, damages = [], []
     for number in record_numbers(layout):
         try:
             records.append(read_record(layout.record(number)))
-        except FileNotFoundError:
+        except FileNotFoundError:  # removed meanwhile by a writer
             continue
         except CheckpointFileError as error:
             if error.found is not None:
                 raise
             damages.append(Damage(layout.record(number), error.what))
-    objects = {d: stored for record in records for d, stored in record.objects.items()}
-    used_by = _users(records[0]) if records else {}
-    # A view may show what was committed by a record that is damaged now.
-    seals = (
-        set(filter(None, map(seal_if_readable, layout.objects.glob("*"))))
-        if damages
-        else set[str]()
-    )
-    for digest, stored in sorted(objects.items()):
-        path = layout.object(digest)
-        reason = _fault(path, stored)
-        if reason is None:
-            reason = _name_fault(path, digest, digest_of)
-        if reason is not None:
-            users = used_by.get(digest, ("the commit before",))
-            damages.append(Damage(path, reason, users))
-    views = list(_views(layout, records[0], seals)) if records else []
-    damages += [damage for damage in views if damage is not None]
-    return Verification(objects=len(objects), views=len(views), damages=damages)
+    return records, damages
 
 
 def _users(record: CommitRecord) -> dict[str, tuple[str, ...]]:
@@ -126,31 +124,23 @@ def _users(record: CommitRecord) -> dict[str, tuple[str, ...]]:
     return {digest: tuple(names) for digest, names in users.items()}
 
 
-def _views(layout: Layout, record: CommitRecord, seals: Set[str]) -> Iterator[Damage | None]:
-    """Give one item for each file of each view, None where it is whole.
+def _views(layout: Layout, record: CommitRecord, checksums: Set[str]) -> Iterator[Damage | None]:
+    """Return one item for each file of each view, None where it is whole.
 
     Args:
         layout: Paths.
         record: The newest that can be read.
-        seals: Of all objects, where a newer record cannot be read; else of none.
+        checksums: Of all objects, where a newer record cannot be read; else of none.
     """
     for pool_name, pool in record.pools.items():
         view = layout.view(pool_name)
         wanted = record.view_files(pool.modules)
         for file_name, digest in sorted(wanted.items()):
             damage = _view_fault(view / file_name, layout.object(digest), record.objects[digest])
-            if damage and seal_if_readable(damage.path) in seals:
+            if damage and checksum_if_readable(damage.path) in checksums:
                 damage = attrs.evolve(damage, reason="is of a commit whose record is damaged")
             yield damage and attrs.evolve(damage, digest=digest)
-        try:
-            there = {
-                path.relative_to(view).as_posix()
-                for path in view.rglob("*")
-                if path.is_symlink() or not path.is_dir()
-            }
-        except (FileNotFoundError, NotADirectoryError):  # told for each of its files
-            there = set()
-        for file_name in sorted(there - set(wanted)):
+        for file_name in sorted(files_in(view).keys() - wanted.keys()):
             yield Damage(view / file_name, "is not of this pool: somebody put it there")
 
 
@@ -174,7 +164,7 @@ def _fault(path: Path, stored: StoredObject) -> str | None:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             return "is a link, a folder or a pipe, expected a file"
-        if status.st_size == stored.size_bytes and seal_of_file(path) == stored.seal:
+        if status.st_size == stored.size_bytes and checksum_of_file(path) == stored.checksum:
             return None
     except FileNotFoundError:
         return _MISSING

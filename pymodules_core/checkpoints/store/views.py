@@ -1,13 +1,15 @@
 """Views: ordinary folders of ordinary files, made of links to objects."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from enum import StrEnum
 from pathlib import Path
 
+import attrs
+
 from pymodules_core.checkpoints.store.file_system import CANNOT, Disk, copy_file
 from pymodules_core.checkpoints.store.paths import Layout
-from pymodules_core.checkpoints.store.records import INDEX_NAME
+from pymodules_core.checkpoints.store.records import INDEX_NAME, CommitRecord
 from pymodules_core.checkpoints.store.view_notes import NotedFile, Stamp, ViewNotes
 
 
@@ -17,6 +19,26 @@ class Link(StrEnum):
     REFLINK = "reflink"
     HARD_LINK = "hard link"
     COPY = "copy"
+
+
+@attrs.frozen(kw_only=True)
+class ViewPlan:
+    """What a commit does to the views.
+
+    Attributes:
+        files: Pool to the files of its view: path in it to digest.
+        changed: Pools whose views are replaced.
+        gone: Pools whose views are removed.
+        linked: Other pools of the same objects, which are to be noted again.
+        touched: Pool to the paths of files that somebody else touched, looked up before a link
+            that another view gets changes a time of theirs.
+    """
+
+    files: Mapping[str, Mapping[str, str]]
+    changed: list[str]
+    gone: list[str]
+    linked: list[str]
+    touched: Mapping[str, set[str]]
 
 
 class Views:
@@ -38,6 +60,23 @@ class Views:
         self._notes = ViewNotes(layout, disk)
         self.link = Link.COPY if only_copy else Link.REFLINK
         self.made: Link | None = None
+
+    def plan(self, before: CommitRecord | None, record: CommitRecord) -> ViewPlan:
+        """Return what a commit does to the views; it changes nothing yet."""
+        files = {name: record.view_files(pool.modules) for name, pool in record.pools.items()}
+        changed = [name for name in record.changed if not self.is_shown(name, files[name])]
+        gone = [
+            name
+            for name in (before.pools if before else ())
+            if name not in record.pools and self._layout.view(name).exists()
+        ]
+        return ViewPlan(
+            files=files,
+            changed=changed,
+            gone=gone,
+            linked=self._find_linked([*changed, *gone], files),
+            touched={name: self.touched(name) for name in (*changed, *gone)},
+        )
 
     def prepare(self, pool_name: str, files: Mapping[str, str]) -> None:
         """Make the folder that ``show`` puts in place.
@@ -64,17 +103,12 @@ class Views:
         disk, target = self._disk, self._layout.view(pool_name)
         fresh = self._layout.stage / pool_name
         self._notes.remove(pool_name)
-        if not target.exists():
-            disk.rename(fresh, target)
-        else:
-            try:
-                disk.exchange(fresh, target)
-            except OSError as error:
-                if error.errno not in CANNOT:
-                    raise
-                # For a moment there is no such folder; recovery makes it again.
-                self.hide(pool_name)
-                disk.rename(fresh, target)
+        if target.exists():
+            if attempt(disk.exchange, fresh, target):
+                return
+            # For a moment there is no such folder; recovery makes it again.
+            self.hide(pool_name)
+        disk.rename(fresh, target)
 
     def hide(self, pool_name: str) -> None:
         """Take a pool's folder away; it stays in the stage until ``finish``."""
@@ -103,7 +137,7 @@ class Views:
         Each name that an object gets or loses changes the times of its other names, so that a pool
         is noted again once the stage is empty.
         """
-        found = self._found(pool_name)
+        found = files_in(self._layout.view(pool_name))
         noted = {
             path: NotedFile(digest, found[path]) for path, digest in files.items() if path in found
         }
@@ -116,12 +150,9 @@ class Views:
 
     def touched(self, pool_name: str) -> set[str]:
         """Return the paths in a pool's folder, of files there or noted, that are not as noted."""
-        found, noted = self._found(pool_name), self._notes.files(pool_name)
-        return {
-            path
-            for path in found.keys() | noted.keys()
-            if path not in found or path not in noted or found[path] != noted[path].stamp
-        }
+        found = files_in(self._layout.view(pool_name))
+        noted = {path: one.stamp for path, one in self._notes.files(pool_name).items()}
+        return {path for path, _ in found.items() ^ noted.items()}
 
     def is_shown(self, pool_name: str, files: Mapping[str, str]) -> bool:
         """Return whether a pool's folder was left holding these files, and nobody touched it."""
@@ -130,38 +161,51 @@ class Views:
 
     def paths(self, pool_name: str) -> set[str]:
         """Return the paths of the files in a pool's folder."""
-        return set(self._found(pool_name))
+        return set(files_in(self._layout.view(pool_name)))
 
-    def _found(self, pool_name: str) -> dict[str, Stamp]:
-        try:
-            return _files_below(self._layout.view(pool_name))
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
+    def _find_linked(
+        self, replaced: Collection[str], files: Mapping[str, Mapping[str, str]]
+    ) -> list[str]:
+        """Return the other pools of the same objects that are as they were left.
+
+        A link more or less changes a time of theirs, which is then no sign of an edit.
+
+        Args:
+            replaced: The pools whose views are replaced or removed.
+            files: Pool to the files of its view.
+        """
+        digests = {one for name in replaced for one in self.noted(name).values()}
+        digests |= {one for name in replaced for one in files.get(name, {}).values()}
+        return [
+            name
+            for name in files
+            if name not in replaced
+            and not digests.isdisjoint(files[name].values())
+            and self.is_shown(name, files[name])
+        ]
 
     def _link(self, source: Path, target: Path) -> None:
-        self._make(source, target)
+        if self.link is Link.REFLINK:
+            if attempt(self._disk.clone, source, target):
+                self._disk.sync_path(target)
+            else:
+                self.link = Link.HARD_LINK
+        if self.link is Link.HARD_LINK and not attempt(self._disk.link, source, target):
+            self.link = Link.COPY
+        if self.link is Link.COPY:
+            copy_file(self._disk, source, target)
         self.made = self.link
 
-    def _make(self, source: Path, target: Path) -> None:
-        if self.link is Link.REFLINK:
-            try:
-                self._disk.clone(source, target)
-            except OSError as error:
-                if error.errno not in CANNOT:
-                    raise
-                self.link = Link.HARD_LINK
-            else:
-                self._disk.sync_path(target)
-                return
-        if self.link is Link.HARD_LINK:
-            try:
-                self._disk.link(source, target)
-                return
-            except OSError as error:
-                if error.errno not in CANNOT:
-                    raise
-                self.link = Link.COPY
-        copy_file(self._disk, source, target)
+
+def attempt(change: Callable[[Path, Path], None], source: Path, target: Path) -> bool:
+    """Link, clone, move or exchange; return False where the file system cannot do it that way."""
+    try:
+        change(source, target)
+    except OSError as error:
+        if error.errno not in CANNOT:
+            raise
+        return False
+    return True
 
 
 def is_link_to(path: Path, other: Path) -> bool:
@@ -173,8 +217,16 @@ def is_link_to(path: Path, other: Path) -> bool:
 
 
 def shard_folders(folder: Path) -> list[Path]:
-    """Give the folders of sharded modules in the folder of a pool."""
+    """Return the folders of sharded modules in the folder of a pool."""
     return sorted(path.parent for path in folder.glob(f"*/{INDEX_NAME}"))
+
+
+def files_in(folder: Path) -> dict[str, Stamp]:
+    """Return the files in a folder, by their paths in it; none where there is no folder."""
+    try:
+        return _files_below(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
 
 
 def _files_below(folder: Path, prefix: str = "") -> dict[str, Stamp]:

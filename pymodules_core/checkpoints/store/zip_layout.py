@@ -80,12 +80,12 @@ class MemoryFile(io.RawIOBase):
 
 
 def is_archive(start: bytes) -> bool:
-    """Tell by its first bytes whether ``torch.save`` may have written a file."""
+    """Return by its first bytes whether ``torch.save`` may have written a file."""
     return start.startswith(_ARCHIVE_START)
 
 
 def find_tensor_ranges(file: IO[bytes]) -> list[TensorRange]:
-    """Give the tensors of a file that ``torch.save`` laid out, in the order of the file.
+    """Return the tensors of a file that ``torch.save`` laid out, in the order of the file.
 
     Raises:
         ValueError: It is no such file.

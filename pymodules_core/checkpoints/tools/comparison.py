@@ -1,4 +1,4 @@
-"""How far two states of a module are apart."""
+"""How much two states of a module differ."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import attrs
 import torch
 
 from pymodules_core.checkpoints.loading.pool_reader import StoredModule
-from pymodules_core.checkpoints.tools.numbers import as_numbers, dtype_name
+from pymodules_core.checkpoints.tools.statistics import as_float64, dtype_name
 
 
 @attrs.frozen(kw_only=True)
@@ -66,7 +66,7 @@ class _Sums:
     largest: float = 0.0
 
     def add(self, first: torch.Tensor, second: torch.Tensor) -> None:
-        a, b = as_numbers(first), as_numbers(second)
+        a, b = as_float64(first), as_float64(second)
         # Masks hold infinities: where they stay what they are, nothing changed.
         is_same = (a == b) & ~a.isfinite()
         a, b = a.masked_fill(is_same, 0.0), b.masked_fill(is_same, 0.0)

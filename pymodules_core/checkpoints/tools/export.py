@@ -1,4 +1,4 @@
-"""Writes modules of a pool for other programs: safetensors or plain ``.pt``, apart or merged."""
+"""Writes modules of a pool for other programs: safetensors or plain ``.pt``, or all in one file."""
 
 import io
 import json

@@ -65,7 +65,7 @@ def users_of(data_home: Path, experiment_name: str) -> dict[str, list[str]]:
 
 
 def newest_record(experiment_dir: Path) -> CommitRecord | None:
-    """Give the newest commit of an experiment, None where there is none."""
+    """Return the newest commit of an experiment, None where there is none."""
     records = readable_records(Layout(checkpoints_dir(experiment_dir)))
     return records[0] if records else None
 

@@ -1,4 +1,4 @@
-"""Tells a store that is lost from one that never was: what else shows that there were commits."""
+"""Distinguishes a lost store from one that never was: what else shows that there were commits."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def lost_store(path: Path, *, experiment: Experiment | None = None) -> LostStore
 def refuse_lost_store(experiment: Experiment) -> None:
     """Refuse to resume a run, and so to start one over it, whose commits are lost.
 
-    Objects alone are no run: one that was killed before its first commit leaves them.
+    Objects alone are not a run: one that was killed before its first commit leaves them.
 
     Raises:
         LostStoreError: They are.

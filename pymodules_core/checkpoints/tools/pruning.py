@@ -1,4 +1,4 @@
-"""Drops pools of epochs: in one commit, and never what somebody needs without being told."""
+"""Drops pools of epochs: in one commit, and never what somebody needs without asking."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ def plan_pruning(
 
     Raises:
         CheckpointNotFoundError: There is no such pool, or no store.
-        CheckpointError: A pool is none of an epoch, or is needed.
+        CheckpointError: A pool is not of an epoch, or is needed.
     """
     records = readable_records(Layout(path))
     if not records:

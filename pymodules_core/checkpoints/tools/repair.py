@@ -7,9 +7,9 @@ from pathlib import Path
 
 import attrs
 
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer
+from pymodules_core.checkpoints.file_buffer import make_file
 from pymodules_core.checkpoints.file_format.content_checks import refuse_strange_tensors
-from pymodules_core.checkpoints.file_format.read import checkpoint_files, read_state_dict
+from pymodules_core.checkpoints.sharded.folder import checkpoint_files, read_state_dict
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import (
@@ -43,7 +43,7 @@ class Repair:
 def repair(path: Path) -> Repair:
     """Read everything, put aside what is damaged, and commit what is whole.
 
-    Objects are made anew from files of views, a damaged pool is taken from the commit before; where
+    Objects are restored from files of views, a damaged pool is taken from the commit before; where
     no commit can be read, files of views are taken as they are.
 
     Args:
@@ -56,7 +56,7 @@ def repair(path: Path) -> Repair:
     layout = Layout(path)
     if not layout.store.is_dir():
         raise CheckpointError(
-            "holds no store, so nothing tells what its files should be",
+            "holds no store, so nothing says what its files should be",
             file=path,
             fix="pymodules ckpt verify reads plain files",
         )
@@ -71,57 +71,68 @@ def repair(path: Path) -> Repair:
 
 
 def _mend(store: Store, layout: Layout) -> list[str]:
-    """Commit pools without what is lost; give what is."""
+    """Commit pools without what is lost, and return what is."""
     records = readable_records(layout)
+    newest = records[0]
+    pools, lost = _whole_pools(records, store)
+    has_state = all(_is_whole(digest, newest, store) for digest in newest.state_digests())
+    if not has_state:
+        lost.append("the training state")
+    if pools != newest.pools or not has_state:
+        record = _mended(records, pools, has_state=has_state)
+        # The commit before names what is lost.
+        store.commit(lambda _: record, keep_before=False)
+        return lost
+    for older in records[1:]:
+        # It is there to fall back to, and nobody could.
+        if not all(_is_whole(digest, older, store) for digest in older.used_digests()):
+            logger.warning("commit %d, an older one, is not whole: put aside", older.number)
+            store.objects.quarantine(layout.record(older.number), why="has lost weights")
+    return lost
+
+
+def _whole_pools(
+    records: list[CommitRecord], store: Store
+) -> tuple[dict[str, StoredPool], list[str]]:
+    """Return the newest pools, each as it is whole, and what is lost: ``pool/module``."""
     newest = records[0]
     pools, lost = {}, list[str]()
     for name, pool in newest.pools.items():
         gone = _lost_modules(pool, newest, store)
-        older = gone and _whole_before(name, records[1:], store)
+        older = _whole_before(name, records[1:], store) if gone else None
         if older:
             logger.warning("pool %s is damaged; taken from epoch %d", name, older.epoch)
             pools[name] = older
             continue
         lost += [f"{name}/{module}" for module in gone]
-        pools[name] = attrs.evolve(
-            pool, modules={m: digest for m, digest in pool.modules.items() if m not in gone}
-        )
-    has_state = all(_is_whole(digest, newest, store) for digest in newest.state_digests())
-    if not has_state:
-        lost.append("the training state")
-    if pools != newest.pools or not has_state:
-        pools = {
-            name: pool
-            for name, pool in pools.items()
-            if pool.modules or not newest.pools[name].modules
-        }
-        known = {d: stored for one in reversed(records) for d, stored in one.objects.items()}
-        record = attrs.evolve(
-            newest,
-            state=newest.state if has_state else None,
-            module_states=newest.module_states if has_state else {},
-            best=_best_of(pools.get(BEST), records),
-            number=newest.number + 1,
-            parent=newest.number,
-            time=datetime.now(UTC),
-            changed=[name for name in pools if pools[name] != newest.pools[name]],
-            pools=pools,
-        )
-        record = attrs.evolve(record, objects=known)
-        objects = {digest: known[digest] for digest in sorted(record.used_digests())}
-        # The commit before names what is lost.
-        store.commit(lambda _: attrs.evolve(record, objects=objects), keep_before=False)
-        return lost
-    for older_record in records[1:]:
-        # It is there to fall back to, and nobody could.
-        if not all(_is_whole(d, older_record, store) for d in older_record.used_digests()):
-            logger.warning("commit %d, an older one, is not whole: put aside", older_record.number)
-            store.objects.quarantine(layout.record(older_record.number), why="has lost weights")
-    return lost
+        modules = {m: digest for m, digest in pool.modules.items() if m not in gone}
+        if modules or not gone:
+            pools[name] = attrs.evolve(pool, modules=modules)
+    return pools, lost
+
+
+def _mended(
+    records: list[CommitRecord], pools: dict[str, StoredPool], *, has_state: bool
+) -> CommitRecord:
+    newest = records[0]
+    known = {d: stored for one in reversed(records) for d, stored in one.objects.items()}
+    record = attrs.evolve(
+        newest,
+        state=newest.state if has_state else None,
+        module_states=newest.module_states if has_state else {},
+        best=_best_of(pools.get(BEST), records),
+        number=newest.number + 1,
+        parent=newest.number,
+        time=datetime.now(UTC),
+        changed=[name for name in pools if pools[name] != newest.pools[name]],
+        pools=pools,
+        objects=known,
+    )
+    return attrs.evolve(record, objects={d: known[d] for d in sorted(record.used_digests())})
 
 
 def _best_of(pool: StoredPool | None, records: Iterable[CommitRecord]) -> StoredBest | None:
-    """Give the best value that belongs to a pool: the next is best where it is lost."""
+    """Return the best value that belongs to a pool: the next is best where it is lost."""
     return next((one.best for one in records if pool and one.pools.get(BEST) == pool), None)
 
 
@@ -146,7 +157,7 @@ def _is_whole(digest: str, record: CommitRecord, store: Store) -> bool:
 
 
 def _adopt(store: Store, layout: Layout) -> list[str]:
-    """Make the files of views a commit; give what cannot be read of them."""
+    """Make the files of views a commit; return what cannot be read of them."""
     pools, objects, lost = {}, {}, list[str]()
     names = pool_names_in(layout.path)
     newest_epoch = max((parse_epoch_pool(name) or 0 for name in names), default=0)
@@ -156,13 +167,13 @@ def _adopt(store: Store, layout: Layout) -> list[str]:
             try:
                 state = read_state_dict(file)
                 refuse_strange_tensors(file, state)
-                image = FileBuffer(state)
+                content = make_file(state)
             except CheckpointFileError as error:
                 logger.warning("%s", error)
                 store.objects.quarantine(file)
                 lost.append(f"{pool_name}/{module_name}")
                 continue
-            added = store.objects.add(image)
+            added = store.objects.add(content)
             modules[module_name] = added.digest
             objects[added.digest] = added.stored
         epoch = parse_epoch_pool(pool_name) or newest_epoch
@@ -171,7 +182,7 @@ def _adopt(store: Store, layout: Layout) -> list[str]:
         elif not any(layout.view(pool_name).iterdir()):
             layout.view(pool_name).rmdir()
     for digest in sorted(store.objects.digests() - set(objects)):
-        # What it was nothing tells: a training state, or weights of an older commit.
+        # Nothing says what it was: a training state, or weights of an older commit.
         store.objects.quarantine(layout.object(digest), why="was of a commit that is gone")
     if pools:
         record = CommitRecord(

@@ -6,8 +6,6 @@ from typing import Any
 import attrs
 import torch
 
-from pymodules_core.checkpoints.tools.numbers import as_numbers, dtype_name
-
 
 @attrs.frozen(kw_only=True)
 class TensorStatistics:
@@ -45,8 +43,19 @@ def tensor_statistics(state: Mapping[str, Any]) -> list[TensorStatistics]:
     ]
 
 
+def as_float64(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor as ``(elements,)`` float64; a complex number is two."""
+    plain = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+    return plain.to(torch.float64).reshape(-1)
+
+
+def dtype_name(tensor: torch.Tensor) -> str:
+    """Return a dtype without the name of the library."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def _describe(key: str, tensor: torch.Tensor) -> TensorStatistics:
-    numbers = as_numbers(tensor)
+    numbers = as_float64(tensor)
     finite = numbers[numbers.isfinite()]
     has_some = finite.numel() > 0
     return TensorStatistics(

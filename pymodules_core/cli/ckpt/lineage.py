@@ -36,7 +36,7 @@ def command(exp: str, as_json: bool, data_home: Path | None) -> None:
     record = newest_record(experiment.path) if experiment else None
     if experiment is None or record is None:
         raise CheckpointNotFoundError(
-            "holds no commit of an experiment, so nothing tells where its weights came from",
+            "holds no commit of an experiment, so nothing says where its weights came from",
             file=target.path,
             fix="name an experiment that was trained",
         )

@@ -37,7 +37,6 @@ def command(exp: str, as_json: bool, data_home: Path | None, no_plugins: bool) -
     from pymodules_core.checkpoints.tools.overview import overview
     from pymodules_core.cli.ckpt.target import open_target
     from pymodules_core.cli.output import format_size, print_json, print_table
-    from pymodules_core.errors import printable
 
     target = open_target(exp, data_home)
     found = overview(target.path)
@@ -62,17 +61,23 @@ def command(exp: str, as_json: bool, data_home: Path | None, no_plugins: bool) -
             for pool in found.pools
         ],
     )
-    whole = sum(pool.size_bytes for pool in found.pools)
-    text = f"{len(found.pools)} pools of {format_size(whole)}"
-    if found.commit is not None:
-        text = f"commit {found.commit}: {text} in {format_size(found.object_bytes)} on disk"
-        if found.link:
-            text += f" ({printable(found.link)})"
-        if found.state_bytes:
-            text += f", training state {format_size(found.state_bytes)}"
-    click.echo(text)
+    click.echo(_summary(found))
     if orphans:
         click.echo(f"orphans, modules that {target.name} does not have now: {', '.join(orphans)}")
+
+
+def _summary(found: "StoreOverview") -> str:
+    from pymodules_core.cli.output import format_size
+    from pymodules_core.errors import printable
+
+    whole = sum(pool.size_bytes for pool in found.pools)
+    text = f"{len(found.pools)} pools of {format_size(whole)}"
+    if found.commit is None:
+        return text
+    link = f" ({printable(found.link)})" if found.link else ""
+    state = f", training state {format_size(found.state_bytes)}" if found.state_bytes else ""
+    size = format_size(found.object_bytes)
+    return f"commit {found.commit}: {text} in {size} on disk{link}{state}"
 
 
 def _orphans(target: "Target", found: "StoreOverview", *, load_installed: bool) -> list[str]:

@@ -14,7 +14,7 @@ from pymodules_core.cli.options import data_home_option, debug_option, experimen
 def command(exp: str, data_home: Path | None) -> int:
     """Make the checkpoints of EXP whole again, from what is whole of them.
 
-    Damaged files go to .store/quarantine, objects are made anew from files of views and views from
+    Damaged files go to .store/quarantine, objects are made again from files of views and views from
     objects. Where no commit can be read any more, one is made of the files of the views. Exits with
     1 where something is lost.
     """

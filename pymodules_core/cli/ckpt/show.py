@@ -71,13 +71,19 @@ def _print_module(name: str, stored: "StoredModule") -> None:
             ("KEY", "SHAPE", "DTYPE", "SIZE", "MEAN", "STD", "MIN", "MAX"),
             [_cells(one) for one in tensors],
         )
-    for key, value in stored.state.items():
-        if key not in {one.key for one in tensors}:
-            click.echo(f"{printable(key)}: {type(value).__name__}, no tensor")
-    for one in tensors:
-        if one.not_finite:
-            count = f"{one.not_finite:,} of {one.elements:,}"
-            click.echo(f"{printable(one.key)}: {count} are NaN or infinite")
+    keys = {one.key for one in tensors}
+    notes = [
+        f"{printable(key)}: {type(value).__name__}, no tensor"
+        for key, value in stored.state.items()
+        if key not in keys
+    ]
+    notes += [
+        f"{printable(one.key)}: {one.not_finite:,} of {one.elements:,} are NaN or infinite"
+        for one in tensors
+        if one.not_finite
+    ]
+    for note in notes:
+        click.echo(note)
 
 
 def _mark_of(stored: "StoredModule") -> "LayoutVersion":

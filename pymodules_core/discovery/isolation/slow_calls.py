@@ -42,7 +42,7 @@ def watch_call(
         culprit: Who runs in the block, for the warning.
         told_after_s: When to warn.
         ended_after_s: When to raise ``CallTimeoutError`` in the block, and then each second: what
-            catches it and goes on is interrupted again. None lets it take its time.
+            catches it and continues is interrupted again. None lets it take its time.
     """
     if (
         _ALARM is None

@@ -46,12 +46,12 @@ class LockedDistribution:
     files: Mapping[str, str | None]
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as ``run.json`` has it."""
+        """Return it as ``run.json`` has it."""
         return attrs.asdict(self)
 
 
 def digest_of_files(files: Mapping[str, Any]) -> str:
-    """Give one sha256 over the names and contents of files.
+    """Return one sha256 over the names and contents of files.
 
     Args:
         files: Path to sha256.
@@ -148,7 +148,7 @@ def _zipped_files(root: Path, home: Any) -> Iterator[tuple[Path, Any]]:
 
 
 def _find_package(target: str) -> tuple[Path, Path] | None:
-    """Give the folder or file of the package that an entry point names, and its place on the path.
+    """Return the folder or file of the package that an entry point names, and its path entry.
 
     Of a namespace package, which several distributions share, the part below it.
     """

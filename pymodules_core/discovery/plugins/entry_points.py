@@ -41,7 +41,7 @@ class FoundPlugin:
     fix: str = ""
 
 
-def find_entry_points(*, tells: bool = True) -> list[FoundPlugin]:
+def find_entry_points(*, warns: bool = True) -> list[FoundPlugin]:
     """Return every entry point of the group, sorted by distribution and entry point.
 
     A distribution that appears twice on ``sys.path`` counts once, as the import system sees it: the
@@ -49,7 +49,7 @@ def find_entry_points(*, tells: bool = True) -> list[FoundPlugin]:
     damaged metadata is there with its ``fault``, and so is a folder or zip that cannot be read.
 
     Args:
-        tells: Warn of what is there twice.
+        warns: Warn of what is there twice.
     """
     found: dict[str, FoundPlugin] = {}
     # Distribution to the first of its plugins: whatever else has its name is another copy.
@@ -58,11 +58,11 @@ def find_entry_points(*, tells: bool = True) -> list[FoundPlugin]:
         record = plugin.record
         first = firsts.setdefault(normalise(record.origin.provider), record)
         if _copy_of(record) != _copy_of(first):
-            if tells:
+            if warns:
                 _shadow(_copy_of(record), first)
         elif record.name not in found:
             found[record.name] = plugin
-        elif tells:
+        elif warns:
             logger.warning(
                 "%s names its entry point twice: %s is used, and %s is not. Fix: report it to %s",
                 record.origin,
@@ -74,13 +74,13 @@ def find_entry_points(*, tells: bool = True) -> list[FoundPlugin]:
 
 
 def _copy_of(record: PluginRecord) -> str:
-    """Tell one copy of a distribution from another: version and place."""
+    """Return what identifies a copy of a distribution: version and folder."""
     version = getattr(record.origin, "version", "")
     return f"{record.origin.provider} {version} in {record.location}"
 
 
 def _shadow(other: str, used: PluginRecord) -> None:
-    if other in used.shadowed:  # told with another of its entry points
+    if other in used.shadowed:  # reported with another of its entry points
         return
     used.shadowed.append(other)
     logger.warning(
@@ -96,30 +96,36 @@ def _shadow(other: str, used: PluginRecord) -> None:
 def _read_distributions() -> Iterator[FoundPlugin]:
     seen: set[tuple[str, str, str]] = set()
     for distribution in distributions():
-        is_plugin = False
         try:
             # The text decides before anything is parsed: of 300 distributions few are plugins.
             text = distribution.read_text("entry_points.txt")
-            if not text or not _GROUP_HEADER.search(text):
-                continue
-            is_plugin = True
-            # Each of `distribution.name` and `distribution.version` parses the file anew.
-            metadata = distribution.metadata
-            name, version = metadata["Name"], metadata["Version"]
-            if not (name and version):
-                raise ValueError("METADATA has an empty Name or Version")
-            identity = (str(distribution.locate_file("")), name, version)
-            if identity not in seen:
-                seen.add(identity)
-                yield from [
-                    _describe(distribution, name, version, entry_point)
-                    for entry_point in distribution.entry_points.select(group=PROJECT_NAME)
-                ]
         # Damaged metadata raises anything: UnicodeDecodeError, KeyError, TypeError.
-        except Exception as error:  # noqa: BLE001  told with the distribution's name
-            is_foreign = isinstance(error, UnicodeDecodeError) and _GROUP_BYTES not in error.object
-            if is_plugin or not is_foreign:
+        except Exception as error:  # noqa: BLE001  reported with the distribution's name
+            if not isinstance(error, UnicodeDecodeError) or _GROUP_BYTES in error.object:
                 yield _damaged(distribution, error)
+            continue
+        if not text or not _GROUP_HEADER.search(text):
+            continue
+        try:
+            yield from _read_plugins(distribution, seen)
+        except Exception as error:  # noqa: BLE001  reported with the distribution's name
+            yield _damaged(distribution, error)
+
+
+def _read_plugins(distribution: Any, seen: set[tuple[str, str, str]]) -> list[FoundPlugin]:
+    # Each of `distribution.name` and `distribution.version` parses the file again.
+    metadata = distribution.metadata
+    name, version = metadata["Name"], metadata["Version"]
+    if not (name and version):
+        raise ValueError("METADATA has an empty Name or Version")
+    identity = (str(distribution.locate_file("")), name, version)
+    if identity in seen:
+        return []
+    seen.add(identity)
+    return [
+        _describe(distribution, name, version, entry_point)
+        for entry_point in distribution.entry_points.select(group=PROJECT_NAME)
+    ]
 
 
 def _describe(
@@ -134,7 +140,7 @@ def _describe(
         origin=DistributionOrigin(name, version, entry_point.name),
         target=entry_point.value,
         is_editable=editable is not None,
-        # Text first: of a distribution in a zip it is no path of the file system.
+        # Text first: of a distribution in a zip it is not a path of the file system.
         location=editable or display_path(Path(str(distribution.locate_file("")))),
     )
     return FoundPlugin(record, entry_point.load)

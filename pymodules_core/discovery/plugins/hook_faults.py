@@ -1,6 +1,8 @@
 """What keeps the hooks of a plugin from doing what its author means."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import pluggy
 
@@ -12,30 +14,34 @@ from pymodules_core.hookspecs import HOOK_FAMILIES, ModuleHooks, RunHooks, TaskH
 def find_hook_fault(
     plugin: object, callers: list[pluggy.HookCaller], *, is_task: bool
 ) -> tuple[str, str] | None:
-    """Give what is wrong with a plugin that pluggy took, and the fix.
+    """Return what is wrong with a plugin that pluggy took, and the fix.
 
     Args:
         plugin: The plugin.
         callers: The hooks it implements.
         is_task: It is the experiment's ``task.py``, whose names are checked already.
     """
-    for caller in callers:
-        if not caller.has_spec() and not is_optional(caller, plugin):
-            near = closest_match(caller.name, HOOK_NAMES)
-            return (
-                f"no hook is called {caller.name!r}; hooks are {list_words(HOOK_NAMES)}",
-                f"rename it to {near!r}" if near else "remove its hookimpl",
-            )
+    specified = [caller for caller in callers if caller.has_spec()]
+    unknown = [one for one in callers if not one.has_spec() and not is_optional(one, plugin)]
+    if unknown:
+        near = closest_match(unknown[0].name, HOOK_NAMES)
+        return (
+            f"no hook is called {unknown[0].name!r}; hooks are {list_words(HOOK_NAMES)}",
+            f"rename it to {near!r}" if near else "remove its hookimpl",
+        )
     if is_task:
         return None
-    for caller in callers:
-        for implementation in caller.get_hookimpls():
-            is_own = implementation.plugin is plugin and caller.has_spec()
-            if is_own and (fault := _find_fault_of_function(caller.name, implementation)):
-                return fault
+    own = (
+        _find_fault_of_function(caller.name, implementation)
+        for caller in specified
+        for implementation in caller.get_hookimpls()
+        if implementation.plugin is plugin
+    )
+    if fault := next(filter(None, own), None):
+        return fault
     if plain := _undecorated(plugin, {caller.name for caller in callers}):
         return f"{list_words(plain)} without @hookimpl", f"put @hookimpl above {plain[0]}"
-    if any(caller.has_spec() for caller in callers):
+    if specified:
         return None
     return (
         f"it has no hook; hooks are {list_words(HOOK_NAMES)}",
@@ -44,21 +50,25 @@ def find_hook_fault(
 
 
 def find_argument_fault(plugin: object) -> tuple[str, str | None] | None:
-    """Give the argument of a hook that no hook has, for which pluggy refuses a plugin."""
-    for family in HOOK_FAMILIES:
-        for name, hook in vars(family).items():
-            function = getattr(plugin, name, None)
-            if name.startswith("_") or not inspect.isroutine(function):
-                continue
-            allowed = [one for one in inspect.signature(hook).parameters if one != "self"]
-            for argument in inspect.signature(function).parameters:
-                if argument not in allowed:
-                    near = closest_match(argument, allowed)
-                    return (
-                        f"{name} wants argument {argument!r}; it may take {list_words(allowed)}",
-                        f"rename it to {near!r}" if near else f"remove {argument!r}",
-                    )
+    """Return the argument of a hook that no hook has, for which pluggy refuses a plugin."""
+    hooks = {name: hook for family in HOOK_FAMILIES for name, hook in vars(family).items()}
+    for name, hook in hooks.items():
+        function = getattr(plugin, name, None)
+        if name.startswith("_") or not inspect.isroutine(function):
+            continue
+        allowed, wanted = _arguments(hook)[1:], _arguments(function)
+        wrong = next((argument for argument in wanted if argument not in allowed), None)
+        if wrong is not None:
+            near = closest_match(wrong, allowed)
+            return (
+                f"{name} wants argument {wrong!r}; it may take {list_words(allowed)}",
+                f"rename it to {near!r}" if near else f"remove {wrong!r}",
+            )
     return None
+
+
+def _arguments(function: Callable[..., Any]) -> list[str]:
+    return [*inspect.signature(function).parameters]
 
 
 def _find_fault_of_function(name: str, implementation: pluggy.HookImpl) -> tuple[str, str] | None:

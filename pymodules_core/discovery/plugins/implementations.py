@@ -59,7 +59,7 @@ class HookCaller(pluggy.PluginManager):
 
 
 def is_optional(caller: pluggy.HookCaller, plugin: object) -> bool:
-    """Tell whether a plugin marked its implementation as fine without a specification."""
+    """Return whether a plugin marked its implementation as fine without a specification."""
     return any(i.optionalhook for i in caller.get_hookimpls() if i.plugin is plugin)
 
 

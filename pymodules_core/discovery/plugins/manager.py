@@ -17,8 +17,6 @@ import pluggy
 
 from pymodules_core.discovery.isolation.global_state import guard_global_state, keep_random_streams
 from pymodules_core.discovery.isolation.slow_calls import watch_call
-from pymodules_core.discovery.module_files import ExperimentFiles
-from pymodules_core.discovery.plugins.controls import PluginControls
 from pymodules_core.discovery.plugins.entry_points import FoundPlugin, find_entry_points
 from pymodules_core.discovery.plugins.hook_faults import find_argument_fault, find_hook_fault
 from pymodules_core.discovery.plugins.implementations import (
@@ -27,19 +25,20 @@ from pymodules_core.discovery.plugins.implementations import (
     materialise_specs,
 )
 from pymodules_core.discovery.plugins.objects import PluginFaultError, make_instance, make_settings
+from pymodules_core.discovery.plugins.plugin_filter import PluginFilter
 from pymodules_core.discovery.plugins.records import (
     PluginRecord,
     PluginState,
-    explain,
-    explain_import,
+    fault_of,
+    import_fault_of,
 )
+from pymodules_core.discovery.scan.import_files import ExperimentFiles
 from pymodules_core.discovery.scan.scanner import SCANNER_NAME, DirectoryScanner
-from pymodules_core.discovery.selection.selection import Locate
 from pymodules_core.errors import SettingsError
 from pymodules_core.experiment import Experiment
 from pymodules_core.hookspecs import HOOK_FAMILIES, PROJECT_NAME
 from pymodules_core.settings import PluginsSettings
-from pymodules_core.specs import CodeOrigin, DiscoveryContext, ModuleSpec
+from pymodules_core.specs import CodeOrigin, DiscoveryContext, Locator, ModuleSpec
 
 logger = logging.getLogger("pymodules_core")
 
@@ -74,12 +73,12 @@ class PluginManager:
         experiment_dir: Path | None = None,
         data_home: Path = Path("data"),
         load_installed: bool = True,
-        locate: Locate = lambda error: error,
+        locate: Locator = lambda error: error,
     ) -> None:
         self.files = files
         self.records: list[PluginRecord] = []
         self._settings = settings or PluginsSettings()
-        self._controls = PluginControls(self._settings)
+        self._filter = PluginFilter(self._settings)
         self._locate = locate
         self.loads_installed = load_installed
         self._context = DiscoveryContext(
@@ -133,7 +132,7 @@ class PluginManager:
         return record
 
     def implementations(self, hook_name: str) -> list[HookImplementation]:
-        """Give the active implementations of a hook, in the order of plugin names."""
+        """Return the active implementations of a hook, in the order of plugin names."""
         records = {record.name: record for record in self.records}
         caller: pluggy.HookCaller = getattr(self._pluggy.hook, hook_name)
         found = [
@@ -143,7 +142,7 @@ class PluginManager:
         return sorted(found, key=lambda implementation: implementation.record.name)
 
     def stateful(self) -> list[tuple[PluginRecord, Any]]:
-        """Give the active plugins that have ``state_dict`` and ``load_state_dict``."""
+        """Return the active plugins that have ``state_dict`` and ``load_state_dict``."""
         plugins = ((record, self._pluggy.get_plugin(record.name)) for record in self.records)
         return [(record, plugin) for record, plugin in plugins if record.name in self._stateful]
 
@@ -162,8 +161,8 @@ class PluginManager:
         return sorted(specs, key=lambda spec: spec.name)
 
     def unmatched(self) -> list[tuple[str, str]]:
-        """Give patterns and tables of ``[plugins]`` that mean no plugin, after their keys."""
-        return self._controls.find_unmatched(self.records) if self.loads_installed else []
+        """Return patterns and tables of ``[plugins]`` that mean no plugin, after their keys."""
+        return self._filter.find_unmatched(self.records) if self.loads_installed else []
 
     def _ask(self, implementation: HookImplementation) -> list[ModuleSpec]:
         record = implementation.record
@@ -179,7 +178,7 @@ class PluginManager:
             # What the scanner raises is the user's own.
             if record.is_builtin or record.blames_settings(error):
                 raise
-            self._drop(record, "provide_module", *explain(error), error=error)
+            self._drop(record, "provide_module", *fault_of(error), error=error)
             return []
         if not record.is_builtin:
             specs = [attrs.evolve(spec, origin=record.origin) for spec in specs]
@@ -194,7 +193,7 @@ class PluginManager:
             is_builtin=True,
         )
         self.records.append(record)
-        record.state = self._controls.state_of(record)
+        record.state = self._filter.state_of(record)
         if record.state is PluginState.ACTIVE and self.files is not None:
             self._register(DirectoryScanner(self.files), record)
         else:
@@ -203,7 +202,7 @@ class PluginManager:
     def _load(self, found: FoundPlugin) -> None:
         record = found.record
         self.records.append(record)
-        record.state = self._controls.state_of(record)
+        record.state = self._filter.state_of(record)
         if record.state is not PluginState.ACTIVE:
             return
         if found.fault is not None:
@@ -220,14 +219,14 @@ class PluginManager:
                 raise
             # SystemExit too: a plugin that calls sys.exit at import must not end the host.
             except BaseException as error:  # noqa: BLE001  recorded with its origin
-                told = explain_import(error, record.target, record.origin.provider)
-                self._drop(record, "import", *told, error=error)
+                reason_and_fix = import_fault_of(error, record.target, record.origin.provider)
+                self._drop(record, "import", *reason_and_fix, error=error)
             else:
                 self._set_up(plugin, record)
         record.load_ms = (time.perf_counter() - start) * 1000
 
     def _set_up(self, plugin: object, record: PluginRecord) -> None:
-        """Give a plugin its settings, make an instance of a class, and register it."""
+        """Build a plugin's settings and the instance of a class, and register it."""
         try:
             make_settings(plugin, record, self._settings.settings, self._locate)
             if inspect.isclass(plugin):
@@ -238,14 +237,14 @@ class PluginManager:
         except SettingsError:
             raise
         except Exception as error:  # noqa: BLE001  to look at an attribute may run code of its own
-            self._drop(record, "hooks", *explain(error), error=error)
+            self._drop(record, "hooks", *fault_of(error), error=error)
 
     def _register(self, plugin: object, record: PluginRecord, *, is_task: bool = False) -> None:
         try:
             self._pluggy.register(plugin, record.name)
         except (pluggy.PluginValidationError, ValueError) as error:
-            told = find_argument_fault(plugin) or (str(error).replace("\n", " "), None)
-            self._drop(record, "hooks", *told, error=error)
+            reason_and_fix = find_argument_fault(plugin) or (str(error).replace("\n", " "), None)
+            self._drop(record, "hooks", *reason_and_fix, error=error)
             return
         callers = self._pluggy.get_hookcallers(plugin) or []
         if fault := find_hook_fault(plugin, callers, is_task=is_task):

@@ -41,11 +41,11 @@ class FormerPlugins:
         return [origin for _, origin in self._modules]
 
     def provider_of(self, module_name: str) -> DistributionOrigin | None:
-        """Give the plugin that provided a module; None for any other origin, or none known."""
+        """Return the plugin that provided a module; None for any other origin, or none known."""
         return next((o for name, o in self._modules if name == module_name), None)
 
     def plugin_called(self, name: str) -> DistributionOrigin | None:
-        """Give the plugin that a name of ``[plugins]`` meant: its own or its distribution's."""
+        """Return the plugin that a name of ``[plugins]`` meant: its own or its distribution's."""
         wanted = normalise(name)
         for plugin_name, origin in self._plugins:
             names = (plugin_name, origin.distribution, origin.entry_point)
@@ -66,7 +66,7 @@ class FormerPlugins:
         return read_run_facts(self._experiment_path) if self._experiment_path else {}
 
 
-def explain(
+def add_former_provider(
     error: ErrorT,
     origin: DistributionOrigin | None,
     *,
@@ -88,7 +88,7 @@ def explain(
     # Whatever has a name like it was there, too: it is no slip.
     error.closest = None
     error.fix = install_command([origin]) or (
-        f"{name} is installed: `pymodules plugins` tells what it gives, and [plugins] and "
+        f"{name} is installed: `pymodules plugins` says what it gives, and [plugins] and "
         "[modules] in experiment.toml what is left out"
     )
     if otherwise:
@@ -99,7 +99,7 @@ def explain(
 def unknown_module(
     name: object, known: Collection[str], former: FormerPlugins
 ) -> UnknownModuleError:
-    """Make the error about a name that is no module's.
+    """Build the error about a name that is not a module's.
 
     Args:
         name: The name.
@@ -111,11 +111,11 @@ def unknown_module(
         found=name,
         closest=closest_match(str(name), known),
     )
-    return explain(error, former.provider_of(str(name)))
+    return add_former_provider(error, former.provider_of(str(name)))
 
 
 def no_modules(experiment: Experiment, former: FormerPlugins) -> SettingsError:
-    """Make the error about an experiment without any module.
+    """Build the error about an experiment without any module.
 
     Args:
         experiment: The experiment.
@@ -143,7 +143,7 @@ def no_modules(experiment: Experiment, former: FormerPlugins) -> SettingsError:
 
 
 def install_command(origins: Iterable[DistributionOrigin]) -> str | None:
-    """Give the command that installs plugins in their versions; None where all are installed."""
+    """Return the command that installs plugins in their versions; None where all are installed."""
     wanted = {
         f"{origin.distribution}=={origin.version}": None
         for origin in origins

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pymodules_core.discovery.plugins.records import PluginRecord
-from pymodules_core.discovery.selection.selection import Locate
 from pymodules_core.errors import SettingsError, list_words
 from pymodules_core.settings import structure
 from pymodules_core.settings.strict import is_structured
 from pymodules_core.settings.structure import show
+from pymodules_core.specs import Locator
 
 _TABLES = "plugins.settings"
 _CLASS_NAME = "Settings"
@@ -33,9 +33,9 @@ class PluginFaultError(Exception):
 
 
 def make_settings(
-    plugin: object, record: PluginRecord, tables: Mapping[str, dict[str, Any]], locate: Locate
+    plugin: object, record: PluginRecord, tables: Mapping[str, dict[str, Any]], locate: Locator
 ) -> None:
-    """Give a plugin its settings: they are put into its record, with the key of its table.
+    """Put a plugin's settings into its record, with the key of its table.
 
     An instance of ``Settings``; or the table, empty if there is none, where it has no such class.
 
@@ -95,7 +95,7 @@ def make_settings(
 
 
 def make_instance(cls: type, settings: Any) -> object:
-    """Make the instance of a plugin that is a class: one for each discovery, and so for each run.
+    """Build the instance of a plugin that is a class: one for each discovery, and so for each run.
 
     Args:
         cls: Its ``__init__`` takes ``settings``, or nothing.

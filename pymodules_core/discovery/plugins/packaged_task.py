@@ -10,8 +10,8 @@ import importlib_metadata
 
 from pymodules_core.discovery.plugins.entry_points import metadata_folder
 from pymodules_core.discovery.plugins.manager import PluginManager
-from pymodules_core.discovery.plugins.missing import FormerPlugins, explain
-from pymodules_core.discovery.plugins.records import explain_import, normalise
+from pymodules_core.discovery.plugins.missing import FormerPlugins, add_former_provider
+from pymodules_core.discovery.plugins.records import import_fault_of, normalise
 from pymodules_core.errors import (
     PluginError,
     SettingsError,
@@ -44,7 +44,7 @@ def find_tasks() -> dict[str, importlib_metadata.EntryPoint]:
             if TASKS_GROUP in text:
                 for point in distribution.entry_points.select(group=TASKS_GROUP):
                     offered.setdefault(f"{distribution.name}:{point.name}", point)
-        # Damaged metadata raises anything; if it is no task's, it is nobody's business.
+        # Damaged metadata raises anything; if it is not a task's, it is nobody's business.
         except Exception as error:  # noqa: BLE001
             if TASKS_GROUP in text:
                 logger.warning(
@@ -68,7 +68,7 @@ def load_packaged_task(
     Raises:
         SettingsError: No installed package offers it, the experiment has a ``task.py`` too, or
             installed plugins are turned off.
-        PluginError: Its import fails, or the entry point is no module.
+        PluginError: Its import fails, or the entry point is not a module.
     """
     wanted = str(experiment.settings.experiment.task)
     if experiment.task_file.is_file():
@@ -94,14 +94,14 @@ def load_packaged_task(
             None if near else f"pip install {distribution}",
             closest=near,
         )
-        raise explain(error, FormerPlugins(experiment.path).plugin_called(distribution))
+        raise add_former_provider(error, FormerPlugins(experiment.path).plugin_called(distribution))
     origin = DistributionOrigin(point.dist.name, point.dist.version, point.name)
     try:
         namespace = point.load()
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        reason, fix = explain_import(error, point.value, origin.provider)
+        reason, fix = import_fault_of(error, point.value, origin.provider)
         raise PluginError(
             f"the task {wanted} of {origin.provider} {origin.version} cannot be imported: {reason}",
             found=wanted,

@@ -91,7 +91,7 @@ class PluginRecord:
     failure: PluginFailure | None = None
 
     def matches(self, pattern: str) -> bool:
-        """Tell whether a pattern of ``disable`` or ``allow`` means this plugin.
+        """Return whether a pattern of ``disable`` or ``allow`` means this plugin.
 
         ``*`` means every installed plugin; a built-in one has to be named.
         """
@@ -100,13 +100,13 @@ class PluginRecord:
         return any(fnmatchcase(name, normalise(pattern)) for name in self._names())
 
     def is_called(self, name: str) -> bool:
-        """Tell whether a name is the plugin's, its distribution's or its entry point's."""
+        """Return whether a name is the plugin's, its distribution's or its entry point's."""
         return normalise(name) in set(self._names())
 
     def blames_settings(self, error: BaseException) -> bool:
-        """Tell whether what the plugin raised is about the experiment's own words to it.
+        """Return whether what the plugin raised is about the experiment's own words to it.
 
-        Then it is a person's mistake, to be told as it is; its message gets the plugin's name.
+        Then it is a person's mistake, to be reported as it is; its message gets the plugin's name.
         """
         if not isinstance(error, SettingsError) or not self.has_table or error.key is None:
             return False
@@ -133,7 +133,7 @@ class PluginRecord:
         return map(normalise, (self.name, distribution, entry_point))
 
 
-def explain_import(error: BaseException, target: str, provider: str) -> tuple[str, str | None]:
+def import_fault_of(error: BaseException, target: str, provider: str) -> tuple[str, str | None]:
     """Return reason and fix of what the import of an entry point raised.
 
     Args:
@@ -141,14 +141,14 @@ def explain_import(error: BaseException, target: str, provider: str) -> tuple[st
         target: ``package.module:object`` of the entry point.
         provider: The distribution.
     """
-    reason, fix = explain(error)
+    reason, fix = fault_of(error)
     if getattr(error, "name", None) == re.split("[.:]", target)[0]:
         # What is missing is the package itself, of which only metadata is left.
         fix = f"pip install --force-reinstall {provider}"
     return reason, fix
 
 
-def explain(error: BaseException) -> tuple[str, str | None]:
+def fault_of(error: BaseException) -> tuple[str, str | None]:
     """Return reason and fix of what a plugin's code raised; None where no fix is known."""
     if isinstance(error, PymodulesError):
         return f"{type(error).__name__}: {error.what}", error.fix

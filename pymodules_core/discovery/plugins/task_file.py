@@ -89,7 +89,7 @@ def _check_functions(namespace: ModuleType, file: Path) -> None:
 
 
 def line_of_name(file: Path, name: str) -> int | None:
-    """Give the line where a file binds ``name`` last, at its top level."""
+    """Return the line where a file binds ``name`` last, at its top level."""
     lines = [
         node.lineno for node in ast.parse(file.read_bytes()).body if name in _names_bound_by(node)
     ]
@@ -97,7 +97,7 @@ def line_of_name(file: Path, name: str) -> int | None:
 
 
 def code_of(function: Callable[..., Any]) -> CodeType | None:
-    """Give the code a person wrote, below decorators such as ``torch.no_grad()``."""
+    """Return the code a person wrote, below decorators such as ``torch.no_grad()``."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return code if isinstance(code, CodeType) else None
 
@@ -121,7 +121,7 @@ def _check_slip(name: str, function: Callable[..., Any], defined: set[str]) -> N
     near = difflib.get_close_matches(name, missing, n=1, cutoff=_SLIP_RATIO)
     if near:
         raise TaskError(
-            f"function {name!r} is no hook, and {near[0]!r} is missing",
+            f"function {name!r} is not a hook, and {near[0]!r} is missing",
             **_place_of(function),
             found=name,
             closest=near[0],

@@ -1,4 +1,15 @@
-"""The files of one experiment, each imported once, with errors that name file and line."""
+"""Imports the files of an experiment under private names, with errors that name file and line.
+
+Each file is imported once per ``ExperimentFiles``, as
+``pymodules_core.discovery.scan.<key>.modules.<name>``. The key holds the folder's path, so
+a worker process that unpickles a class of such a file finds it by name alone, under fork, spawn and
+forkserver; and no file shadows anything, be it called ``json.py``. A counter in the key gives every
+pool its own copies: two runs in one process never train the same object.
+
+``from modules.encoder import module`` inside these files is answered by an ``__import__`` that only
+they see, through their own ``__builtins__``. So nothing is put into ``sys.modules`` under the name
+``modules``, experiments do not see each other, and imports inside functions work later, too.
+"""
 
 import faulthandler
 import importlib
@@ -65,7 +76,7 @@ class ExperimentFiles:
             return sys.modules[private_name]
         if not file.is_file():
             raise ModuleFileError(
-                "is a folder, expected a file" if file.is_dir() else "is no file",
+                "is a folder, expected a file" if file.is_dir() else "is not a file",
                 file=file,
                 fix="remove it, or let its name start with '_'",
             )
@@ -106,7 +117,7 @@ class ExperimentFiles:
             ) from error
 
     def executed(self) -> dict[str, str]:
-        """Give each file executed so far, helpers included, with the SHA-256 of what ran.
+        """Return each file executed so far, helpers included, with the SHA-256 of what ran.
 
         Returns:
             Paths below the folder to hex digests, sorted.
@@ -140,13 +151,13 @@ def isolated_imports(isolation: Isolation) -> Iterator[None]:
 
 
 def line_in_folder(error: BaseException, folder: Path) -> int | None:
-    """Give the line of the innermost frame of ``error`` that runs a file of ``folder``."""
+    """Return the line of the innermost frame of ``error`` that runs a file of ``folder``."""
     frame = _innermost_frame(error, folder)
     return frame.lineno if frame else None
 
 
 def file_in_folder(error: BaseException, folder: Path) -> Path | None:
-    """Give the file of the innermost frame of ``error`` that runs a file of ``folder``."""
+    """Return the file of the innermost frame of ``error`` that runs a file of ``folder``."""
     frame = _innermost_frame(error, folder)
     return Path(frame.filename) if frame else None
 

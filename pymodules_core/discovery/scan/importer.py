@@ -15,8 +15,7 @@ from typing import Any
 
 from pymodules_core.errors import CircularImportError, ModuleFileError, closest_match, list_words
 
-# In commits, too, as part of the names of a task's own optimizer classes, which a resume compares.
-PARENT_PACKAGE = "pymodules_core.discovery.module_files"
+PARENT_PACKAGE = "pymodules_core.discovery.scan"
 MODULES = "modules"
 
 Isolation = Callable[[str, Path], AbstractContextManager[None]]
@@ -30,13 +29,13 @@ _executing: ContextVar[tuple[str, ...]] = ContextVar("_executing", default=())
 
 
 def encode_package(folder: Path, count: int) -> str:
-    """Name the private package of a ``pymodules`` folder; ``count`` tells copies apart."""
+    """Name the private package of a ``pymodules`` folder; ``count`` keeps copies apart."""
     key = base64.b32encode(os.fsencode(folder)).decode().rstrip("=").lower()
     return f"{PARENT_PACKAGE}.x{key}_{count}"
 
 
 def decode_package(key: str) -> Path:
-    """Give the folder back from the last part of a private package's name."""
+    """Return the folder that the last part of a private package's name holds."""
     text = key[1:].rpartition("_")[0].upper()
     return Path(os.fsdecode(base64.b32decode(text + "=" * (-len(text) % 8))))
 
@@ -99,7 +98,7 @@ class ExperimentFileLoader(importlib.machinery.SourceFileLoader):
         try:
             return self.source_to_code(source, self.path)
         except SyntaxError as error:
-            # Of what is no text Python names neither the file nor the line.
+            # Of what is not a text Python names neither the file nor the line.
             error.filename = error.filename or self.path
             error.lineno = error.lineno or line_of_no_text(source)
             raise
@@ -121,7 +120,7 @@ class ExperimentFileLoader(importlib.machinery.SourceFileLoader):
 
 
 def line_of_no_text(source: bytes) -> int | None:
-    """Give the line of the first NUL byte, or else of the encoding that a source declares."""
+    """Return the line of the first NUL byte, or else of the encoding that a source declares."""
     before, nul, _ = source.partition(b"\0")
     if nul:
         return before.count(b"\n") + 1

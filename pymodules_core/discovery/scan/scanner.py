@@ -35,7 +35,7 @@ class DirectoryScanner:
 
     @hookimpl
     def provide_module(self, context: DiscoveryContext) -> Iterator[ModuleSpec]:
-        """Give a spec for each module file, sorted by name.
+        """Return a spec for each module file, sorted by name.
 
         Files that start with ``_`` are helpers, those that start with ``.`` an editor's or the
         system's: ``.#net.py`` is a lock that Emacs holds, ``._net.py`` what macOS adds to a copy.
@@ -105,7 +105,7 @@ class ModuleFile:
         return build
 
     def settings(self) -> Mapping[str, Any]:
-        """Execute the file and give its ``settings``.
+        """Execute the file and return its ``settings``.
 
         Raises:
             ModuleFileError: If the file fails or has ``module`` and no ``settings``.
@@ -121,7 +121,7 @@ class ModuleFile:
         return {}
 
     def __call__(self, **kwargs: Any) -> "nn.Module":
-        """Execute the file and give its module.
+        """Execute the file and return its module.
 
         Raises:
             ModuleFileError: If the file fails.

@@ -8,14 +8,13 @@ import ast
 import codecs
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from pymodules_core.discovery.scan.importer import line_of_no_text
-from pymodules_core.discovery.scan.static_bindings import find_binding
 from pymodules_core.settings.structure import KeyPath
 
 # What may hide the word at the start of a line (strings and comments), or the word. Each branch
@@ -35,14 +34,17 @@ _NO_SETTINGS = "defines module and no settings\n  fix: add settings = {}"
 _TOO_DEEP = (MemoryError, RecursionError)
 _STATEMENT_START = re.compile(rb"^[^\s)\]}#]", re.MULTILINE)
 
+# Methods that leave a dict as it is.
+_READING_METHODS = frozenset({"copy", "get", "items", "keys", "values"})
+
 
 @attrs.frozen(kw_only=True)
 class StaticModuleFile:
-    """What the text of a module file tells.
+    """What the text of a module file says.
 
     Attributes:
         settings: The literal ``settings`` dict; None where it is computed.
-        is_dynamic: ``settings`` is no literal, or the file may change it.
+        is_dynamic: ``settings`` is not a literal, or the file may change it.
         description: First line of the docstring.
         fault: Why no module can be built from it.
     """
@@ -65,7 +67,7 @@ def read_module_file(file: Path, *, whole: bool = True) -> StaticModuleFile:
     try:
         # A pipe or a device would keep the listing waiting, or give bytes for ever.
         if not stat.S_ISREG(file.stat().st_mode):
-            return StaticModuleFile(fault="is no file")
+            return StaticModuleFile(fault="is not a file")
         source = file.read_bytes()
         tree = (None if whole else _parse_head_and_settings(source)) or ast.parse(source)
     except SyntaxError as error:
@@ -78,9 +80,9 @@ def read_module_file(file: Path, *, whole: bool = True) -> StaticModuleFile:
     except ValueError as error:
         return StaticModuleFile(fault=str(error))
     description = (ast.get_docstring(tree, clean=False) or "").strip().partition("\n")[0].rstrip()
-    binding = find_binding(tree, "settings")
+    binding = _find_binding(tree, "settings")
     if binding is None:
-        fault = _NO_SETTINGS if find_binding(tree, "module") else None
+        fault = _NO_SETTINGS if _find_binding(tree, "module") else None
         return StaticModuleFile(
             settings=None if fault else {}, fault=fault, description=description
         )
@@ -100,7 +102,7 @@ def read_module_file(file: Path, *, whole: bool = True) -> StaticModuleFile:
 def find_settings_line(file: Path, path: KeyPath) -> int | None:
     """Find the 1-based line of a key in the ``settings`` literal of a module file."""
     try:
-        binding = find_binding(ast.parse(file.read_bytes()), "settings")
+        binding = _find_binding(ast.parse(file.read_bytes()), "settings")
     except (OSError, ValueError, SyntaxError, *_TOO_DEEP):
         return None
     node = binding.value if binding else None
@@ -144,3 +146,85 @@ def _parse_head_and_settings(source: bytes) -> ast.Module | None:
         return ast.parse(source[:docstring_end] + b"\n" + statement)
     except (SyntaxError, ValueError, *_TOO_DEEP):
         return None
+
+
+@attrs.frozen
+class _Binding:
+    """What a module binds a name to.
+
+    Attributes:
+        value: The expression of the last plain assignment at the top level.
+        is_certain: Nothing else in the file binds or changes the name.
+    """
+
+    value: ast.expr | None
+    is_certain: bool
+
+
+def _find_binding(tree: ast.Module, name: str) -> _Binding | None:
+    """Return the binding of ``name``, or None where the file does not mention one."""
+    values: list[ast.expr | None] = []
+    others: list[ast.stmt] = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and _is_plain(node, name):
+            values.append(node.value)
+        else:
+            others.append(node)
+    is_certain = not any(_may_change(node, name) for node in _walk(others, name))
+    if not values and is_certain:
+        return None
+    return _Binding(next(filter(None, reversed(values)), None), is_certain)
+
+
+def _is_plain(node: ast.Assign | ast.AnnAssign, name: str) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    names = [target.id for target in targets if isinstance(target, ast.Name)]
+    return name in names and len(names) == len(targets)
+
+
+def _walk(nodes: Iterable[ast.AST], name: str) -> Iterator[ast.AST]:
+    """Walk all nodes but those in functions and classes that have a ``name`` of their own."""
+    waiting = list(nodes)  # not by recursion: a file may nest deeper than Python does
+    while waiting:
+        node = waiting.pop()
+        yield node
+        is_scope = isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef
+        )
+        if not (is_scope and _has_own(node, name)):
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+def _has_own(scope: ast.AST, name: str) -> bool:
+    inside = list(ast.walk(scope))
+    if any(isinstance(node, ast.Global) and name in node.names for node in inside):
+        return False
+    return any(
+        (isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store))
+        or (isinstance(node, ast.arg) and node.arg == name)
+        for node in inside
+    )
+
+
+def _may_change(node: ast.AST, name: str) -> bool:
+    match node:
+        case ast.Name(id=found, ctx=ast.Store() | ast.Del()):
+            return found == name
+        case ast.Subscript(ctx=ast.Store() | ast.Del()) | ast.Attribute(ctx=ast.Store()):
+            return _root(node) == name
+        case ast.Call(func=ast.Attribute(attr=method) as function):
+            return _root(function) == name and method not in _READING_METHODS
+        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+            bound = {alias.asname or alias.name.partition(".")[0] for alias in aliases}
+            return not bound.isdisjoint({name, "*"})
+        case ast.FunctionDef(name=found) | ast.AsyncFunctionDef(name=found):
+            return found == name
+        case ast.ClassDef(name=found) | ast.ExceptHandler(name=found) | ast.MatchAs(name=found):
+            return found == name
+    return False
+
+
+def _root(node: ast.AST) -> str | None:
+    while isinstance(node, ast.Attribute | ast.Subscript):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else None

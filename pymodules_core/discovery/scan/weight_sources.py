@@ -39,5 +39,5 @@ def find_source_experiments(folder: Path) -> list[str]:
 def _read_overlays(folder: Path) -> dict[str, dict[str, object]]:
     try:
         return Experiment.open(folder).settings.modules.settings
-    except PymodulesError:  # a broken one is told when it is trained
+    except PymodulesError:  # a broken one is reported when it is trained
         return {}

@@ -7,7 +7,7 @@ import attrs
 from pymodules_core.discovery.plugins.manager import PluginManager
 from pymodules_core.discovery.plugins.missing import FormerPlugins
 from pymodules_core.discovery.scan.static_reader import StaticModuleFile, read_module_file
-from pymodules_core.discovery.selection.named_plugins import left_out_told, report_unmatched
+from pymodules_core.discovery.selection.required_plugins import explain_left_out, report_unmatched
 from pymodules_core.discovery.selection.selection import select_specs
 from pymodules_core.discovery.selection.spec_settings import check_spec_settings
 from pymodules_core.errors import DuplicateModuleError, PymodulesError
@@ -15,13 +15,13 @@ from pymodules_core.experiment import Experiment
 from pymodules_core.settings import ModuleSettings, ModulesSettings
 from pymodules_core.specs import FileOrigin, ModuleSpec, Origin
 
-# Up to so many files a listing also tells syntax errors, for 0.2 ms a file.
+# Up to so many files a listing also reports syntax errors, for 0.2 ms a file.
 _MOST_FILES_PARSED_WHOLE = 200
 
 
 @attrs.frozen(kw_only=True)
 class ListedModule:
-    """One module as far as it can be told without building it.
+    """One module as far as it is known without building it.
 
     Attributes:
         name: Its name.
@@ -29,7 +29,7 @@ class ListedModule:
         description: One line.
         built_from: Where its factory takes weights from; empty where it does not.
         settings: Its settings; None where they are computed (``is_dynamic``) or wrong.
-        is_dynamic: The settings are no literal.
+        is_dynamic: The settings are not a literal.
         problem: What would keep it from being built.
     """
 
@@ -61,7 +61,7 @@ class Catalog:
 
 
 def list_modules(plugins: PluginManager, experiment: Experiment | None = None) -> Catalog:
-    """List what providers give; where two give one name, both are listed and told.
+    """List what providers give; where two give one name, both are listed and reported.
 
     Args:
         plugins: The loaded plugins.
@@ -75,7 +75,7 @@ def list_modules(plugins: PluginManager, experiment: Experiment | None = None) -
     report_unmatched(plugins)
     conflict = None
     try:
-        with left_out_told(plugins):
+        with explain_left_out(plugins):
             specs = (
                 select_specs(
                     specs,

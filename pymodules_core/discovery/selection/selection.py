@@ -6,11 +6,10 @@ names one.
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import TypeAlias
 
-from pymodules_core.discovery.plugins.missing import FormerPlugins, explain
+from pymodules_core.discovery.plugins.missing import FormerPlugins, add_former_provider
 from pymodules_core.discovery.plugins.records import normalise
 from pymodules_core.errors import (
     DuplicateModuleError,
@@ -20,9 +19,7 @@ from pymodules_core.errors import (
 )
 from pymodules_core.names import check_distinct
 from pymodules_core.settings import ModulesSettings
-from pymodules_core.specs import DistributionOrigin, ModuleSpec
-
-Locate: TypeAlias = Callable[[SettingsError], SettingsError]
+from pymodules_core.specs import DistributionOrigin, Locator, ModuleSpec
 
 logger = logging.getLogger("pymodules_core")
 
@@ -31,7 +28,7 @@ def select_specs(
     specs: Sequence[ModuleSpec],
     settings: ModulesSettings,
     *,
-    locate: Locate = lambda error: error,
+    locate: Locator = lambda error: error,
     former: FormerPlugins | None = None,
 ) -> list[ModuleSpec]:
     """Apply ``include``, ``exclude`` and ``override``.
@@ -66,7 +63,7 @@ def select_specs(
 
 
 def is_included(name: str, settings: ModulesSettings) -> bool:
-    """Tell whether ``include`` and ``exclude`` leave a module in."""
+    """Return whether ``include`` and ``exclude`` leave a module in."""
     return _matches_any(name, settings.include) and not _matches_any(name, settings.exclude)
 
 
@@ -74,28 +71,13 @@ def _choose(
     name: str,
     specs: list[ModuleSpec],
     override: str | None,
-    locate: Locate,
+    locate: Locator,
     former: FormerPlugins,
 ) -> ModuleSpec:
     if override is not None:
         matching = [spec for spec in specs if normalise(override) in _provider_names(spec)]
-        if len(matching) == 1:
-            return matching[0]
         if not matching:
-            providers = [spec.origin.provider for spec in specs if spec.origin is not None]
-            near = closest_match(override, providers)
-            error = SettingsError(
-                f"modules.override.{name}: {override!r} provides no module {name!r}; "
-                f"its providers are: {list_words(providers)}",
-                key=f"modules.override.{name}",
-                found=override,
-                closest=near,
-                fix=None if near else f"pip install {override}, or remove it there",
-            )
-            origin = former.provider_of(name)
-            if origin is not None and normalise(override) not in _names_of(origin):
-                origin = None
-            raise locate(explain(error, origin, otherwise="remove it there"))
+            raise locate(_no_such_provider(name, specs, override, former))
         specs = matching
     if len(specs) == 1:
         return specs[0]
@@ -108,6 +90,25 @@ def _choose(
         fix="pick one in experiment.toml:  [modules.override]  "
         + f'{name} = "{_shortest_unique_provider(specs)}"',
     )
+
+
+def _no_such_provider(
+    name: str, specs: list[ModuleSpec], override: str, former: FormerPlugins
+) -> SettingsError:
+    providers = [spec.origin.provider for spec in specs if spec.origin is not None]
+    near = closest_match(override, providers)
+    error = SettingsError(
+        f"modules.override.{name}: {override!r} provides no module {name!r}; "
+        f"its providers are: {list_words(providers)}",
+        key=f"modules.override.{name}",
+        found=override,
+        closest=near,
+        fix=None if near else f"pip install {override}, or remove it there",
+    )
+    origin = former.provider_of(name)
+    if origin is not None and normalise(override) not in _names_of(origin):
+        origin = None
+    return add_former_provider(error, origin, otherwise="remove it there")
 
 
 def _provider_names(spec: ModuleSpec) -> set[str]:
@@ -124,7 +125,7 @@ def _names_of(origin: DistributionOrigin) -> set[str]:
 
 
 def _shortest_unique_provider(specs: list[ModuleSpec]) -> str:
-    """Give a name for the last provider that means no other of them."""
+    """Return a name for the last provider that means no other of them."""
     last = specs[-1].origin
     if isinstance(last, DistributionOrigin):
         names = [spec.origin.provider for spec in specs if spec.origin is not None]
@@ -137,7 +138,7 @@ def _check_table_names(
     table: str,
     names: Iterable[str],
     known: Iterable[str],
-    locate: Locate,
+    locate: Locator,
     former: FormerPlugins,
 ) -> None:
     for name in names:
@@ -151,7 +152,9 @@ def _check_table_names(
                 closest=near,
                 fix=None if near else "remove it, or add the module",
             )
-            raise locate(explain(error, former.provider_of(name), otherwise="remove it there"))
+            raise locate(
+                add_former_provider(error, former.provider_of(name), otherwise="remove it there")
+            )
 
 
 def _report_patterns_without_match(settings: ModulesSettings, names: Iterable[str]) -> None:

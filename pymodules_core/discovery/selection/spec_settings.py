@@ -18,7 +18,7 @@ _SHARING = ("parallel", "sharded", "forward_methods")
 def check_spec_settings(
     raw: object, spec: ModuleSpec, experiment: Experiment | None
 ) -> ModuleSettings:
-    """Give a module's settings; what is wrong names the line of the file that says it.
+    """Return a module's settings; what is wrong names the line of the file that says it.
 
     Args:
         raw: The ``settings`` as its provider wrote them.

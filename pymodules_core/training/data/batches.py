@@ -1,12 +1,12 @@
-"""Turns what a task gives as data into batches, which a run can go on from in mid-epoch.
+"""``Batches``: the data of a task as batches, from which a run can resume in mid-epoch.
 
 Order and random numbers of the data are a function of (seed, epoch, batch). So the number of
-workers does not matter, and a run that goes on starts at the right batch: without reading those
+workers does not matter, and a resume starts at the right batch: without reading those
 before it where the data has indices, by reading and dropping them where it has not.
 
 Where items may draw, streams are seeded before a batch is read and again before its step, since
-giving the step its own stream back would take twice as long. Plain tensors draw nothing, and the
-run's stream goes on from step to step.
+restoring the stream of the step would take twice as long. Plain tensors draw nothing, and the
+run's stream continues from step to step.
 """
 
 import logging
@@ -28,17 +28,17 @@ from torch.utils.data import (
 
 from pymodules_core.module_pool import derive_seed, mix_seed
 from pymodules_core.processes.environment import RankInfo
+from pymodules_core.rng import IsolatedStreams, seed_streams
 from pymodules_core.settings import TrainSettings
 from pymodules_core.training.data.checks import check_data
-from pymodules_core.training.data.isolation import IsolatedStreams, seed_streams
 from pymodules_core.training.data.items import SeededItems, WorkerStart
+from pymodules_core.training.data.rank_share import WHOLE, RankShare
 from pymodules_core.training.data.sampling import (
     EpochBatches,
     find_batches,
     reading_seed,
 )
 from pymodules_core.training.data.sharded import is_sharded
-from pymodules_core.training.data.shares import WHOLE, RankShare
 from pymodules_core.training.data.workers import read_from_workers
 from pymodules_core.training.state.encoding import decode, encode
 from pymodules_core.training.state.user_state import Stateful
@@ -48,7 +48,7 @@ logger = logging.getLogger("pymodules_core")
 Phase = Literal["train", "eval"]
 
 # What DataLoader takes besides the dataset and what decides its batches. Not `in_order`: batches
-# that overtake others would be lost or come twice where a run goes on.
+# that overtake others would be lost or come twice in a resume.
 _LOADER_OPTIONS = (
     "collate_fn",
     "multiprocessing_context",
@@ -68,12 +68,12 @@ class Batches:
         phase: ``train`` shuffles datasets.
         settings: Batch size, workers and seed.
         pin_memory: Whether batches go to a CUDA device.
-        ranks: Which of several processes this is: it gets its part of each batch.
+        ranks: Which of several processes this is: it gets its share of each batch.
 
     Attributes:
-        is_sharded: The data gives each process a part of its own, of which nobody else knows how
-            many batches it has.
-        was_compared: Its parts were looked at: all may have got the same.
+        is_sharded: The data gives each process a shard of its own, of which no other one knows
+            how many batches it has.
+        was_compared: First batches were compared: all processes may have got the same.
 
     Raises:
         TaskError: The data is empty, no iterable, can be read only once, or several processes
@@ -107,22 +107,15 @@ class Batches:
         self.was_compared = False
         self._may_draw = not _draws_nothing(data)
         self.is_sharded = self._ranks.size > 1 and is_sharded(data, f"{phase}_data")
-        if type(data) is DataLoader:
-            if isinstance(data.dataset, IterableDataset):
-                data = self._with_own_streams(data)
-            else:
-                data = self._with_own_order(data, settings)
-        elif isinstance(data, DataLoader):
-            if self._stateful is None:
-                self._take_over(data)
-            if not isinstance(data.worker_init_fn, WorkerStart):
-                data.worker_init_fn = WorkerStart(data.worker_init_fn)
+        self._is_read_here = True
+        if isinstance(data, DataLoader):
+            self._is_read_here = not data.num_workers
+            data = self._seeded_loader(data, settings)
         self._batches: Iterable[Any] = data
-        self._is_read_here = not (isinstance(data, DataLoader) and data.num_workers > 0)
 
     @property
     def promised(self) -> int | None:
-        """Batches that an epoch has to give: known where the trainer batches a dataset itself."""
+        """Batches that an epoch must have: known where the trainer batches a dataset itself."""
         return self.length if self._is_length_known and not self.is_sharded else None
 
     @property
@@ -140,7 +133,7 @@ class Batches:
 
         Args:
             epoch: Which one.
-            done: Batches of it that were trained already and are not given again.
+            done: Batches of it that were trained already and are left out.
         """
         own = self._ranks.rng_key if self.is_sharded else ()
         for generator, seed in self._generators:
@@ -153,7 +146,7 @@ class Batches:
         if not isinstance(self._batches, list | tuple):
             logger.warning(
                 "%s_data has neither indices nor state_dict: %d batches of epoch %d are read and "
-                "dropped, to go on after them",
+                "dropped, to resume after them",
                 self._phase,
                 done,
                 epoch,
@@ -161,18 +154,18 @@ class Batches:
         return islice(batches, done, None)
 
     def take_rank_share(self) -> RankShare:
-        """Give what this process has of the batch that ``epoch`` just gave."""
+        """Return the share that this process has of the batch that ``epoch`` just yielded."""
         return WHOLE if self._order is None else self._order.take_rank_share()
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Give the state of data that keeps one itself; None for any other."""
+        """Return the state of data that keeps one itself; None for any other."""
         if self._stateful is None:
             return None
         state = self._stateful.state_dict()
         return {"data": encode(state, name=f"{self._phase}_data().state_dict()")}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Take back what ``state_dict`` gave."""
+        """Load what ``state_dict`` returned."""
         if self._stateful is not None and state is not None:
             self._stateful.load_state_dict(decode(state["data"]))
 
@@ -197,8 +190,20 @@ class Batches:
             yield batch
             del batch  # its memory is free for the next one
 
+    def _seeded_loader(self, loader: "DataLoader[Any]", settings: TrainSettings) -> Any:
+        """Return a loader like the user's that draws by epoch, not from the run's stream."""
+        if type(loader) is not DataLoader:
+            if self._stateful is None:
+                self._take_over(loader)
+            if not isinstance(loader.worker_init_fn, WorkerStart):
+                loader.worker_init_fn = WorkerStart(loader.worker_init_fn)
+            return loader
+        if isinstance(loader.dataset, IterableDataset):
+            return self._with_own_streams(loader)
+        return self._with_own_order(loader, settings)
+
     def _with_own_order(self, loader: "DataLoader[Any]", settings: TrainSettings) -> Any:
-        """Give a loader like the user's whose order and random numbers are functions of the epoch.
+        """Return a loader like the user's whose order and random numbers depend on the epoch.
 
         Where items draw in the training process, ``_seeded`` seeds them.
         """
@@ -206,12 +211,12 @@ class Batches:
         is_tagged = self._may_draw and (is_by_sample or loader.num_workers > 0)
         batches, order = find_batches(loader, settings.seed)
         self._order = EpochBatches(
-            batches,
-            order,
+            batches=batches,
+            order=order,
             makes_batches=loader.batch_sampler is not None,
             seed=self._seed if is_tagged else None,
             tags_epoch=is_by_sample,
-            ranks=None if self.is_sharded else self._ranks,
+            ranks=RankInfo() if self.is_sharded else self._ranks,
             merges=self._phase == "eval",
         )
         dataset = loader.dataset
@@ -225,7 +230,7 @@ class Batches:
         return DataLoader(dataset, **options)
 
     def _with_own_streams(self, loader: "DataLoader[Any]") -> Any:
-        """Give a loader like the user's of an iterable dataset; its workers begin each epoch anew.
+        """Return a loader like the user's of an iterable dataset, with new workers each epoch.
 
         Workers that stay keep their streams from epoch to epoch, and no resume brings them back.
         """
@@ -238,7 +243,7 @@ class Batches:
         )
 
     def _options_of(self, loader: "DataLoader[Any]") -> dict[str, Any]:
-        """Give what a loader like the user's takes, with a generator of its own."""
+        """Return the arguments of a loader like the user's, with a generator of its own."""
         generator = torch.Generator()
         given = loader.generator
         self._generators.append((generator, given.initial_seed() if given else self._seed))
@@ -251,7 +256,7 @@ class Batches:
         }
 
     def _take_over(self, loader: "DataLoader[Any]") -> None:
-        """Let a loader of the user's own class draw by epoch, and not from the run's stream."""
+        """Seed a loader of the user's own class by epoch, apart from the run's stream."""
         sampler = loader.sampler
         if loader.generator is None:
             loader.generator = torch.Generator().manual_seed(self._seed)
@@ -275,7 +280,7 @@ def _batched(
 
 
 def _draws_nothing(data: Any) -> bool:
-    """Tell whether reading a batch surely draws no random number, in whatever process."""
+    """Return whether reading a batch surely draws no random number, in any process."""
     if type(data) is not DataLoader:
         return isinstance(data, list | tuple)
     return data.collate_fn is default_collate and _is_of_tensors(data.dataset)

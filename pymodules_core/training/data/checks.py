@@ -1,4 +1,4 @@
-"""What a task may give as data, told before the first epoch."""
+"""What a task may return as data, checked before the first epoch."""
 
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
@@ -44,7 +44,7 @@ def check_data(data: Any, name: str, settings: TrainSettings) -> None:
         raise TaskError(
             f"{name} returns an iterator, which is exhausted after one {unit} of {passes}",
             key=name,
-            fix=f"return list(...), or an object whose __iter__ starts anew; {kinds}",
+            fix=f"return list(...), or an object whose __iter__ starts again; {kinds}",
         )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sized
 from itertools import count, islice
 from typing import Any
 
+import attrs
 import torch
 from torch.utils.data import (
     BatchSampler,
@@ -17,8 +18,8 @@ from torch.utils.data import (
 
 from pymodules_core.module_pool import derive_seed, mix_seed
 from pymodules_core.processes.environment import RankInfo
-from pymodules_core.training.data.isolation import IsolatedStreams
-from pymodules_core.training.data.shares import WHOLE, RankShare, merged_length, split_batches
+from pymodules_core.rng import IsolatedStreams
+from pymodules_core.training.data.rank_share import WHOLE, RankShare, merged_length, split_batches
 
 
 class EpochSampler(Sampler[int]):
@@ -48,7 +49,7 @@ class EpochSampler(Sampler[int]):
 class CustomSampler(Sampler[Any]):
     """Makes a sampler of the user's a function of (seed, epoch).
 
-    It draws under a stream of its own, its generator is seeded anew each epoch, and ``set_epoch``
+    It draws under a stream of its own, its generator is seeded again each epoch, and ``set_epoch``
     is called where there is one. A sampler with a length is asked for as many at once.
 
     Args:
@@ -64,18 +65,18 @@ class CustomSampler(Sampler[Any]):
         self._seed = seed
         self.epoch = 0
         # A sampler of batches holds one of indices.
-        self._parts = (sampler, getattr(sampler, "sampler", None))
+        self._samplers = (sampler, getattr(sampler, "sampler", None))
         self._generators = [
             (generator, generator.initial_seed())
-            for generator in (getattr(part, "generator", None) for part in self._parts)
+            for generator in (getattr(one, "generator", None) for one in self._samplers)
             if isinstance(generator, torch.Generator)
         ]
 
     def __iter__(self) -> Iterator[Any]:
         for generator, own_seed in self._generators:
             generator.manual_seed(derive_seed(own_seed, "order", self.epoch))
-        for part in self._parts:
-            if callable(set_epoch := getattr(part, "set_epoch", None)):
+        for one in self._samplers:
+            if callable(set_epoch := getattr(one, "set_epoch", None)):
                 set_epoch(self.epoch)
         streams = IsolatedStreams(derive_seed(self._seed, "order", self.epoch))
         with streams:
@@ -96,15 +97,16 @@ class CustomSampler(Sampler[Any]):
         return len(self._sampler)  # type: ignore[arg-type]  # TypeError where it has none
 
     def _promised(self) -> int:
-        """Give its length; 0 where it has none, or says so only when asked."""
+        """Return its length; 0 where it has none, or raises only when called."""
         try:
             return len(self)
         except TypeError:
             return 0
 
 
+@attrs.define(kw_only=True, eq=False, slots=False)
 class EpochBatches(Sampler[Any]):
-    """The batches of indices of an epoch, from where a run goes on.
+    """The batches of indices of an epoch, from where a run resumes.
 
     Args:
         batches: Lists of indices, or indices where the loader does not make batches.
@@ -112,44 +114,33 @@ class EpochBatches(Sampler[Any]):
         makes_batches: ``batches`` gives several indices at a time, whatever holds them.
         seed: Put the seed of each batch before its indices, derived from this one.
         tags_epoch: Put the epoch there instead.
-        ranks: Give this process's part of each batch.
+        ranks: Yield what this process has of each batch.
         merges: Join batches that are too small to be split.
 
     Attributes:
         epoch: Set before an epoch starts.
-        done: Batches of it that are not given again.
+        done: Batches of it that are left out.
         shares: What this process has of the batches that were asked for, in their order; a loader
             asks ahead.
     """
 
-    def __init__(
-        self,
-        batches: Iterable[Any],
-        order: EpochSampler | CustomSampler | None,
-        *,
-        makes_batches: bool,
-        seed: int | None = None,
-        tags_epoch: bool = False,
-        ranks: RankInfo | None = None,
-        merges: bool = False,
-    ) -> None:
-        self._ranks = ranks or RankInfo()
-        self._merges = merges
-        self.shares: deque[RankShare] = deque()
-        self._batches = batches
-        self._makes_batches = makes_batches
-        self._order = order
-        self._seed = seed
-        self._tags_epoch = tags_epoch
-        self.epoch = 0
-        self.done = 0
+    _batches: Iterable[Any]
+    _order: EpochSampler | CustomSampler | None
+    _makes_batches: bool
+    _seed: int | None
+    _tags_epoch: bool
+    _ranks: RankInfo
+    _merges: bool
+    epoch: int = attrs.field(default=0, init=False)
+    done: int = attrs.field(default=0, init=False)
+    shares: deque[RankShare] = attrs.field(factory=deque, init=False)
 
     def __iter__(self) -> Iterator[Any]:
         done, epoch, seed = self.done, self.epoch, self._seed
         if self._order is not None:
             self._order.epoch = epoch
         of_epoch = 0 if seed is None else reading_seed(seed, epoch, self._ranks)
-        for number, indices in enumerate(self._parts(done), start=done):
+        for number, indices in enumerate(self._rank_batches(done), start=done):
             if seed is None:
                 yield indices
                 continue
@@ -165,23 +156,23 @@ class EpochBatches(Sampler[Any]):
             return batches
         return merged_length(len(sampler), size, batches, self._ranks)
 
-    def _parts(self, done: int) -> Iterator[Any]:
+    def _rank_batches(self, done: int) -> Iterator[Any]:
         batches = islice(iter(self._batches), done, None)
         if self._ranks.size == 1:
             yield from batches
             return
         self.shares.clear()
-        for part, share in split_batches(batches, self._ranks, merges=self._merges):
+        for indices, share in split_batches(batches, self._ranks, merges=self._merges):
             self.shares.append(share)
-            yield part
+            yield indices
 
     def take_rank_share(self) -> RankShare:
-        """Give what this process has of the next batch that a loader gives."""
+        """Return the share that this process has of the next batch of a loader."""
         return self.shares.popleft() if self.shares else WHOLE
 
 
 def reading_seed(seed: int, epoch: int, ranks: RankInfo) -> int:
-    """Give what the seed of each batch's reading is mixed from, with the batch's number.
+    """Return what the seed of each batch's reading is mixed from, with the batch's number.
 
     Each process has its own: they read different samples of a batch.
     """
@@ -191,7 +182,7 @@ def reading_seed(seed: int, epoch: int, ranks: RankInfo) -> int:
 def find_batches(
     loader: "DataLoader[Any]", seed: int
 ) -> tuple[Iterable[Any], EpochSampler | CustomSampler | None]:
-    """Give the batches of indices of a loader over a map-style dataset, in an order of our own.
+    """Return the batches of indices of a loader over a map-style dataset, in an order of our own.
 
     Shuffled stays shuffled, in order stays in order; other samplers are kept and seeded.
 
@@ -215,7 +206,7 @@ def find_batches(
 
 
 def length_of(dataset: "Dataset[Any]") -> int:
-    """Give the samples of a dataset; 0 where it has no length."""
+    """Return the number of samples of a dataset; 0 where it has no length."""
     return len(dataset) if isinstance(dataset, Sized) else 0
 
 
@@ -227,7 +218,7 @@ def _own_sampler(
     own: EpochSampler | CustomSampler
     if type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == length:
         generator = sampler.generator
-        # A generator of the user's says which order: by its seed, anew each epoch.
+        # A generator of the user's decides the order: by its seed, seeded again each epoch.
         own = EpochSampler(length, seed if generator is None else generator.initial_seed())
     else:
         own = CustomSampler(sampler, seed)

@@ -1,4 +1,4 @@
-"""Data that every process has a part of its own of: what says so, and what is refused."""
+"""Data of which every process has its own part: how it is declared, and what is refused."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ _ORDERLY = (SequentialSampler, RandomSampler)
 
 
 def is_sharded(data: Any, name: str) -> bool:
-    """Tell whether several processes get parts that the data itself makes, or ours are to be made.
+    """Return whether the data shards itself over several processes, or is to be split here.
 
-    Ours can be made of map-style datasets in an order that is the same in every process. Whatever
-    else has to say that it gives each process its own part, by an attribute ``sharded = True``.
+    Map-style datasets in an order that is the same in every process can be split. Anything else
+    has to declare that it gives each process its own part, by an attribute ``sharded = True``.
 
     Args:
         data: A ``DataLoader``, or an iterable of batches.
@@ -29,11 +29,11 @@ def is_sharded(data: Any, name: str) -> bool:
     Raises:
         TaskError: It does not say so, and its batches cannot be split.
     """
-    said, what = _find_word(data)
-    if said is True:
+    declared, what = _declaration(data)
+    if declared is True:
         return True
     if type(data) is DataLoader and not isinstance(data.dataset, IterableDataset):
-        if data.batch_sampler is not None and (said is False or _is_orderly(data)):
+        if data.batch_sampler is not None and (declared is False or _is_orderly(data)):
             return False
         if data.batch_sampler is None:
             what = "a DataLoader that makes no batches (batch_size=None)"
@@ -46,22 +46,22 @@ def is_sharded(data: Any, name: str) -> bool:
     )
 
 
-def _find_word(data: Any) -> tuple[object, str]:
-    """Give what the data says of itself, and what it is."""
+def _declaration(data: Any) -> tuple[object, str]:
+    """Return what the data declares, and what it is."""
     if not isinstance(data, DataLoader):
         return getattr(data, "sharded", None), f"an iterable of batches ({type(data).__name__})"
-    parts = [data, data.dataset, data.batch_sampler, data.sampler]
-    parts += [getattr(part, "sampler", None) for part in parts]
-    if any(isinstance(part, DistributedSampler) for part in parts):
+    sources = [data, data.dataset, data.batch_sampler, data.sampler]
+    sources += [getattr(one, "sampler", None) for one in sources]
+    if any(isinstance(one, DistributedSampler) for one in sources):
         return True, "a DistributedSampler"
-    words = [getattr(part, "sharded", None) for part in parts]
-    said = next((word for word in words if word is not None), None)
+    found = [getattr(one, "sharded", None) for one in sources]
+    declared = next((one for one in found if one is not None), None)
     if isinstance(data.dataset, IterableDataset):
-        return said, f"an IterableDataset ({type(data.dataset).__name__})"
+        return declared, f"an IterableDataset ({type(data.dataset).__name__})"
     if type(data) is not DataLoader:
-        return said, f"a DataLoader of its own class ({type(data).__name__})"
+        return declared, f"a DataLoader of its own class ({type(data).__name__})"
     own = data.batch_sampler if type(data.batch_sampler) is not BatchSampler else data.sampler
-    return said, f"a sampler of its own ({type(own).__name__})"
+    return declared, f"a sampler of its own ({type(own).__name__})"
 
 
 def _is_orderly(loader: "DataLoader[Any]") -> bool:

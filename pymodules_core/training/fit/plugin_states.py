@@ -9,12 +9,12 @@ from pymodules_core.discovery import PluginManager, PluginRecord
 from pymodules_core.discovery.isolation.global_state import guard_global_state, keep_random_streams
 from pymodules_core.specs import Origin
 from pymodules_core.training.state.encoding import decode, encode
-from pymodules_core.training.task.plugin_calls import PluginCalls
+from pymodules_core.training.task.hooks import PluginCalls
 from pymodules_core.training.task.run import Run
 
 
 class PluginStates:
-    """Asks plugins for their state, and gives it back.
+    """Saves and restores the state of plugins.
 
     Args:
         plugins: All plugins.
@@ -24,12 +24,12 @@ class PluginStates:
     def __init__(self, plugins: PluginManager, run: Run) -> None:
         self._plugins = plugins.stateful()
         self._calls = PluginCalls(run)
-        # Of plugins that are not here, or could not take it: theirs when they come back.
+        # Of plugins that are not here, or could not load it: for when they come back.
         self._kept: dict[str, Any] = {}
         self._without: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the states by plugin, as tensors and primitives; none of a plugin that failed.
+        """Return the states by plugin, as tensors and primitives; none of a plugin that failed.
 
         Raises:
             PluginError: A plugin that the run needs fails.
@@ -42,7 +42,7 @@ class PluginStates:
         return self._kept | {name: state for name, state in states.items() if state is not None}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
-        """Give back what ``state_dict`` gave, to those plugins that are there.
+        """Load what ``state_dict`` returned into the plugins that are there.
 
         Raises:
             PluginError: A plugin that the run needs fails.
@@ -54,7 +54,7 @@ class PluginStates:
                 if self._call(record, "load_state_dict", take):
                     del self._kept[record.name]
                 else:
-                    # What it gives from now on is of a beginning anew, which must not replace it.
+                    # What it returns from now on is of a fresh start, which must not replace this.
                     self._without.add(record.name)
 
     def _call(self, record: PluginRecord, name: str, function: Callable[[], Any]) -> Any:
@@ -72,6 +72,6 @@ def _encoded_state(plugin: Any) -> Any:
 
 @contextmanager
 def _isolated(origin: Origin, name: str) -> Iterator[None]:
-    """Let neither numbers that are drawn nor settings that are changed be seen by the training."""
-    with guard_global_state(f"{name} of plugin {origin}", depth="call"), keep_random_streams():
+    """Keep random numbers and global settings of the training as they are."""
+    with guard_global_state(f"{name} of plugin {origin}"), keep_random_streams():
         yield

@@ -1,4 +1,4 @@
-"""Tells what a run does while it goes on: to ``run.json``, the log, a person, and run hooks."""
+"""``RunLog``: reports what a run does to ``run.json``, the log, a person, and run hooks."""
 
 import logging
 import time
@@ -9,18 +9,26 @@ from typing import Any
 
 from pymodules_core.checkpoints import CheckpointManager, CommitResult
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
-from pymodules_core.errors import PymodulesError, RunInterruptedError
-from pymodules_core.training.fit.training_state import Position
+from pymodules_core.errors import (
+    MonitorError,
+    PymodulesError,
+    RunChangedError,
+    RunInterruptedError,
+    SettingsError,
+    TrainingError,
+)
+from pymodules_core.training.fit.position import Position
 from pymodules_core.training.loop.stop_conditions import StopConditions
 from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.run_output.console import EpochSummary, ProgressPrinter
+from pymodules_core.training.run_output.result import RunResult
 from pymodules_core.training.run_output.run_record import RunRecord, RunState
 
 logger = logging.getLogger("pymodules_core")
 
 
 class RunLog:
-    """What is told of one run.
+    """What is reported of one run.
 
     Args:
         session: The parts of the run.
@@ -28,7 +36,7 @@ class RunLog:
         reporter: Shows progress.
         stop_conditions: Why and when the run ends.
         position: Where it is.
-        facts: What ``run.json`` tells besides.
+        facts: What else ``run.json`` holds.
 
     Attributes:
         record: ``run.json`` and ``metrics.jsonl``.
@@ -56,7 +64,7 @@ class RunLog:
         self._stop_conditions = stop_conditions
         self._position = position
         self._epochs = session.experiment.settings.train.epochs
-        self._untold: deque[CommitResult] = deque()
+        self._pending: deque[CommitResult] = deque()
         self._skipped_before = 0
 
     @property
@@ -71,27 +79,27 @@ class RunLog:
         )
 
     def committed(self, receipt: CommitResult) -> None:
-        """Take note of a commit; the hook hears of it once it is on disk, where it was written."""
+        """Record a commit; the process that wrote it calls the hook once it is on disk."""
         if self._session.processes.is_first:
-            self._untold.append(receipt)
-            self.tell_commits()
+            self._pending.append(receipt)
+            self.emit_commits()
 
-    def tell_commits(self) -> None:
+    def emit_commits(self) -> None:
         """Call the hook for commits that are on disk by now: a plugin may act on their files."""
-        while self._untold and self._untold[0].durable:
-            receipt = self._untold.popleft()
+        while self._pending and self._pending[0].durable:
+            receipt = self._pending.popleft()
             logger.debug("saved %s in %.1f ms", ", ".join(receipt.pools), receipt.write_ms)
             self._session.events.emit("checkpoint_committed", receipt=receipt)
 
-    def went_on(self, line: str) -> None:
-        """Tell that the run goes on in this process."""
+    def resumed(self, line: str) -> None:
+        """Record that the run resumed in this process."""
         self._skipped_before = self._skipped_steps()
         self.record.go_on(self._position.log_bytes, epoch=self._run.epoch, step=self._run.step)
         self._reporter.line(line)
         self.write(RunState.RUNNING)
 
     def epoch_ended(self, start: float, *, is_evaluated: bool, is_best: bool) -> None:
-        """Tell what came of an epoch.
+        """Report how an epoch ended.
 
         Args:
             start: When it began, by ``time.perf_counter``.
@@ -99,7 +107,7 @@ class RunLog:
             is_best: Whether that was the best so far.
         """
         position = self._position
-        self.tell_commits()
+        self.emit_commits()
         self.write(RunState.RUNNING)
         self._reporter.epoch_ended(
             EpochSummary(
@@ -147,24 +155,56 @@ class RunLog:
         reason = ": ".join(filter(None, (type(error).__name__, str(error))))
         if isinstance(error, RunInterruptedError):
             reason = error.what
-        tells: tuple[Callable[[], object], ...] = (
+        reports: tuple[Callable[[], object], ...] = (
             self._checkpoints.wait,
-            self.tell_commits,
+            self.emit_commits,
             *([partial(self.write, state, error=reason)] if is_written else []),
             partial(self._session.events.emit, "run_failed", error=error),
         )
-        for tell in tells:
+        for report in reports:
             try:
-                tell()
+                report()
             except (PymodulesError, OSError) as second:
                 if not _is_one_fault(error, second):
                     logger.warning("%s", second)
 
+    def result(self) -> RunResult:
+        """Return what the run ended with."""
+        best = self._checkpoints.best
+        return RunResult(
+            experiment=self._session.experiment.name,
+            epochs=self._run.epoch,
+            steps=self._run.step,
+            best_value=best.value,
+            best_epoch=best.epoch,
+            metrics=self._position.metrics,
+            stop_reason=self.stop_reason,
+            wall_s=self._stop_conditions.elapsed_s,
+            data_dir=self._run.data_dir,
+            pools=tuple(self._checkpoints.pools()),
+        )
+
     def _skipped_steps(self) -> int:
-        return sum(unit.skipped_steps for unit in self._session.units.values())
+        return sum(optimizer.skipped_steps for optimizer in self._session.optimizers.values())
 
 
 def _is_one_fault(error: BaseException, second: BaseException) -> bool:
-    """Tell whether the system gave one reason for both, such as a disk that is full."""
+    """Return whether the system gave one reason for both, such as a disk that is full."""
     reasons = [getattr(one.__cause__, "errno", None) for one in (error, second)]
     return reasons[0] is not None and reasons[0] == reasons[1]
+
+
+def mark_failed(error: BaseException, *, may_be_undone: bool) -> None:
+    """Set exit code 1 for an error of a run that had begun, whatever its class.
+
+    Exit code 2 says that the experiment is not valid and that nothing was written.
+
+    Args:
+        error: The error.
+        may_be_undone: The run is new, and wrong settings undo it.
+    """
+    refusals: tuple[type[PymodulesError], ...] = (RunInterruptedError, RunChangedError)
+    if may_be_undone:
+        refusals += (MonitorError, SettingsError)
+    if isinstance(error, PymodulesError) and not isinstance(error, refusals):
+        error.exit_code = TrainingError.exit_code

@@ -1,8 +1,8 @@
-"""The order of a run, from the first commit, or the newest, to the last record.
+"""The order of a run, from the first commit, or the latest, to the last record.
 
 Commit ``frzn``, ``init`` and ``last``, evaluate as epoch 0; then for each epoch: train, commit
 ``last``, evaluate, commit ``last``, ``epoch_<n>`` and, if better, ``best``. Each commit has the
-training state, from which a run goes on as if it had never stopped.
+training state, from which a run resumes as if it had never stopped.
 """
 
 import time
@@ -12,20 +12,16 @@ from typing import Any
 from pymodules_core.checkpoints import CheckpointManager
 from pymodules_core.errors import (
     ExistingRunError,
-    MonitorError,
-    PymodulesError,
-    RunChangedError,
     RunInterruptedError,
-    SettingsError,
     StoreLockedError,
-    TrainingError,
 )
-from pymodules_core.names import BEST, LAST, epoch_pool
+from pymodules_core.names import BEST, LAST
 from pymodules_core.training.data import Batches
+from pymodules_core.training.fit.commits import Commits
 from pymodules_core.training.fit.hang_report import HangReport
-from pymodules_core.training.fit.run_log import RunLog
-from pymodules_core.training.fit.start import RunStart
-from pymodules_core.training.fit.training_state import Position, Stage, TrainingState
+from pymodules_core.training.fit.position import Position, Stage
+from pymodules_core.training.fit.run_log import RunLog, mark_failed
+from pymodules_core.training.fit.training_state import TrainingState
 from pymodules_core.training.loop.rank_agreement import RankSync
 from pymodules_core.training.loop.signals import StopRequest, StopSignals
 from pymodules_core.training.loop.stop_conditions import StopConditions
@@ -36,15 +32,15 @@ from pymodules_core.training.run_output.run_record import RunState
 
 
 class RunLoop:
-    """One pass through the order of a run; holds what changes while it goes on.
+    """One pass through the order of a run; holds what changes meanwhile.
 
     Args:
         session: The parts of the run.
-        checkpoints: Where it is saved; the run goes on where there is something to go on from.
+        checkpoints: Where it is saved; the run resumes where there is a commit.
         reporter: Shows progress.
-        facts: What ``run.json`` tells besides.
+        facts: What else ``run.json`` holds.
         signals: Ends the run where one was received.
-        has_changes: The run goes on with other sources than it began with.
+        has_changes: The run resumes with other sources than it began with.
         accepts_changes: The run resumes without what cannot be restored.
     """
 
@@ -68,16 +64,7 @@ class RunLoop:
         self._settings = session.experiment.settings
         self._stop_conditions = StopConditions(self._settings.train, self._rank_sync.now)
         self._position = Position()
-        self._state = TrainingState(
-            run=session.run,
-            units=session.units,
-            plugins=session.plugins,
-            data={"train": session.loops.train_batches, "eval": session.loops.eval_batches},
-            stop_conditions=self._stop_conditions,
-            position=self._position,
-            processes=session.processes,
-        )
-        # Metrics of the first part of the epoch that the run goes on in.
+        # Metrics of the first part of the epoch that the run resumes in.
         self._averages: Mapping[str, Any] | None = None
         self._run_log = RunLog(
             session,
@@ -87,68 +74,71 @@ class RunLoop:
             position=self._position,
             facts=facts,
         )
-        self._start = RunStart(
+        self._commits = Commits(
             session=session,
             checkpoints=checkpoints,
             run_log=self._run_log,
-            state=self._state,
+            state=TrainingState(session, self._stop_conditions, self._position),
             position=self._position,
-            has_changes=has_changes,
-            accepts_changes=accepts_changes,
         )
+        self._has_changes = has_changes
+        self._accepts_changes = accepts_changes
 
     def execute(self) -> RunResult:
-        """Run to the end, and say how it ended, whatever happens.
+        """Run to the end, and record how it ended, whatever happens.
 
         Raises:
             RunInterruptedError: A signal ended it; everything up to that step is saved.
             PymodulesError: It failed; what was committed before is intact.
         """
-        with HangReport(self._session.processes, self._moment):
+        with HangReport(self._session.processes, self._progress):
             return self._execute()
 
-    def _moment(self) -> tuple[int, str]:
+    def _progress(self) -> tuple[int, str]:
         run = self._run
         return self._rank_sync.steps, f"epoch {run.epoch}, after step {run.step}"
 
     def _execute(self) -> RunResult:
-        is_back, is_new = True, False
+        session, record = self._session, self._run_log.record
+        is_restored, is_new = True, False
         try:
             if self._checkpoints.has_commit:
-                is_back = False
-                self._averages = self._start.restore()
-                if self._is_finished() and self._is_over():
-                    return self._result()
-                self._start.go_on()
-                is_back = True
+                is_restored = False
+                self._averages = self._commits.restore(accepts_losses=self._accepts_changes)
+                # Only the first process has the record.
+                is_finished = session.processes.run_on_rank0(lambda: record.is_finished)
+                if is_finished and self._is_over():
+                    return self._run_log.result()
+                self._commits.record_resume(has_changes=self._has_changes)
+                is_restored = True
             else:
                 is_new = True
-                self._start.start()
-            self._session.events.emit("run_started")
-            self._stop_if_asked()  # meanwhile
+                self._commits.start()
+            session.events.emit("run_started")
+            self._sync_and_stop_if_requested()  # meanwhile
             self._finish_begun_epoch()
             while not self._is_over():
                 self._run.epoch += 1
                 self._train_and_evaluate()
             self._checkpoints.wait()
-            self._run_log.tell_commits()
-            self._session.events.emit("run_finished")
+            self._run_log.emit_commits()
+            session.events.emit("run_finished")
         except (ExistingRunError, StoreLockedError):
             # Another process has the run: run.json is its own.
             raise
         except BaseException as error:
             is_fault = isinstance(error, Exception)
             mark_failed(error, may_be_undone=is_new and self._run.step == 0)
-            # Of several processes the others see a broken connection: why, the first to fail says.
-            told = self._session.processes.failure(error) if is_fault else error
-            # Until a run is back, run.json says more of it than this process knows.
-            self._run_log.failed(told, is_written=is_back)
+            # The other processes see a broken connection: the first one to fail reports why.
+            reported = session.processes.failure(error) if is_fault else error
+            # Until a run is restored, run.json says more of it than this process knows.
+            self._run_log.failed(reported, is_written=is_restored)
             raise
         self._run_log.write(RunState.FINISHED)
-        return self._result()
+        return self._run_log.result()
 
     def _finish_begun_epoch(self) -> None:
-        """Do what is left of the epoch of the newest commit."""
+        """Do what is left of the epoch of the latest commit."""
         match self._position.stage:
             case Stage.STARTED:
                 self._evaluate_start()
@@ -158,13 +148,10 @@ class RunLoop:
                 self._end_epoch(time.perf_counter(), is_evaluated=True)
             case Stage.FINISHED:
                 if self._position.metrics:  # else no run of the trainer's ended it
-                    self._tell_epoch()
-
-    def _is_finished(self) -> bool:
-        return self._session.processes.run_on_rank0(lambda: self._run_log.record.is_finished)
+                    self._emit_epoch()
 
     def _is_over(self) -> bool:
-        """Tell whether the epoch at hand, which is finished, was the last."""
+        """Return whether the epoch at hand, which is finished, was the last."""
         is_last = self._position.stage is Stage.FINISHED or self._run.epoch == 0
         return is_last and (
             self._run.epoch >= self._settings.train.epochs
@@ -179,7 +166,7 @@ class RunLoop:
         start = time.perf_counter()
         metrics = self._evaluate(batches)
         session.monitored(self._checkpoints, metrics)
-        self._commit(Stage.FINISHED, LAST, BEST, metrics=metrics)
+        self._commits.commit(Stage.FINISHED, LAST, BEST, metrics=metrics)
         self._epoch_ended(start, is_evaluated=True, is_best=False)
 
     def _train_and_evaluate(self) -> None:
@@ -196,12 +183,12 @@ class RunLoop:
             batches_done=done,
             averages=averages,
         )
-        rates = {name: unit.learning_rate for name, unit in session.units.items()}
+        rates = {name: optimizer.learning_rate for name, optimizer in session.optimizers.items()}
         self._run_log.log("train", position.train_metrics, learning_rates=rates)
-        # Asked once: the minutes may run out between two answers.
+        # Decided once: the minutes may run out between two calls.
         is_evaluated = self._is_evaluation_due()
         if is_evaluated:
-            self._commit(Stage.TRAINED, LAST)
+            self._commits.commit(Stage.TRAINED, LAST)
         self._end_epoch(start, is_evaluated=is_evaluated)
 
     def _end_epoch(self, start: float, *, is_evaluated: bool) -> None:
@@ -212,14 +199,18 @@ class RunLoop:
             # Train and eval values are two quantities: a scheduler that compares gets one of them.
             monitored = position.metrics.get(self._settings.train.monitor)
             session.loops.end_epoch(monitored if batches is None else None)
-            self._commit(Stage.FINISHED, LAST, *(self._epoch_pools() if batches is None else ()))
+            self._commits.commit(
+                Stage.FINISHED, LAST, *(self._commits.epoch_pools() if batches is None else ())
+            )
             self._epoch_ended(start, is_evaluated=False, is_best=False)
             return
         metrics = self._evaluate(batches)
         session.loops.end_epoch(session.monitored(self._checkpoints, metrics))
         is_better = self._checkpoints.best.is_better(metrics)
         self._stop_conditions.evaluated(self._run.epoch, is_better=is_better)
-        self._commit(Stage.FINISHED, LAST, BEST, *self._epoch_pools(), metrics=metrics)
+        self._commits.commit(
+            Stage.FINISHED, LAST, BEST, *self._commits.epoch_pools(), metrics=metrics
+        )
         self._epoch_ended(start, is_evaluated=True, is_best=is_better)
 
     def _is_evaluation_due(self) -> bool:
@@ -230,43 +221,43 @@ class RunLoop:
         return is_last or epoch % train.eval_every_n_epochs == 0
 
     def _evaluate(self, batches: Batches) -> Mapping[str, float]:
-        """Evaluate; a signal ends it, and the run that goes on repeats it from its first batch."""
-        self._stop_if_asked()
+        """Evaluate; a signal ends it, and a resume repeats it from its first batch."""
+        self._sync_and_stop_if_requested()
         metrics = self._session.loops.evaluate(batches, after_step=self._after_eval_step)
         self._position.metrics, self._position.is_evaluated = metrics, True
         self._run_log.log("eval", metrics)
         return metrics
 
     def _after_step(self, batches_done: int) -> None:
-        self._run_log.tell_commits()
-        self._rank_sync.ask_often()
-        is_asked = self._rank_sync.received is not None
-        if is_asked or self._stop_conditions.is_commit_due(
+        self._run_log.emit_commits()
+        self._rank_sync.sync_throttled()
+        is_requested = self._rank_sync.received is not None
+        if is_requested or self._stop_conditions.is_commit_due(
             self._run.step, self._settings.checkpoints
         ):
-            if self._session.loops.windows.are_apart:
+            if self._session.loops.accumulation.is_unsynced:
                 return  # for as many steps as the longest window has, and nothing is lost
-            for unit in self._session.units.values():
-                unit.check_finite()
+            for optimizer in self._session.optimizers.values():
+                optimizer.check_finite()
             self._position.batches_done = batches_done
-            self._commit(Stage.TRAINING, LAST)
+            self._commits.commit(Stage.TRAINING, LAST)
             self._stop_conditions.committed(self._run.step)
-            self._end_if_asked()
+            self._stop_if_requested()
 
     def _after_eval_step(self) -> None:
-        self._rank_sync.ask_often()
-        self._end_if_asked()
+        self._rank_sync.sync_throttled()
+        self._stop_if_requested()
 
-    def _stop_if_asked(self) -> None:
-        """End the run where a signal asks for it by now; everything is committed.
+    def _sync_and_stop_if_requested(self) -> None:
+        """End the run where any process has received a signal by now; everything is committed.
 
         Raises:
             RunInterruptedError: It does.
         """
-        self._rank_sync.ask()
-        self._end_if_asked()
+        self._rank_sync.sync()
+        self._stop_if_requested()
 
-    def _end_if_asked(self) -> None:
+    def _stop_if_requested(self) -> None:
         received = self._rank_sync.received
         if received is None:
             return
@@ -275,46 +266,18 @@ class RunLoop:
         error = RunInterruptedError(
             f"{received.name}: stopped and saved; epoch {run.epoch}, step {run.step}",
             found=int(received),
-            fix=f"pymodules train {self._session.experiment.name} --resume goes on",
+            fix=f"pymodules train {self._session.experiment.name} --resume",
         )
         error.exit_code = 128 + received
         raise error
 
-    def _epoch_pools(self) -> list[str]:
-        """Name ``epoch_<n>`` where enough epochs went by since the last one."""
-        epoch = self._run.epoch
-        if epoch - self._position.last_epoch_pool < self._settings.checkpoints.every_n_epochs:
-            return []
-        self._position.last_epoch_pool = epoch
-        return [epoch_pool(epoch)]
-
-    def _commit(
-        self, stage: Stage, *pools: str, metrics: Mapping[str, float] | None = None
-    ) -> None:
-        run = self._run
-        self._session.modules.check_calls()
-        self._session.modules.copy_buffers()
-        self._position.stage = stage
-        self._position.log_bytes = self._run_log.record.log_bytes
-        captured = self._state.capture()
-        self._run_log.committed(
-            self._checkpoints.commit(
-                *pools,
-                epoch=run.epoch,
-                step=run.step,
-                metrics=metrics,
-                state=captured.state,
-                module_states=captured.per_module,
-            )
-        )
-
     def _epoch_ended(self, start: float, *, is_evaluated: bool, is_best: bool) -> None:
         self._run_log.epoch_ended(start, is_evaluated=is_evaluated, is_best=is_best)
-        self._stop_if_asked()
-        self._tell_epoch()
+        self._sync_and_stop_if_requested()
+        self._emit_epoch()
 
-    def _tell_epoch(self) -> None:
-        """Call the hook; after the commit, so that a run that goes on from it calls it, too.
+    def _emit_epoch(self) -> None:
+        """Call the hook; after the commit, so that a run which resumes from it calls it, too.
 
         What it changes, in ``run.state`` for one, is of the next epoch.
         """
@@ -325,34 +288,3 @@ class RunLoop:
             train_metrics=position.train_metrics,
             is_evaluated=position.is_evaluated,
         )
-
-    def _result(self) -> RunResult:
-        best = self._checkpoints.best
-        return RunResult(
-            experiment=self._session.experiment.name,
-            epochs=self._run.epoch,
-            steps=self._run.step,
-            best_value=best.value,
-            best_epoch=best.epoch,
-            metrics=self._position.metrics,
-            stop_reason=self._run_log.stop_reason,
-            wall_s=self._stop_conditions.elapsed_s,
-            data_dir=self._run.data_dir,
-            pools=tuple(self._checkpoints.pools()),
-        )
-
-
-def mark_failed(error: BaseException, *, may_be_undone: bool) -> None:
-    """Give an error of a run that had begun exit code 1, whatever its class.
-
-    Exit code 2 says that the experiment is not valid and that nothing was written.
-
-    Args:
-        error: The error.
-        may_be_undone: Settings that are wrong undo the run, which is new.
-    """
-    refusals: tuple[type[PymodulesError], ...] = (RunInterruptedError, RunChangedError)
-    if may_be_undone:
-        refusals += (MonitorError, SettingsError)
-    if isinstance(error, PymodulesError) and not isinstance(error, refusals):
-        error.exit_code = TrainingError.exit_code

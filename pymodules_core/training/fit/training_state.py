@@ -2,88 +2,29 @@
 
 import logging
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Any, TypeGuard
 
 import attrs
 
-from pymodules_core.discovery import PluginManager
 from pymodules_core.errors import CheckpointError, RunChangedError, TaskError, list_words
 from pymodules_core.module_pool import Migration, derive_seed, seed_everything
 from pymodules_core.processes.dtensor import is_dtensor
-from pymodules_core.processes.group import Processes
-from pymodules_core.training.data import Batches
+from pymodules_core.rng import random_state, restore_random_state
 from pymodules_core.training.fit.migrated_names import follow_migrations
 from pymodules_core.training.fit.plugin_states import PluginStates
+from pymodules_core.training.fit.position import Position, Stage, whole_number
 from pymodules_core.training.loop.stop_conditions import StopConditions
-from pymodules_core.training.optim.named_state import parameter_names, split_off_parts
-from pymodules_core.training.optim.unit import ManagedOptimizer
-from pymodules_core.training.state.random_state import random_state, restore_random_state
+from pymodules_core.training.optim.named_state import parameter_names
+from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.task.metrics import merged_sums
-from pymodules_core.training.task.run import Run
 
 logger = logging.getLogger("pymodules_core")
 
 _FORMAT = 1
-# What each of several processes has for itself.
+# What each of several processes has of its own.
 _OF_EACH = ("averages", "data", "random")
-# What of a module in parts is saved beside the state that an optimizer keeps of a parameter.
+# What of a sharded module is saved beside the state that an optimizer keeps of a parameter.
 _GRADIENT = "gradient of the open window"
-
-
-class Stage(StrEnum):
-    """What of the epoch is done."""
-
-    STARTED = "started"
-    """The initial weights are saved; with epoch 0 to be evaluated."""
-    TRAINING = "training"
-    """Some of its steps."""
-    TRAINED = "trained"
-    """All of its steps."""
-    FINISHED = "finished"
-    """Its evaluation, too, where it has one; ``epoch_finished`` is still to be called."""
-
-
-@attrs.define(kw_only=True)
-class Position:
-    """Where in the order of a run it is; epoch and step are the run's.
-
-    Attributes:
-        stage: What of the epoch is done.
-        batches_done: Batches of the epoch, in stage ``training``.
-        train_metrics: Means of the last train loop.
-        metrics: Means of the last eval loop, or of the last train loop without one.
-        is_evaluated: Whether ``metrics`` are of an eval loop.
-        last_epoch_pool: The last epoch with a pool ``epoch_<n>``.
-        log_bytes: How long ``metrics.jsonl`` is.
-    """
-
-    stage: Stage = Stage.STARTED
-    batches_done: int = 0
-    train_metrics: Mapping[str, float] = attrs.field(factory=dict)
-    metrics: Mapping[str, float] = attrs.field(factory=dict)
-    is_evaluated: bool = False
-    last_epoch_pool: int = 0
-    log_bytes: int = 0
-
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Take over what ``attrs.asdict`` gave.
-
-        Raises:
-            TypeError: A value is of another kind.
-            ValueError: There is no such stage, or a number is negative.
-        """
-        for name, default in attrs.asdict(Position()).items():
-            value = saved.get(name, default)
-            if name == "stage":
-                value = Stage(value)
-            elif type(value) is not type(default):
-                raise TypeError(f"{name} is {type(value).__name__}")
-            elif type(value) is int:
-                _whole(value)
-            elif isinstance(value, dict):
-                value = {str(key): float(number) for key, number in value.items()}
-            setattr(self, name, value)
 
 
 @attrs.frozen
@@ -92,60 +33,47 @@ class Captured:
 
     Attributes:
         state: What every process holds whole.
-        per_module: Module name to what is the module's own: in parts, as it is.
+        per_module: Module name to what is the module's own, sharded as it is.
     """
 
     state: dict[str, Any]
     per_module: dict[str, dict[str, Any]]
 
 
-def _whole(number: Any) -> int:
-    if type(number) is not int or number < 0:
-        raise ValueError(f"{number!r} counts nothing")
-    return number
-
-
 def is_training_state(state: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
-    """Tell whether ``TrainingState.capture`` gave it, and not some loop of a person's own."""
+    """Return whether ``TrainingState.capture`` made it, and not a loop of the user's own."""
     return state is not None and {"format", "position", "optimizers"} <= state.keys()
 
 
 class TrainingState:
     """Reads and writes the state of all parts of a run.
 
+    What each of several processes has of its own, such as random streams, is saved of each; all the
+    rest of the first one.
+
     Args:
-        run: Epoch, step, metrics of the pass at hand, ``run.state``.
-        units: The optimizers by name.
-        plugins: Those with ``state_dict`` and ``load_state_dict`` take part.
-        data: Phase to batches.
+        session: The parts of the run.
         stop_conditions: Limits and patience.
         position: Where the run is.
-        processes: Who trains together. What each has for itself, random streams for one, is kept of
-            each; all the rest is the first one's.
     """
 
     def __init__(
-        self,
-        *,
-        run: Run,
-        units: Mapping[str, ManagedOptimizer],
-        plugins: PluginManager,
-        data: Mapping[str, Batches | None],
-        stop_conditions: StopConditions,
-        position: Position,
-        processes: Processes,
+        self, session: Session, stop_conditions: StopConditions, position: Position
     ) -> None:
-        self._run = run
-        self._units = units
-        self._plugins = PluginStates(plugins, run)
-        self._data = {phase: batches for phase, batches in data.items() if batches is not None}
+        self._run = session.run
+        self._control = session.control
+        self._optimizers = session.optimizers
+        self._plugins = PluginStates(session.plugins, session.run)
+        self._data = {"train": session.loops.train_batches}
+        if session.loops.eval_batches is not None:
+            self._data["eval"] = session.loops.eval_batches
         self._stop_conditions = stop_conditions
         self._position = position
-        self._processes = processes
-        self._names = parameter_names(run.module_pool)
+        self._processes = session.processes
+        self._names = parameter_names(session.pool)
 
     def capture(self) -> Captured:
-        """Give the state as it is now, as tensors and primitives; every process has to ask.
+        """Return the state as it is now, as tensors and primitives; every process has to call it.
 
         Raises:
             TaskError: Something of the task's cannot be held by a checkpoint.
@@ -158,13 +86,14 @@ class TrainingState:
             "epoch": run.epoch,
             "step": run.step,
             "position": {**attrs.asdict(position), "stage": position.stage.value},
-            "averages": run.averages.state_dict() if is_training else None,
+            "averages": self._control.averages.state_dict() if is_training else None,
             "unsaved_metrics": self._unsaved_metrics() if is_training else [],
             "requires_grad": {
                 name: parameter.requires_grad for parameter, name in self._names.items()
             },
             "optimizers": {
-                name: unit.state_dict(self._names) for name, unit in self._units.items()
+                name: optimizer.state_dict(self._names)
+                for name, optimizer in self._optimizers.items()
             },
             "data": {phase: batches.state_dict() for phase, batches in self._data.items()},
             "stopping": self._stop_conditions.state_dict(),
@@ -178,16 +107,17 @@ class TrainingState:
         return Captured(state, self._split_off_modules(state))
 
     def _split_off_modules(self, state: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """Take out what optimizers keep of modules in parts: module name to optimizer to it."""
+        """Take out what optimizers keep of sharded modules: module name to optimizer to it."""
         per_module: dict[str, dict[str, Any]] = {}
-        for name, unit_state in state["optimizers"].items():
-            unit_state["optimizer"], found = split_off_parts(unit_state["optimizer"], self._names)
-            gradients = unit_state["gradients"]
-            for key in [key for key, one in gradients.items() if is_dtensor(one)]:
-                of_module = found.setdefault(key.partition(".")[0], {})
-                of_module[key] = {**of_module.get(key, {}), _GRADIENT: gradients.pop(key)}
-            for module_name, states in found.items():
-                per_module.setdefault(module_name, {})[name] = states
+        sharded = {name for parameter, name in self._names.items() if is_dtensor(parameter)}
+        for name, saved in state["optimizers"].items():
+            states, gradients = saved["optimizer"]["state"], saved["gradients"]
+            for key in sorted(sharded & {*states, *gradients}):
+                values = states.pop(key, {})
+                if key in gradients:
+                    values = {**values, _GRADIENT: gradients.pop(key)}
+                of_module = per_module.setdefault(key.partition(".")[0], {})
+                of_module.setdefault(name, {})[key] = values
         return per_module
 
     def restore(
@@ -198,13 +128,13 @@ class TrainingState:
         *,
         accepts_losses: bool = False,
     ) -> Mapping[str, Any] | None:
-        """Bring every part back to where it was; weights have to be loaded already.
+        """Restore all but the weights, which have to be loaded already.
 
         Args:
-            state: What ``capture`` gave.
+            state: What ``capture`` returned.
             migrations: Module name to what became of its weights as they were loaded, of those
                 that an older version of a plugin wrote.
-            module_states: What of it was saved apart, whole.
+            module_states: What of it was saved per module, unsharded.
             accepts_losses: Report what of the optimizers cannot be restored, and do not refuse it.
 
         Returns:
@@ -223,20 +153,13 @@ class TrainingState:
                 fix="pip install --upgrade pymodules-core",
             )
         run, position = self._run, self._position
-        own = self._own_part(state)
-        for of_module in (module_states or {}).values():
-            for name, states in of_module.items():
-                unit_state = state["optimizers"][name]
-                for key, values in states.items():
-                    if _GRADIENT in values:
-                        unit_state["gradients"][key] = values.pop(_GRADIENT)
-                    if values:
-                        unit_state["optimizer"]["state"][key] = values
+        own = self._own_rank_state(state)
+        _merge_module_states(state["optimizers"], module_states or {})
         state = follow_migrations(state, migrations, set(self._names.values()))
-        run.epoch, run.step = _whole(state["epoch"]), _whole(state["step"])
+        run.epoch, run.step = whole_number(state["epoch"]), whole_number(state["step"])
         position.restore(state["position"])
         self._restore_gradients(state["requires_grad"])
-        self._restore_units(state["optimizers"], accepts_losses=accepts_losses)
+        self._restore_optimizers(state["optimizers"], accepts_losses=accepts_losses)
         for phase, batches in self._data.items():
             batches.load_state_dict(own["data"].get(phase))
         self._stop_conditions.load_state_dict(state["stopping"], step=run.step)
@@ -256,29 +179,29 @@ class TrainingState:
         averages: Mapping[str, Any] | None = own["averages"]
         return averages
 
-    def _own_part(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Give what is this process's: all of its own, where there were as many processes.
+    def _own_rank_state(self, state: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what is this process's: all of its own, where there were as many processes.
 
-        Else the first one goes on with the sums of all, and one that was not there with nothing.
+        Else the first one resumes with the sums of all, and one that was not there with nothing.
 
         Raises:
-            TaskError: Data that keeps its own place in each process was read by other ones.
+            TaskError: Data that keeps its own position in each process was read by other ones.
         """
-        parts: list[Mapping[str, Any]] = [state, *state.get("others", [])]
+        saved: list[Mapping[str, Any]] = [state, *state.get("others", [])]
         rank, keeps = self._processes.rank, any(state["data"].values())
-        if keeps and len(parts) != self._processes.size:
+        if keeps and len(saved) != self._processes.size:
             raise TaskError(
-                f"the data keeps its place in each process, and {len(parts)} processes read it "
+                f"the data keeps its position in each process, and {len(saved)} processes read it "
                 f"when the run was saved; now there are {self._processes.size}",
                 found=self._processes.size,
-                fix=f"go on with {len(parts)} processes, or give data without state_dict",
+                fix=f"resume with {len(saved)} processes, or return data without state_dict",
             )
-        if len(parts) == self._processes.size:
-            return parts[rank]
+        if len(saved) == self._processes.size:
+            return saved[rank]
         averages = None
         if rank == 0 and state["averages"] is not None:
-            averages = merged_sums([one["averages"] for one in parts])
-        random = parts[rank]["random"] if rank < len(parts) else None
+            averages = merged_sums([one["averages"] for one in saved])
+        random = saved[rank]["random"] if rank < len(saved) else None
         return {"data": {}, "random": random, "averages": averages}
 
     def _restore_gradients(self, saved: Mapping[str, bool]) -> None:
@@ -289,16 +212,16 @@ class TrainingState:
             if parameter.requires_grad != is_wanted and not pool.is_frozen(name.partition(".")[0]):
                 parameter.requires_grad_(is_wanted)
 
-    def _restore_units(self, states: Mapping[str, Any], *, accepts_losses: bool) -> None:
+    def _restore_optimizers(self, states: Mapping[str, Any], *, accepts_losses: bool) -> None:
         lost = [
             f"there is no optimizer {name!r} any more: its state is dropped"
-            for name in sorted(states.keys() - self._units.keys())
+            for name in sorted(states.keys() - self._optimizers.keys())
         ]
-        for name, unit in self._units.items():
+        for name, optimizer in self._optimizers.items():
             if name in states:
-                lost += unit.load_state_dict(states[name], self._names)
+                lost += optimizer.load_state_dict(states[name], self._names)
             else:
-                logger.warning("optimizer %r is new: it begins without state", name)
+                logger.warning("optimizer %r is new: it starts without state", name)
         if lost and not accepts_losses:
             shown = "\n".join(f"  {line}" for line in lost)
             raise RunChangedError(
@@ -310,8 +233,8 @@ class TrainingState:
         for line in lost:
             logger.warning("%s", line)
         try:
-            for unit in self._units.values():
-                unit.check_ownership()
+            for optimizer in self._optimizers.values():
+                optimizer.check_ownership()
         except TaskError as error:
             raise RunChangedError(
                 f"today's optimizers do not fit what the run added to them: {error.what}",
@@ -323,4 +246,18 @@ class TrainingState:
     def _unsaved_metrics(self) -> list[str]:
         """Name the metric objects of the pass at hand that ``run.state`` does not hold."""
         kept = {id(value) for value in self._run.state.values()}
-        return [name for name, one in self._run.averages.stateful.items() if id(one) not in kept]
+        metrics = self._control.averages.stateful
+        return [name for name, one in metrics.items() if id(one) not in kept]
+
+
+def _merge_module_states(
+    optimizers: Mapping[str, Any], module_states: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Put back what ``capture`` took out of the states of optimizers, per module."""
+    for of_module in module_states.values():
+        for name, states in of_module.items():
+            for key, values in states.items():
+                if _GRADIENT in values:
+                    optimizers[name]["gradients"][key] = values.pop(_GRADIENT)
+                if values:
+                    optimizers[name]["optimizer"]["state"][key] = values

@@ -1,28 +1,31 @@
-"""What all processes have to decide alike: whether to stop, and how late it is."""
+"""``RankSync``: what all processes have to decide alike: whether to stop, and the time."""
 
 import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import attrs
+
 from pymodules_core.processes.group import Processes
 from pymodules_core.training.loop.signals import NOTICE, StopRequest
 from pymodules_core.training.parallel.modules import SharedModules
 
-# How long a signal may take to be heard by all; asking costs the step that asks some 0.1 ms.
-_ASK_EVERY_S = 0.1
+# How long a signal may take to reach all; a sync costs its step some 0.1 ms.
+_SYNC_EVERY_S = 0.1
 
 
+@attrs.define(eq=False, slots=False)
 class RankSync:
-    """Makes signals and the clock of all processes one.
+    """Keeps signals and the clock the same in all processes.
 
-    Every process asks at the same places. What they agreed on stays as it is until they ask again,
-    so that nothing is decided differently in between. In one process nothing is asked.
+    Every process syncs at the same points. What they agreed on stays as it is until the next sync,
+    so that nothing is decided differently in between. In one process nothing is exchanged.
 
     Args:
         processes: Who has to agree.
-        request: Tells of a signal in this process.
-        tell: Says one line to the person who waits, of what several processes agreed on.
+        request: The signal of this process.
+        notify: Shows one line to the person who waits.
         modules: What the steps of all call alike.
 
     Attributes:
@@ -30,34 +33,29 @@ class RankSync:
         steps: How many steps of several processes have ended, those of evaluations among them.
     """
 
-    def __init__(
-        self,
-        processes: Processes,
-        request: StopRequest,
-        tell: Callable[[str], None],
-        modules: SharedModules,
-    ) -> None:
-        self._modules = modules
-        self._tell = tell
-        self.received: signal.Signals | None = None
-        self.steps = 0
-        self._processes = processes
-        self._request = request
+    _processes: Processes
+    _request: StopRequest
+    _notify: Callable[[str], None]
+    _modules: SharedModules
+    received: signal.Signals | None = attrs.field(default=None, init=False)
+    steps: int = attrs.field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
         self._now = time.monotonic()
-        # Of monotonic clocks only differences say something: on another machine it is another time.
+        # Only differences of a monotonic clock mean something on another machine.
         self._started_at = time.monotonic()
         self._elapsed_s = 0.0
         self._skips = 0
         self._calls_left = 0
 
     def now(self) -> float:
-        """Give the seconds that all processes take it to be."""
+        """Return the time in seconds, the same in all processes."""
         if self._processes.is_alone:
             return time.monotonic()
         return self._now
 
-    def ask(self) -> None:
-        """Agree now.
+    def sync(self) -> None:
+        """Sync now.
 
         Raises:
             TaskError: The steps of some process called other modules than those of the rest.
@@ -75,17 +73,17 @@ class RankSync:
             self.received = signal.Signals(int(found))
             # The terminal may be gone, which is what SIGHUP says; the run is to be saved anyhow.
             with suppress(Exception, SystemExit):
-                self._tell(NOTICE.format(self.received.name))
-        # Calls that fit into the time until all should ask again: the same number in each.
+                self._notify(NOTICE.format(self.received.name))
+        # Calls that fit into the time until the next sync: the same number in each process.
         calls = self._skips + 1
         each_s = (latest_s - self._elapsed_s) / calls
-        self._skips = max(0, min(2 * calls, int(_ASK_EVERY_S / max(each_s, 1e-6))) - 1)
+        self._skips = max(0, min(2 * calls, int(_SYNC_EVERY_S / max(each_s, 1e-6))) - 1)
         self._calls_left = self._skips
         self._now += latest_s - self._elapsed_s
         self._elapsed_s = latest_s
 
-    def ask_often(self) -> None:
-        """Agree, unless it was a moment ago: called after each step."""
+    def sync_throttled(self) -> None:
+        """Sync after a step, unless it was a moment ago."""
         if self._processes.is_alone:
             self.received = self._request.received
             return
@@ -93,4 +91,4 @@ class RankSync:
         if self._calls_left:
             self._calls_left -= 1
         else:
-            self.ask()
+            self.sync()

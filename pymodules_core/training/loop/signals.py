@@ -2,12 +2,13 @@
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from pymodules_core.processes.signal_handlers import signal_handlers
 
 if TYPE_CHECKING:
     from typing import Self
@@ -17,7 +18,7 @@ NOTICE = "{}: finishing this step and saving; once more ends at once, without sa
 
 
 class StopRequest(Protocol):
-    """Tells whether a run was asked to end."""
+    """Whether a run was asked to end."""
 
     @property
     def received(self) -> signal.Signals | None:
@@ -25,37 +26,32 @@ class StopRequest(Protocol):
 
 
 class StopSignals:
-    """Remembers that the run was asked to end, while its ``with`` block goes on.
+    """Remembers that the run was asked to end, while its ``with`` block runs.
 
-    In threads other than the main one nothing is installed: Python delivers signals there only.
-    Signals that the caller ignores, as ``nohup`` does, stay ignored.
+    Which signals it handles, and in which thread, is that of ``signal_handlers``.
 
     Args:
-        tell: Says one line to the person who waits.
+        notify: Shows one line to the person who waits.
         again_after_s: How much later than the first a second signal has to come to end the run at
-            once. Of several processes each may be told twice: by a scheduler, and by the launcher.
+            once. Each of several processes may get one twice: from a scheduler and the launcher.
 
     Attributes:
         received: The first signal; None so far.
     """
 
     def __init__(
-        self, tell: Callable[[str], None] = lambda _: None, *, again_after_s: float = 0.0
+        self, notify: Callable[[str], None] = lambda _: None, *, again_after_s: float = 0.0
     ) -> None:
         self._again_after_s = again_after_s
         self._received_at = 0.0
         self.received: signal.Signals | None = None
-        self._tell = tell
+        self._notify = notify
         self._process = 0
-        self._before: dict[signal.Signals, Any] = {}
+        self._handlers = ExitStack()
 
     def __enter__(self) -> "Self":
         self._process = os.getpid()
-        if threading.current_thread() is threading.main_thread():
-            for name in _NAMES:
-                number = getattr(signal, name, None)
-                if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._handle)
+        self._handlers.enter_context(signal_handlers(_NAMES, self._handle))
         return self
 
     def __exit__(
@@ -64,10 +60,7 @@ class StopSignals:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
-            # None: a handler that was not installed from Python, and cannot be put back.
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before.clear()
+        self._handlers.close()
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._process:
@@ -79,7 +72,7 @@ class StopSignals:
             # The stream may be in the middle of a line, and refuse another in it; the terminal may
             # be gone, which is what SIGHUP says. rich exits where nobody reads its pipe.
             with suppress(Exception, SystemExit):
-                self._tell(NOTICE.format(self.received.name))
+                self._notify(NOTICE.format(self.received.name))
         elif time.monotonic() - self._received_at >= self._again_after_s:
             self._end(number)
 

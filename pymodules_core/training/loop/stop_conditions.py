@@ -12,10 +12,10 @@ class StopConditions:
 
     Args:
         settings: ``[train]``.
-        clock: Gives seconds; several processes take them from one clock.
+        clock: Returns seconds; several processes share one clock.
 
     Attributes:
-        reason: Why the run ends, None while it goes on.
+        reason: Why the run ends, None until then.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class StopConditions:
         return self._clock() - self._started_at
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what decides about the end of the run."""
+        """Return what decides about the end of the run."""
         return {
             "elapsed_s": self.elapsed_s,
             "evaluations_without_better": self._evaluations_without_better,
         }
 
     def load_state_dict(self, state: Mapping[str, Any], *, step: int) -> None:
-        """Go on after ``step`` steps from what ``state_dict`` gave."""
+        """Restore what ``state_dict`` returned after ``step`` steps."""
         self._started_at = self._clock() - state["elapsed_s"]
         self._evaluations_without_better = state["evaluations_without_better"]
         self._check_patience()
@@ -55,7 +55,7 @@ class StopConditions:
         self._committed_at = self._clock()
 
     def is_reached(self, step: int) -> bool:
-        """Tell whether a limit of steps or minutes is reached after ``step`` steps."""
+        """Return whether a limit of steps or minutes is reached after ``step`` steps."""
         limit = self._settings.max_steps
         if limit is not None and step >= limit:
             self.reason = f"max_steps = {limit} reached"
@@ -64,7 +64,7 @@ class StopConditions:
         return self.reason is not None
 
     def is_commit_due(self, step: int, checkpoints: CheckpointSettings) -> bool:
-        """Tell whether it is time for a commit in mid-epoch, after ``step`` steps."""
+        """Return whether it is time for a commit in mid-epoch, after ``step`` steps."""
         every_steps, every_minutes = checkpoints.every_n_steps, checkpoints.every_n_minutes
         if every_steps is not None and step - self._step_of_commit >= every_steps:
             return True

@@ -1,14 +1,17 @@
 """The backward of one optimizer's losses, and what torch does not say about it."""
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch.nn import Parameter
 
-from pymodules_core.errors import TaskError
+from pymodules_core.errors import NonFiniteLossError, TaskError
 from pymodules_core.processes.dtensor import local_tensor
+from pymodules_core.processes.group import Processes
 
 logger = logging.getLogger("pymodules_core")
 
@@ -17,11 +20,11 @@ def check_loss(loss: Any, name: str) -> None:
     """Refuse what nothing can be learned from.
 
     Args:
-        loss: What a step gave.
+        loss: What a step returned.
         name: Of the optimizer.
 
     Raises:
-        TaskError: It is no tensor of one element with a graph.
+        TaskError: It is not a tensor of one element with a graph.
     """
     if not isinstance(loss, torch.Tensor):
         raise TaskError(
@@ -44,8 +47,65 @@ def check_loss(loss: Any, name: str) -> None:
         )
 
 
+@attrs.define(eq=False)
+class FiniteCheck:
+    """Refuses or skips losses of one optimizer that are NaN or infinite.
+
+    On the CPU, and where they are skipped, each is checked at once. On CUDA ``check`` does so
+    before each commit: no step has to wait for the device.
+
+    Args:
+        name: Of the optimizer.
+        processes: Who trains together: all skip a loss that is not finite in any.
+        skips: Skip them instead of raising.
+
+    Attributes:
+        skipped: How many were skipped.
+    """
+
+    _name: str
+    _processes: Processes
+    _skips: bool = attrs.field(kw_only=True)
+    skipped: int = attrs.field(default=0, init=False)
+    _unchecked: torch.Tensor | float = attrs.field(default=0.0, init=False)
+
+    def accepts(self, loss: torch.Tensor) -> bool:
+        """Return whether to train with a loss, False where it is skipped.
+
+        Raises:
+            NonFiniteLossError: It is not finite, and is not to be skipped.
+        """
+        if self._skips:
+            (is_bad,) = self._processes.all_reduce_max([float(not math.isfinite(loss.item()))])
+            self.skipped += bool(is_bad)
+            return not is_bad
+        if loss.device.type == "cpu":
+            self._refuse(loss.item())
+        else:
+            # A sum stays non-finite once one of its terms is, and adding waits for nothing.
+            self._unchecked = self._unchecked + loss.detach()
+        return True
+
+    def check(self) -> None:
+        """Check the losses since the last check that were left on their device.
+
+        Raises:
+            NonFiniteLossError: One of them was NaN or infinite.
+        """
+        value, self._unchecked = float(self._unchecked), 0.0
+        self._refuse(value)
+
+    def _refuse(self, value: float) -> None:
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"the loss of optimizer {self._name!r} is {value}",
+                found=value,
+                fix='lower the learning rate, set clip_norm, or [train] on_nonfinite = "skip"',
+            )
+
+
 def warn_if_unreached(parameters: Iterable[Parameter], name: str) -> None:
-    """Tell of a loss whose graph reaches no parameter of its optimizer.
+    """Warn of a loss whose graph reaches no parameter of its optimizer.
 
     For the first update only: that a later one trains nothing may be meant.
 

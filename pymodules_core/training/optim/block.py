@@ -1,10 +1,11 @@
-"""``run.optimize``: which losses update which optimizer, and a task's optimizers as units."""
+"""``run.optimize``: which losses update which optimizer, and the managed optimizers of a task."""
 
 from collections.abc import Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -12,9 +13,10 @@ from pymodules_core.errors import TaskError
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
+from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
 from pymodules_core.training.optim.named_state import parameter_names
 from pymodules_core.training.optim.ownership import check_ownership
-from pymodules_core.training.optim.unit import ManagedOptimizer, Precision
+from pymodules_core.training.optim.precision import Precision
 from pymodules_core.training.parallel import SharedModules
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+@attrs.define(eq=False, repr=False)
 class OptimizeBlock:
     """``with run.optimize(name) as step:`` - what it computes updates one optimizer.
 
@@ -30,40 +33,30 @@ class OptimizeBlock:
     keeps its whole graph, so that a later block can train through it.
 
     Args:
-        unit: The optimizer.
+        optimizer: What it updates.
         stepped: Receives its name if it updates.
 
     Attributes:
         loss: Set it inside the block; ``backward`` is there for several losses.
-        name: The optimizer's name.
         total: Sum of the losses, detached; None before the first.
         is_open: The block has begun and not ended.
         is_over: The block has begun and ended.
         is_skipped: One of its losses was not finite and is left out, and with it the update.
     """
 
-    __slots__ = (
-        "_held",
-        "_stepped",
-        "_unit",
-        "is_open",
-        "is_over",
-        "is_skipped",
-        "loss",
-        "name",
-        "total",
-    )
+    _optimizer: ManagedOptimizer
+    _stepped: set[str]
+    loss: "Tensor | None" = attrs.field(default=None, init=False)
+    total: "Tensor | None" = attrs.field(default=None, init=False)
+    is_open: bool = attrs.field(default=False, init=False)
+    is_over: bool = attrs.field(default=False, init=False)
+    is_skipped: bool = attrs.field(default=False, init=False)
+    _held: "Tensor | None" = attrs.field(default=None, init=False)
 
-    def __init__(self, unit: ManagedOptimizer, stepped: set[str]) -> None:
-        self.loss: Tensor | None = None
-        self.total: Tensor | None = None
-        self._held: Tensor | None = None
-        self.name = unit.name
-        self.is_open = False
-        self.is_over = False
-        self._unit = unit
-        self._stepped = stepped
-        self.is_skipped = False
+    @property
+    def name(self) -> str:
+        """The optimizer's name."""
+        return self._optimizer.name
 
     def backward(self, loss: "Tensor") -> None:
         """Add the gradients of one of several losses.
@@ -71,13 +64,13 @@ class OptimizeBlock:
         Where DDP averages them over processes, which it does in one backward, the gradients of all
         losses are computed at the end of the block.
         """
-        if self._unit.takes_one_backward:
+        if self._optimizer.takes_one_backward:
             self._held = loss if self._held is None else self._held + loss
             return
         self._backward(loss)
 
     def _backward(self, loss: "Tensor") -> None:
-        if not self._unit.backward(loss):
+        if not self._optimizer.backward(loss):
             self.is_skipped = True
             return
         value = loss.detach()
@@ -107,14 +100,14 @@ class OptimizeBlock:
             self._held = None
         elif self.total is None and not self.is_skipped:
             raise TaskError(
-                f"run.optimize({self._unit.name!r}) ended without a loss",
+                f"run.optimize({self._optimizer.name!r}) ended without a loss",
                 fix="set step.loss, or call step.backward(loss), inside the block",
             )
         if not self.is_skipped:
-            if self._unit.close_micro_step():
-                self._stepped.add(self._unit.name)
+            if self._optimizer.close_micro_step():
+                self._stepped.add(self._optimizer.name)
         elif self.total is not None:
-            self._unit.drop_window()
+            self._optimizer.drop_window()
 
 
 def manage_optimizers(
@@ -128,7 +121,7 @@ def manage_optimizers(
     processes: Processes,
     modules: SharedModules,
 ) -> dict[str, ManagedOptimizer]:
-    """Check the optimizers of a task and make a unit of each.
+    """Check the optimizers of a task and return each as a ``ManagedOptimizer``.
 
     Args:
         optimizers: By name.
@@ -145,11 +138,11 @@ def manage_optimizers(
     """
     check = partial(check_ownership, optimizers, pool, parameter_names(pool))
     check()
-    shares = modules.hand_out(optimizers)
+    owned = modules.assign(optimizers)
     return {
         name: ManagedOptimizer(
-            name,
-            optimizer,
+            name=name,
+            optimizer=optimizer,
             is_single=len(optimizers) == 1,
             check_ownership=check,
             settings=settings.get(name, OptimizerSettings()),
@@ -157,12 +150,12 @@ def manage_optimizers(
             precision=precision,
             skip_nonfinite=skip_nonfinite,
             processes=processes,
-            modules=shares[name],
+            modules=owned[name],
         )
         for name, optimizer in optimizers.items()
     }
 
 
 def is_scheduler(value: object) -> bool:
-    """Tell whether a task's scheduler is one of torch's."""
+    """Return whether a task's scheduler is one of torch's."""
     return isinstance(value, LRScheduler | ReduceLROnPlateau)

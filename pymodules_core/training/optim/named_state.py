@@ -6,7 +6,7 @@ groups, and modules that come or go.
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -32,7 +32,7 @@ _STATE, _GROUPS = "state", "param_groups"
 
 
 def parameter_names(pool: ModulePool) -> dict[Parameter, str]:
-    """Give each parameter of a pool with its ``module.parameter`` name; shared ones have one."""
+    """Return each parameter of a pool with its ``module.parameter`` name; shared ones have one."""
     found: dict[Parameter, str] = {}
     for name, module in pool.items():
         for key, parameter in module.named_parameters():
@@ -60,28 +60,34 @@ def optimizer_state(
     Raises:
         TaskError: Something in it would not come back from a file.
     """
-    owned = set(parameters_of(optimizer))
-    state: dict[Any, Any] = optimizer.state
-    # torch's own knows no parameter that was removed from all groups, and fails.
-    removed = [key for key in state if isinstance(key, Parameter) and key not in owned]
-    left = {key: state.pop(key) for key in removed}
-    try:
-        given = optimizer.state_dict()
-    finally:
-        state.update(left)
+    numbered, removed = _numbered_state(optimizer)
     names_in_order = [names[parameter] for parameter in parameters_of(optimizer)]
     groups = [
         {
             **encode(without_parameters(group), name=f"a group of {name}"),
             PARAMETERS: [names_in_order[number] for number in group[PARAMETERS]],
         }
-        for group in given[_GROUPS]
+        for group in numbered.pop(_GROUPS)
     ]
-    by_name = {names_in_order[number]: values for number, values in given[_STATE].items()}
-    by_name |= {names[key]: values for key, values in left.items() if key in names}
+    by_name = {names_in_order[n]: values for n, values in numbered.pop(_STATE).items()}
+    by_name |= {names[key]: values for key, values in removed.items() if key in names}
     encoded = {key: encode(values, name=f"state of {name}") for key, values in by_name.items()}
-    more = {key: value for key, value in given.items() if key not in {_STATE, _GROUPS}}
-    return {_STATE: encoded, _GROUPS: groups, "more": encode(more, name=f"state of {name}")}
+    return {_STATE: encoded, _GROUPS: groups, "more": encode(numbered, name=f"state of {name}")}
+
+
+def _numbered_state(optimizer: Optimizer) -> tuple[dict[str, Any], dict[Parameter, Any]]:
+    """Return torch's state dict, and the state of parameters that were removed from all groups.
+
+    torch numbers the parameters of groups, and fails where there is state of another one.
+    """
+    state: dict[Any, Any] = optimizer.state
+    owned = set(parameters_of(optimizer))
+    removed = [key for key in state if isinstance(key, Parameter) and key not in owned]
+    left = {key: state.pop(key) for key in removed}
+    try:
+        return dict(optimizer.state_dict()), left
+    finally:
+        state.update(left)
 
 
 @attrs.frozen(kw_only=True)
@@ -103,7 +109,7 @@ def load_optimizer_state(
     names: Mapping[Parameter, str],
     *,
     name: str,
-    began: Sequence[Sequence[str]] | None = None,
+    start_groups: Sequence[Sequence[str]] | None = None,
     keeps_options: bool = False,
 ) -> LoadedState:
     """Load what ``optimizer_state`` returned, groups that were added during the run included.
@@ -115,38 +121,35 @@ def load_optimizer_state(
         stored: The state.
         names: Each parameter of the pool with its name.
         name: What it is called.
-        began: The parameters of each group when the run began; by default those that were saved.
+        start_groups: The parameters of each group at the start of the run; by default as saved.
         keeps_options: Groups that the task makes keep the options of today.
     """
     by_name = {key: parameter for parameter, key in names.items()}
     saved = stored[_GROUPS]
+    if start_groups is None:
+        start_groups = [group[PARAMETERS] for group in saved]
     restored = restored_groups(
         saved,
-        [group[PARAMETERS] for group in saved] if began is None else began,
+        start_groups,
         [[names[one] for one in group[PARAMETERS]] for group in optimizer.param_groups],
         by_name.keys(),
     )
-    own_names = restored.names
     known = {key for group in saved for key in group[PARAMETERS]}
-    if new := [key for key in own_names if key not in known | stored[_STATE].keys()]:
+    if new := [key for key in restored.names if key not in known | stored[_STATE].keys()]:
         logger.warning(
             "optimizer %r: no state for %s: it starts without state", name, list_words(new)
         )
-    if not keeps_options and any(
-        group.start is not None and group.options is None for group in restored.groups
-    ):
+    if restored.has_changed_groups and not keeps_options:
         logger.warning(
             "optimizer %r had %d parameter groups and has %d: their options are today's",
             name,
-            len(saved if began is None else began),
+            len(start_groups),
             len(optimizer.param_groups),
         )
     _set_groups(optimizer, restored.groups, by_name, keeps_options=keeps_options)
-    _load_state(optimizer, stored, by_name, own_names)
-    for key in stored[_STATE].keys() - known - set(own_names):
-        if key in by_name:
-            optimizer.state[by_name[key]] = _placed(decode(stored[_STATE][key]), by_name[key])
-    gone = known.difference(own_names, restored.untrained)
+    _load_state(optimizer, stored, by_name, restored.names)
+    _restore_removed(optimizer, stored, by_name, {*known, *restored.names})
+    gone = known.difference(restored.names, restored.untrained)
     return LoadedState(
         starts=[group.start for group in restored.groups],
         lost=list(_losses(restored, sorted(gone), name)),
@@ -181,7 +184,7 @@ def _load_state(
 ) -> None:
     parameters = [by_name[key] for key in own_names]
     states = {
-        number: _placed(decode(stored[_STATE][key]), parameters[number])
+        number: _distributed(decode(stored[_STATE][key]), parameters[number])
         for number, key in enumerate(own_names)
         if key in stored[_STATE]
     }
@@ -193,6 +196,18 @@ def _load_state(
     optimizer.load_state_dict({_STATE: states, _GROUPS: groups, **decode(stored["more"])})
     for number, values in states.items():
         _keep_dtypes(optimizer.state.get(parameters[number], {}), values)
+
+
+def _restore_removed(
+    optimizer: Optimizer,
+    stored: Mapping[str, Any],
+    by_name: Mapping[str, Parameter],
+    grouped: Collection[str],
+) -> None:
+    """Restore the state of parameters that were removed from all groups."""
+    for key, values in stored[_STATE].items():
+        if key in by_name and key not in grouped:
+            optimizer.state[by_name[key]] = _distributed(decode(values), by_name[key])
 
 
 def _losses(restored: RestoredGroups, gone: Sequence[str], name: str) -> Iterator[str]:
@@ -215,8 +230,8 @@ def untrained_line(name: str, parameters: Sequence[str]) -> str:
     )
 
 
-def _placed(state: dict[str, Any], parameter: Parameter) -> dict[str, Any]:
-    """Give the state of a parameter in the parts that it is in itself."""
+def _distributed(state: dict[str, Any], parameter: Parameter) -> dict[str, Any]:
+    """Return the state of a parameter sharded as the parameter itself."""
     if not is_dtensor(parameter):
         return state
     return {
@@ -227,30 +242,8 @@ def _placed(state: dict[str, Any], parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def split_off_parts(
-    state: Mapping[str, Any], names: Mapping[Parameter, str]
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Take the state of parameters in parts out of that of an optimizer.
-
-    Args:
-        state: What ``optimizer_state`` gave.
-        names: The name of each parameter of the pool.
-
-    Returns:
-        The rest, and module name to parameter name to what was taken out.
-    """
-    in_parts = {name for parameter, name in names.items() if is_dtensor(parameter)}
-    rest = {key: value for key, value in state[_STATE].items() if key not in in_parts}
-    per_module: dict[str, dict[str, Any]] = {}
-    for key in state[_STATE].keys() & in_parts:
-        per_module.setdefault(key.partition(".")[0], {})[key] = state[_STATE][key]
-    return {**state, _STATE: rest}, {
-        name: dict(sorted(found.items())) for name, found in sorted(per_module.items())
-    }
-
-
 def _keep_dtypes(live: dict[str, Any], stored: Mapping[str, Any]) -> None:
-    """Undo torch's cast of state to the parameter's dtype, which would lose bits."""
+    """Undo torch's cast of state to the parameter's dtype, which loses bits."""
     for key, value in stored.items():
         found = live.get(key)
         if not isinstance(value, torch.Tensor) or not isinstance(found, torch.Tensor):
@@ -260,7 +253,7 @@ def _keep_dtypes(live: dict[str, Any], stored: Mapping[str, Any]) -> None:
 
 
 def options_of(optimizer: Optimizer, *, name: str) -> list[Any]:
-    """Give the options of each parameter group as primitives and tensors.
+    """Return the options of each parameter group as primitives and tensors.
 
     Raises:
         TaskError: One would not come back from a file.

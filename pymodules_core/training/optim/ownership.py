@@ -59,21 +59,14 @@ def check_owned(
         TaskError: It owns a parameter that is frozen, in no module of the pool, or there twice, or
             its learning rate is not finite.
     """
-    seen: set[Parameter] = set()
-    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-    if closure is not None and closure.default is inspect.Parameter.empty:
-        raise TaskError(
-            f"optimizer {name!r} is {type(optimizer).__name__}, which computes the loss itself, "
-            "several times a step",
-            found=optimizer,
-            fix="take one that uses the gradients it is given: AdamW, SGD",
-        )
+    _refuse_own_loss(name, optimizer)
     if not optimizer.param_groups:
         raise TaskError(
             f"optimizer {name!r} has no parameter group left",
             found=optimizer,
             fix="let it keep one; parameters that are to rest get requires_grad_(False)",
         )
+    seen: set[Parameter] = set()
     for group in optimizer.param_groups:
         # Adam refuses NaN itself, SGD takes it.
         if not math.isfinite(rate := float(group.get("lr", 0.0))):
@@ -83,16 +76,7 @@ def check_owned(
                 fix="give it a finite one",
             )
         for parameter in group["params"]:
-            owner = names.get(parameter)
-            if owner is None:
-                raise _not_of_pool(name, parameter, pool)
-            module = owner.partition(".")[0]
-            if pool.is_frozen(module):
-                raise TaskError(
-                    f"optimizer {name!r} owns {owner}, and module {module!r} is frozen",
-                    found=owner,
-                    fix=f'leave it out of the optimizer, or set "frozen": False for {module!r}',
-                )
+            owner = _owner(name, parameter, pool, names)
             if parameter in seen:  # torch only warns, and updates it twice a step
                 raise TaskError(
                     f"optimizer {name!r} owns {owner} twice",
@@ -100,6 +84,34 @@ def check_owned(
                     fix="give it each parameter once; modules may share some",
                 )
             seen.add(parameter)
+
+
+def _refuse_own_loss(name: str, optimizer: Optimizer) -> None:
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise TaskError(
+            f"optimizer {name!r} is {type(optimizer).__name__}, which computes the loss itself, "
+            "several times a step",
+            found=optimizer,
+            fix="take one that uses the gradients it is given: AdamW, SGD",
+        )
+
+
+def _owner(
+    name: str, parameter: "Parameter", pool: ModulePool, names: "Mapping[Parameter, str]"
+) -> str:
+    """Return the name of a parameter that an optimizer may train."""
+    owner = names.get(parameter)
+    if owner is None:
+        raise _not_of_pool(name, parameter, pool)
+    module = owner.partition(".")[0]
+    if pool.is_frozen(module):
+        raise TaskError(
+            f"optimizer {name!r} owns {owner}, and module {module!r} is frozen",
+            found=owner,
+            fix=f'leave it out of the optimizer, or set "frozen": False for {module!r}',
+        )
+    return owner
 
 
 def _not_of_pool(name: str, parameter: "Parameter", pool: ModulePool) -> TaskError:
@@ -127,12 +139,12 @@ def _not_of_pool(name: str, parameter: "Parameter", pool: ModulePool) -> TaskErr
 
 
 def _refuse_mixed(name: str, optimizer: Optimizer) -> None:
-    """Refuse an optimizer that takes all parameters in one call where some are in parts."""
+    """Refuse an optimizer that takes all parameters in one call where only some are sharded."""
     for group in optimizer.param_groups:
         option = next((one for one in ("foreach", "fused") if group.get(one)), None)
         if option is not None and len({is_dtensor(p) for p in group["params"]}) > 1:
             raise TaskError(
-                f"optimizer {name!r} has {option}=True, and of its parameters some are in parts "
+                f"optimizer {name!r} has {option}=True, and of its parameters some are sharded "
                 'under FSDP2 (parallel = "fsdp") and some are whole, which torch cannot mix',
                 found=option,
                 fix=f"leave {option} out, or give them a parameter group each",

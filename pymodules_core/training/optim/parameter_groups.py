@@ -20,7 +20,7 @@ class RestoredGroup:
 
     Attributes:
         parameters: Their names.
-        start: The place of the task's own group that this is; None for one that was added.
+        start: The index of the task's own group that this is; None for one that was added.
         options: Its encoded options; None where those of today hold.
     """
 
@@ -49,10 +49,15 @@ class RestoredGroups:
         """The parameters of all groups."""
         return [name for group in self.groups for name in group.parameters]
 
+    @property
+    def has_changed_groups(self) -> bool:
+        """Whether the task makes other groups than before, whose options are today's."""
+        return any(one.start is not None and one.options is None for one in self.groups)
+
 
 def restored_groups(
     saved: Sequence[Mapping[str, Any]],
-    began: Sequence[Sequence[str]],
+    start_groups: Sequence[Sequence[str]],
     today: Sequence[Sequence[str]],
     known: Collection[str],
 ) -> RestoredGroups:
@@ -60,40 +65,42 @@ def restored_groups(
 
     Args:
         saved: The groups as they were saved, with names as parameters.
-        began: The parameters of each group when the run began.
+        start_groups: The parameters of each group at the start of the run.
         today: The parameters of each group as the task makes them now.
         known: The names of all parameters of the pool.
     """
-    starts = _starts(saved, began)
-    was_there, is_there = set(chain(*began)), set(chain(*today))
+    starts = _starts(saved, start_groups)
+    before = {name: start for start, names in enumerate(start_groups) for name in names}
     undone: list[str] = []
-    if list(map(set, began)) == list(map(set, today)):
+    if list(map(set, start_groups)) == list(map(set, today)):
         groups = [
             restored
             for group, start in zip(saved, starts, strict=True)
             if (restored := _saved_group(group, start, known)).parameters or not group[PARAMETERS]
         ]
     else:
-        added = set(known) - was_there - is_there
-        groups = _merged(saved, starts, today, added, is_matched=len(began) == len(today))
-        before = {name: start for start, names in enumerate(began) for name in names}
-        after = {
-            name: start
-            for group, start in zip(saved, starts, strict=True)
-            for name in group[PARAMETERS]
-        }
-        undone = [n for n in before if n in is_there and (n not in after or after[n] != before[n])]
-    trained = {name for group in groups for name in group.parameters}
+        is_there = set(chain(*today))
+        added = set(known) - before.keys() - is_there
+        groups = _merged(saved, starts, today, added, is_matched=len(start_groups) == len(today))
+        moved = _moved(saved, starts, before)
+        undone = [name for name in moved if name in is_there]
+    settled = {*before, *chain(*(group.parameters for group in groups))}
+    saved_names = chain(*(group[PARAMETERS] for group in saved))
     return RestoredGroups(
         groups=groups,
-        untrained=[
-            name
-            for group in saved
-            for name in group[PARAMETERS]
-            if name not in was_there and name not in trained
-        ],
+        untrained=[name for name in saved_names if name not in settled],
         undone=undone,
     )
+
+
+def _moved(
+    saved: Sequence[Mapping[str, Any]], starts: Sequence[int | None], before: Mapping[str, int]
+) -> list[str]:
+    """Return the parameters of the start that are in another saved group than before, or none."""
+    after: dict[str, int | None] = {}
+    for group, start in zip(saved, starts, strict=True):
+        after |= dict.fromkeys(group[PARAMETERS], start)
+    return [name for name, start in before.items() if name not in after or after[name] != start]
 
 
 def without_parameters(group: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,12 +108,14 @@ def without_parameters(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key != PARAMETERS}
 
 
-def _starts(saved: Sequence[Mapping[str, Any]], began: Sequence[Sequence[str]]) -> list[int | None]:
+def _starts(
+    saved: Sequence[Mapping[str, Any]], start_groups: Sequence[Sequence[str]]
+) -> list[int | None]:
     """Return which group of the start each saved one is: the first with a parameter of it."""
-    place = {name: start for start, names in enumerate(began) for name in names}
+    before = {name: start for start, names in enumerate(start_groups) for name in names}
     starts: list[int | None] = []
     for group in saved:
-        found = (place[name] for name in group[PARAMETERS] if name in place)
+        found = (before[name] for name in group[PARAMETERS] if name in before)
         starts.append(next((one for one in found if one not in starts), None))
     return starts
 

@@ -1,10 +1,12 @@
-"""One optimizer and its scheduler as a training state holds them, and as they go on from it."""
+"""``OptimizerResume``: an optimizer and its scheduler, saved and resumed."""
 
 import copy
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,7 +16,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pymodules_core.errors import PymodulesError, TaskError
 from pymodules_core.training.optim.named_state import (
-    LoadedState,
     load_optimizer_state,
     optimizer_state,
     options_of,
@@ -25,6 +26,11 @@ from pymodules_core.training.state.encoding import decode, encode
 
 logger = logging.getLogger("pymodules_core")
 
+# Of the files of an experiment: it holds the folder's path, and a number that counts the runs of a
+# process.
+_PRIVATE_PACKAGE = re.compile(
+    r"^pymodules_core\.discovery\.(?:module_files|scan)\.x[a-z2-7]*_\d+\."
+)
 # What a plateau scheduler has seen; the rest of its state are its options.
 _SEEN_BY_PLATEAU = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
@@ -61,7 +67,7 @@ class OptimizerResume:
         self._optimizer = optimizer
         self._scheduler = scheduler
         self._schedule = schedule
-        # As the task made them: where a run goes on with others, the task was changed.
+        # As the task made them: where a run resumes with others, the task was changed.
         self._start = {
             "kinds": [_kind_of(optimizer), _kind_of(scheduler)],
             "schedule": schedule,
@@ -94,9 +100,9 @@ class OptimizerResume:
         """Load what ``state_dict`` returned.
 
         Where the task makes optimizer and scheduler as it did, that is all, parameter groups that
-        it added during the run included. An optimizer of another class starts without state;
-        options that are others today are today's; and so is a schedule that is another, at the
-        place where the run is. All of it is reported.
+        it added during the run included. An optimizer of another class starts without state.
+        Options that were changed are those of today; a schedule that was changed is used at the
+        current step. All of it is reported.
 
         Returns:
             What could not be restored, a line each.
@@ -105,10 +111,20 @@ class OptimizerResume:
             TaskError: The optimizer or scheduler does not take it.
         """
         self.updates, self.epochs = state["updates"], state["epochs"]
-        before = state["start"]
+        # Older versions wrote the private names of a task's own classes.
+        before = {**state["start"], "kinds": [*map(_public_name, state["start"]["kinds"])]}
+        state = {**state, "start": before}
+        load_optimizer = partial(
+            load_optimizer_state,
+            self._optimizer,
+            state["optimizer"],
+            names,
+            name=self._name,
+            start_groups=_groups_at_start(state),
+        )
         with self._refusals():
             if is_same(before, self._start):
-                loaded = self._load_optimizer(state, names)
+                loaded = load_optimizer()
                 if self._scheduler is not None:
                     self._scheduler.load_state_dict(decode(state["scheduler"]))
                     # It has what it keeps of each group where the task put it, a function for one.
@@ -124,14 +140,14 @@ class OptimizerResume:
             old, new = before["kinds"], self._start["kinds"]
             if old[0] != new[0]:
                 if self._scheduler is not None:
-                    self._take_place_in_schedule(state)
+                    self._advance_schedule(state)
                 return list(self._losses_of_another_class(state, names))
             if old[1] is None and new[1] is None:
-                loaded = self._load_optimizer(state, names)
+                loaded = load_optimizer()
                 self._take_changed_options(before["options"], loaded.starts)
             else:
-                self._take_place_in_schedule(state)
-                loaded = self._load_optimizer(state, names, keeps_options=True)
+                self._advance_schedule(state)
+                loaded = load_optimizer(keeps_options=True)
             return loaded.lost
 
     def _losses_of_another_class(
@@ -145,24 +161,8 @@ class OptimizerResume:
         if added := [name for name in saved if name not in there]:
             yield untrained_line(self._name, added)
 
-    def _load_optimizer(
-        self,
-        state: Mapping[str, Any],
-        names: Mapping[Parameter, str],
-        *,
-        keeps_options: bool = False,
-    ) -> LoadedState:
-        return load_optimizer_state(
-            self._optimizer,
-            state["optimizer"],
-            names,
-            name=self._name,
-            began=_groups_at_start(state),
-            keeps_options=keeps_options,
-        )
-
     def _take_changed_options(self, before: list[Any], starts: list[int | None]) -> None:
-        """Of options that nothing schedules, take those that the task sets otherwise today.
+        """Set the options that the task sets otherwise today, where nothing schedules them.
 
         Args:
             before: The options when the run began.
@@ -170,7 +170,7 @@ class OptimizerResume:
         """
         today = self._start["options"]
         if len(before) != len(today):
-            return  # told already, and they are today's
+            return  # reported already, and they are today's
         for group, start in zip(self._optimizer.param_groups, starts, strict=True):
             if start is None:
                 continue
@@ -179,18 +179,18 @@ class OptimizerResume:
                 if key in old and is_same(old[key], value):
                     continue
                 group[key] = decode(value)
-                self._tell(
-                    "%s was %s when the run began, and %s goes on",
+                self._warn(
+                    "%s was %s when the run began, and is now %s",
                     key,
                     decode(old.get(key)),
                     group[key],
                 )
 
-    def _take_place_in_schedule(self, state: Mapping[str, Any]) -> None:
-        """Bring today's schedule to where it would be had the run begun with it."""
+    def _advance_schedule(self, state: Mapping[str, Any]) -> None:
+        """Step today's schedule to where it would be had the run begun with it."""
         scheduler, start = self._scheduler, self._start["scheduler"]
         if scheduler is None:
-            self._tell("it has no schedule any more, and goes on as the task makes it")
+            self._warn("it has no schedule any more, and keeps the options that the task sets")
             return
         if isinstance(scheduler, ReduceLROnPlateau):
             # It follows metrics, which are not kept: what it has seen, but not what it made of it.
@@ -203,9 +203,9 @@ class OptimizerResume:
                 warnings.simplefilter("ignore")
                 for _ in range(self.updates if self._schedule == "step" else self.epochs):
                     scheduler.step()
-        self._tell(
-            "its options or its schedule are others than when the run began: it goes on with "
-            "today's, after %d updates and %d epochs, at the learning rate %g",
+        self._warn(
+            "its options or its schedule changed since the run began: it uses those of today, "
+            "after %d updates and %d epochs, at the learning rate %g",
             self.updates,
             self.epochs,
             float(self._optimizer.param_groups[0]["lr"]),
@@ -216,7 +216,7 @@ class OptimizerResume:
             return None
         return encode(self._scheduler.state_dict(), name=f"the scheduler of {self._where}")
 
-    def _tell(self, text: str, *facts: object) -> None:
+    def _warn(self, text: str, *facts: object) -> None:
         logger.warning("%s: %s", self._where, text % facts)
 
     @contextmanager
@@ -227,7 +227,7 @@ class OptimizerResume:
             raise
         except Exception as error:
             raise TaskError(
-                f"{self._where} or its scheduler does not go on from what was saved: "
+                f"{self._where} or its scheduler cannot load what was saved: "
                 f"{type(error).__name__}: {error}",
                 key=self._name,
                 fix="make both as they were when the run began, or give the optimizer another "
@@ -237,17 +237,18 @@ class OptimizerResume:
 
 def is_same(first: Any, second: Any) -> bool:
     """Compare encoded values; NaN equals NaN, tensors are compared by value."""
-    if isinstance(first, torch.Tensor) or isinstance(second, torch.Tensor):
-        return (
-            isinstance(first, torch.Tensor)
-            and isinstance(second, torch.Tensor)
-            and first.shape == second.shape
-            and torch.equal(first.cpu(), second.cpu())
-        )
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return first.shape == second.shape and torch.equal(first.cpu(), second.cpu())
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         return first.keys() == second.keys() and all(is_same(first[k], second[k]) for k in first)
     if isinstance(first, list | tuple) and isinstance(second, list | tuple):
         return len(first) == len(second) and all(map(is_same, first, second))
+    return _is_same_leaf(first, second)
+
+
+def _is_same_leaf(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor) or isinstance(second, torch.Tensor):
+        return False
     return bool(first == second or (first != first and second != second))  # noqa: PLR0124  NaN
 
 
@@ -260,4 +261,11 @@ def _groups_at_start(state: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _kind_of(value: object) -> str | None:
-    return None if value is None else f"{type(value).__module__}.{type(value).__qualname__}"
+    if value is None:
+        return None
+    return _public_name(f"{type(value).__module__}.{type(value).__qualname__}")
+
+
+def _public_name(name: str | None) -> str | None:
+    """Return ``task.Class`` for a class of the experiment, wherever its folder lies."""
+    return name and _PRIVATE_PACKAGE.sub("", name)

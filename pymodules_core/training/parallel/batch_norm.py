@@ -1,18 +1,19 @@
 """Batch norm whose statistics are those of the batch of all processes together."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from pymodules_core.processes.autograd_collectives import sum_over_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 def synchronise_batch_norm(module: nn.Module) -> nn.Module:
-    """Let all batch norms of a module take their statistics over all processes.
+    """Make all batch norms of a module take their statistics over all processes.
 
     Parameters and buffers stay the objects they are. On CUDA torch's own does it, which has no
     implementation for the CPU.
@@ -55,11 +56,11 @@ class _SyncedForward(_BatchNorm):
         # Float32 at least: under autocast sums of half precision would lose what they sum.
         values = input.float() if input.dtype in {torch.float16, torch.bfloat16} else input
         count = values.new_tensor([values.numel() / max(values.shape[1], 1)])
-        sums = _sum(torch.cat([values.sum(axes), count]))
+        sums = sum_over_ranks(torch.cat([values.sum(axes), count]))
         total = sums[-1].detach()
         mean = sums[:-1] / total
         centred = values - mean.view(shape)
-        variance = _sum(centred.square().sum(axes)) / total
+        variance = sum_over_ranks(centred.square().sum(axes)) / total
         self._move_running_statistics(mean.detach(), variance.detach(), total)
         result: Tensor = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
@@ -80,26 +81,3 @@ class _SyncedForward(_BatchNorm):
         unbiased = variance * (total / (total - 1).clamp(min=1))
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
-
-
-def _sum(tensor: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]  # torch's
-    return total
-
-
-class _Sum(torch.autograd.Function):
-    """Sums over all processes; each of them reads the sum, and so the gradient is summed, too."""
-
-    @staticmethod
-    def forward(_: Any, tensor: Tensor) -> Tensor:
-        return _summed(tensor)
-
-    @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:
-        return _summed(gradient)
-
-
-def _summed(tensor: Tensor) -> Tensor:
-    total = tensor.contiguous().clone()
-    dist.all_reduce(total)
-    return total

@@ -1,8 +1,8 @@
 """DDP in place: a module stays what it is, and its calls go through ``DistributedDataParallel``.
 
 torch's wrapper is another module, which hides methods, changes keys, and is not what a task or a
-plugin was given. Here the wrapper stands beside: the module's class becomes a subclass of itself
-whose calls take the way through it while a step trains, and no other.
+plugin was given. Here the wrapper stands beside it: the module's class becomes a subclass of itself
+whose calls go through it while a step trains, and only then.
 """
 
 import inspect
@@ -26,7 +26,7 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-class DataParallel:
+class InPlaceDDP:
     """Modules that share parameters, or one that shares none, behind one DDP.
 
     Args:
@@ -72,7 +72,7 @@ class DataParallel:
         return self._learning
 
     def refresh(self) -> None:
-        """Make DDP, again where other parameters train than before: it looks at them only once."""
+        """Build DDP, again where other parameters train than before: it reads them only once."""
         learning = {parameter for parameter in self.parameters if parameter.requires_grad}
         if learning == self._learning:
             return
@@ -93,7 +93,7 @@ class DataParallel:
             self._ddp.require_backward_grad_sync = is_synced
 
     def end_step(self) -> None:
-        """End it: further calls are nobody's training."""
+        """End it: further calls do not train."""
         self.is_training = False
 
     def call(self, name: str, method: str, args: Any, kwargs: Any) -> Any:
@@ -101,7 +101,7 @@ class DataParallel:
         ddp = self._ddp
         # One member may call another, or itself again: the wrapper is around all of it.
         if ddp is None or self._is_inside or not self.is_training or not torch.is_grad_enabled():
-            return _original(self._kinds[name], method)(self._members[name], *args, **kwargs)
+            return getattr(self._kinds[name], method)(self._members[name], *args, **kwargs)
         if ddp.require_backward_grad_sync and not self.is_called:
             self.shared_steps += 1
         self._is_inside = self.is_called = True
@@ -111,7 +111,7 @@ class DataParallel:
             self._is_inside = False
 
     def check_backward(self) -> None:
-        """Tell where a backward left gradients that were not averaged.
+        """Refuse gradients that a backward left without averaging them.
 
         Raises:
             TaskError: It did.
@@ -159,19 +159,15 @@ class _Dispatch(nn.Module):
         self._kinds = kinds
 
     def forward(self, name: str, method: str, args: Any, kwargs: Any) -> Any:
-        return _original(self._kinds[name], method)(self._by_name[name], *args, **kwargs)
-
-
-def _original(kind: type, method: str) -> Any:
-    return getattr(kind, method)
+        return getattr(self._kinds[name], method)(self._by_name[name], *args, **kwargs)
 
 
 def _new(kind: Any) -> Any:
     return kind.__new__(kind)
 
 
-def _route(module: nn.Module, name: str, methods: Iterable[str], group: DataParallel) -> None:
-    """Let calls of a module go through its group."""
+def _route(module: nn.Module, name: str, methods: Iterable[str], group: InPlaceDDP) -> None:
+    """Route calls of a module through its group."""
     kind = type(module)
 
     def through(method: str) -> Any:

@@ -1,4 +1,7 @@
-"""FSDP2: each process holds a part of every parameter, and all of one block while it computes."""
+"""FSDP2: each process holds a shard of every parameter, and all of one block while it computes."""
+
+from collections.abc import Iterable
+from typing import cast
 
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -35,7 +38,7 @@ def shard_module(
     try:
         for block in blocks:
             fully_shard(block, mesh=mesh)
-        sharded = fully_shard(module, mesh=mesh)
+        fully_shard(module, mesh=mesh)
     except (ValueError, RuntimeError, NotImplementedError) as error:
         raise ProcessesError(
             f"module {name!r} cannot be sharded: {error}",
@@ -45,15 +48,27 @@ def shard_module(
         ) from error
     for method in forward_methods:
         register_fsdp_forward_method(module, method)
-    if not isinstance(sharded, FSDPModule):  # for the type checker: it changes the class
-        raise TypeError(type(sharded))
-    return sharded
+    return cast("FSDPModule", module)  # its class has changed
 
 
 def _blocks_of(module: nn.Module, name: str, settings: ParallelSettings) -> list[nn.Module]:
-    """Give the parts that are gathered one at a time, inner ones first."""
-    parts = [part for part in module.modules() if part is not module]
-    kinds = {type(part).__name__ for part in parts}
+    """Return the submodules that are gathered one at a time, inner ones first."""
+    submodules = [one for one in module.modules() if one is not module]
+    _refuse_unknown_blocks(submodules, name, settings)
+    blocks: list[nn.Module] = []
+    counted: set[nn.Parameter] = set()
+    for one in reversed(submodules):  # children before their parents
+        own = set(one.parameters()) - counted
+        if type(one).__name__ in settings.blocks or _is_large(one, own, settings):
+            blocks.append(one)
+            counted |= own
+    return blocks
+
+
+def _refuse_unknown_blocks(
+    submodules: Iterable[nn.Module], name: str, settings: ParallelSettings
+) -> None:
+    kinds = {type(one).__name__ for one in submodules}
     if unknown := [kind for kind in settings.blocks if kind not in kinds]:
         raise ProcessesError(
             f"modules.settings.{name}.parallel.blocks: module {name!r} has no part of class "
@@ -63,20 +78,10 @@ def _blocks_of(module: nn.Module, name: str, settings: ParallelSettings) -> list
             closest=closest_match(unknown[0], kinds),
             fix="name the class of its blocks",
         )
-    named = {id(part) for part in parts if type(part).__name__ in settings.blocks}
+
+
+def _is_large(module: nn.Module, own: Iterable[nn.Parameter], settings: ParallelSettings) -> bool:
     least = settings.min_block_parameters
-    blocks: list[nn.Module] = []
-    counted: set[int] = set()
-    for part in reversed(parts):  # children before their parents
-        own = [one for one in part.parameters() if id(one) not in counted]
-        size = sum(one.numel() for one in own)
-        is_large = least is not None and size >= least and not _is_container(part)
-        if id(part) in named or is_large:
-            blocks.append(part)
-            counted.update(map(id, own))
-    return blocks
-
-
-def _is_container(part: nn.Module) -> bool:
-    """Tell whether torch refuses it: it has no ``forward`` that could gather it."""
-    return isinstance(part, nn.ModuleList | nn.ModuleDict)
+    if least is None or isinstance(module, nn.ModuleList | nn.ModuleDict):
+        return False  # torch refuses what has no ``forward`` that could gather it
+    return sum(one.numel() for one in own) >= least

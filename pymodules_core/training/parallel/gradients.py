@@ -1,4 +1,4 @@
-"""What an update does with gradients that are in parts, or are not averaged yet."""
+"""What an update does with gradients that are sharded, or are not averaged yet."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -26,12 +26,12 @@ def clip_norm(parameters: Sequence[Parameter], limit: float) -> None:
         torch.nn.utils.clip_grad_norm_(parameters, limit)
         return
     whole = [one for one in gradients if not is_dtensor(one)]
-    parts = [local_tensor(one) for one in sharded]
-    squared = _sum_of_squares(parts, parts[0].device)
+    shards = [local_tensor(one) for one in sharded]
+    squared = _sum_of_squares(shards, shards[0].device)
     dist.all_reduce(squared)
     norm = (squared + _sum_of_squares(whole, squared.device)).sqrt()
     scale = (limit / (norm + 1e-6)).clamp(max=1.0)
-    for group in _by_kind([*parts, *whole]):
+    for group in _by_kind([*shards, *whole]):
         dtype = torch.promote_types(group[0].dtype, torch.float32)
         torch._foreach_mul_(group, scale.to(device=group[0].device, dtype=dtype))
 
@@ -52,7 +52,7 @@ def scale_gradients(parameters: Iterable[Parameter], factor: float) -> None:
 
 
 def average_gradients(parameters: Sequence[Parameter], size: int) -> None:
-    """Give the gradients of all processes their mean, of whole parameters that nothing wraps.
+    """Average the gradients of unsharded parameters that nothing wraps over all processes.
 
     A parameter that has none in one process counts as zero there; one that has none in any keeps
     none.
@@ -62,22 +62,25 @@ def average_gradients(parameters: Sequence[Parameter], size: int) -> None:
         size: How many processes there are.
     """
     for group in _by_kind([p for p in parameters if p.requires_grad]):
-        parts = [one.grad if one.grad is not None else torch.zeros_like(one) for one in group]
-        has_one = parts[0].new_tensor([float(one.grad is not None) for one in group])
-        flat = torch.cat([*(part.reshape(-1) for part in parts), has_one])
+        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in group]
+        has_one = gradients[0].new_tensor([float(one.grad is not None) for one in group])
+        flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), has_one])
         dist.all_reduce(flat)
-        *sums, counts = torch.split(flat, [part.numel() for part in parts] + [len(group)])
+        *sums, counts = torch.split(flat, [one.numel() for one in gradients] + [len(group)])
         for parameter, total, count in zip(group, sums, counts.tolist(), strict=True):
             if count:
-                mean = (total / size).view_as(parameter)
-                if parameter.grad is None:
-                    parameter.grad = mean.clone()
-                else:
-                    parameter.grad.copy_(mean)
+                _set_gradient(parameter, (total / size).view_as(parameter))
+
+
+def _set_gradient(parameter: Tensor, value: Tensor) -> None:
+    if parameter.grad is None:
+        parameter.grad = value.clone()
+    else:
+        parameter.grad.copy_(value)
 
 
 class ShardedGradScaler(torch.amp.GradScaler):
-    """A scaler for gradients in parts: where one process finds infinity, all leave the step out."""
+    """A scaler for sharded gradients: where one process finds infinity, all skip the step."""
 
     def _unscale_grads_(
         self,
@@ -114,7 +117,7 @@ def _sum_of_squares(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
 
 
 def _by_kind(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Give tensors in groups of one dtype and device."""
+    """Group tensors by dtype and device."""
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = defaultdict(list)
     for tensor in tensors:
         groups[tensor.device, tensor.dtype].append(tensor)

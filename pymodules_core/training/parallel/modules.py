@@ -1,4 +1,4 @@
-"""``SharedModules``: how the modules of a pool are shared out among the processes of a run."""
+"""``SharedModules``: how the processes of a run share the modules of a pool."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,10 +14,9 @@ from pymodules_core.errors import ProcessesError, TaskError, list_words
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.dtensor import unsharded_leaves
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.optim.named_state import parameters_of
 from pymodules_core.training.parallel.batch_norm import synchronise_batch_norm
-from pymodules_core.training.parallel.ddp import DataParallel
-from pymodules_core.training.parallel.owned import OptimizerModules
+from pymodules_core.training.parallel.ddp import InPlaceDDP
+from pymodules_core.training.parallel.optimizer_modules import OptimizerModules
 from pymodules_core.training.parallel.planning import (
     check_forward_methods,
     group_modules,
@@ -39,7 +38,7 @@ class SharedModules:
     Args:
         pool: The modules, on their device, with their weights.
         processes: Who shares them.
-        mesh: What ``make_mesh`` gave.
+        mesh: From ``make_mesh``.
 
     Raises:
         SettingsError: ``forward_methods`` names no method, or settings of a group contradict.
@@ -57,26 +56,22 @@ class SharedModules:
         self._processes = processes
         for name in pool:
             check_forward_methods(pool, name)
-        self._replicas: list[DataParallel] = []
+        self._replicas: list[InPlaceDDP] = []
         self._shards: dict[str, FSDPModule] = {}
         self._optimizers: Mapping[str, Optimizer] = {}
         self._owned: dict[str, OptimizerModules] = {}
         self._found: dict[str, set[Parameter]] = {}
         if not processes.is_alone:
-            self._wrap(mesh)
+            for names in group_modules(pool):
+                self._wrap(names, mesh)
         self._moving = list(_moving_buffers(self._trained()))
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether there is nothing to share."""
-        return self._processes.is_alone
 
     @property
     def has_shards(self) -> bool:
         """Whether calls of a module talk to the other processes, in evaluation too."""
         return bool(self._shards)
 
-    def hand_out(self, optimizers: Mapping[str, Optimizer]) -> dict[str, OptimizerModules]:
+    def assign(self, optimizers: Mapping[str, Optimizer]) -> dict[str, OptimizerModules]:
         """Return what each optimizer has to do with the modules, now and in later steps.
 
         Args:
@@ -97,12 +92,15 @@ class SharedModules:
         return self._owned
 
     def _find_owners(self) -> None:
-        """Look at which optimizer owns which module, where it was not looked at yet.
+        """Find which optimizer owns which module, where groups changed since the last time.
 
         Modules whose parameters several optimizers own leave DDP: the backward of one of them
-        gives the others' parameters no gradient, and DDP would wait for it for ever.
+        gives the others' parameters no gradient, and DDP would wait for it forever.
         """
-        owned = {name: set(parameters_of(one)) for name, one in self._optimizers.items()}
+        owned = {
+            name: {parameter for group in one.param_groups for parameter in group["params"]}
+            for name, one in self._optimizers.items()
+        }
         if owned == self._found:
             return
         self._found = owned
@@ -121,7 +119,7 @@ class SharedModules:
             self._owned[name].replicas = [one for one in self._replicas if own & {*one.parameters}]
 
     def call_bounds(self) -> list[float]:
-        """Give what ``check_calls`` takes the largest of all processes of."""
+        """Return the counts whose maximum over all processes ``check_calls`` compares."""
         counts = [float(group.shared_steps) for group in self._replicas]
         return [*counts, *(-count for count in counts)]
 
@@ -154,70 +152,62 @@ class SharedModules:
                 f'"parallel": "off" for {group.names[0]!r}; what was averaged since then is wrong',
             )
 
-    def start_pass(self, *, is_evaluation: bool) -> None:
-        """Begin a pass over data: all processes evaluate with the statistics of the first."""
-        if self.is_alone:
-            return
-        if is_evaluation:
-            self.copy_buffers()
-
     def release(self) -> None:
-        """Let go of what FSDP2 holds gathered until a backward, of which there may be none."""
+        """Reshard what FSDP2 keeps gathered until a backward, of which there may be none."""
         for module in self._shards.values():
             module.reshard()
 
     def start_step(self) -> None:
-        """Begin a train step: buffers that no batch norm moves are those of the first process."""
+        """Begin a train step: buffers outside of batch norms are those of the first process."""
         self._find_owners()
         if self._moving:
             self._processes.broadcast(self._moving)
 
     def copy_buffers(self) -> None:
-        """Give the buffers of trained modules, such as running means, the first one's values."""
-        if self.is_alone:
-            return
+        """Copy the buffers of trained modules, such as running means, from the first process."""
         self._processes.broadcast(
             buffer for module in self._trained() for buffer in module.buffers()
         )
 
     def _trained(self) -> list[nn.Module]:
-        if self.is_alone:
+        if self._processes.is_alone:
             return []
         return [module for name, module in self._pool.items() if not self._pool.is_frozen(name)]
 
-    def _wrap(self, mesh: "DeviceMesh | None") -> None:
-        for names in group_modules(self._pool):
-            settings = settings_of(self._pool, names)
-            members = {name: self._pool[name] for name in names}
-            trains = any(p.requires_grad for one in members.values() for p in one.parameters())
+    def _wrap(self, names: list[str], mesh: "DeviceMesh | None") -> None:
+        """Wrap modules that share parameters as one, a module that shares none alone."""
+        settings = settings_of(self._pool, names)
+        members = {name: self._pool[name] for name in names}
+        if settings.sync_batch_norm:
             for name, module in members.items():
-                if settings.sync_batch_norm and not self._pool.is_frozen(name):
+                if not self._pool.is_frozen(name):
                     _synchronise(name, module)
-            methods = {name: self._pool.settings[name].forward_methods for name in names}
-            if settings.kind == "fsdp" and mesh is not None:
-                # Looked up here: half a second, and most runs shard nothing.
-                from pymodules_core.training.parallel.fsdp import shard_module  # noqa: PLC0415
+        if settings.kind == "fsdp" and mesh is not None:
+            # Imported here: it takes half a second, and most runs shard nothing.
+            from pymodules_core.training.parallel.fsdp import shard_module  # noqa: PLC0415
 
-                (name,) = names
-                self._shards[name] = shard_module(
-                    members[name],
-                    name=name,
-                    settings=settings,
-                    forward_methods=methods[name],
-                    mesh=mesh,
+            (name,) = names
+            self._shards[name] = shard_module(
+                self._pool[name],
+                name=name,
+                settings=settings,
+                forward_methods=self._pool.settings[name].forward_methods,
+                mesh=mesh,
+            )
+        elif settings.kind == "ddp" and any(
+            p.requires_grad for one in members.values() for p in one.parameters()
+        ):
+            self._replicas.append(
+                InPlaceDDP(
+                    members,
+                    forward_methods={n: self._pool.settings[n].forward_methods for n in names},
+                    find_unused_parameters=settings.find_unused_parameters,
                 )
-            elif trains and settings.kind == "ddp":
-                self._replicas.append(
-                    DataParallel(
-                        members,
-                        forward_methods=methods,
-                        find_unused_parameters=settings.find_unused_parameters,
-                    )
-                )
+            )
 
 
 def make_mesh(pool: ModulePool, processes: Processes, device: torch.device) -> "DeviceMesh | None":
-    """Give what FSDP2 shards over; None where no module is to be sharded.
+    """Return what FSDP2 shards over; None where no module is to be sharded.
 
     Every process has to call it: they make a group.
     """
@@ -240,9 +230,9 @@ def _synchronise(name: str, module: nn.Module) -> None:
 
 
 def _moving_buffers(modules: Iterable[nn.Module]) -> Iterable[torch.Tensor]:
-    """Give buffers that may move and that training may read.
+    """Return buffers that may change and that training may read.
 
-    What batch norms keep is read in evaluation only; masks and indices do not move.
+    What batch norms keep is read in evaluation only; masks and indices do not change.
     """
     return {
         id(buffer): buffer

@@ -1,4 +1,4 @@
-"""Which modules are shared out together, and what their settings ask for."""
+"""Which modules are wrapped together, and what their settings ask for."""
 
 from pymodules_core.errors import ProcessesError, SettingsError, closest_match, list_words
 from pymodules_core.module_pool import ModulePool
@@ -7,7 +7,7 @@ from pymodules_core.settings import ParallelSettings
 
 
 def group_modules(pool: ModulePool) -> list[list[str]]:
-    """Give the names of modules that share parameters together, all others alone."""
+    """Return the names of modules that share parameters together, all others alone."""
     group_of: dict[str, list[str]] = {name: [name] for name in pool}
     for shared in pool.shared_parameters:
         names = {key.partition(".")[0] for key in shared}
@@ -17,7 +17,7 @@ def group_modules(pool: ModulePool) -> list[list[str]]:
 
 
 def settings_of(pool: ModulePool, names: list[str]) -> ParallelSettings:
-    """Give the settings of a group, which have to agree.
+    """Return the settings of a group, which have to agree.
 
     Raises:
         SettingsError: They do not.

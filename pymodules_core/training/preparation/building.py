@@ -1,19 +1,37 @@
-"""What each process of a run builds for itself: device, plugins, modules, task."""
+"""What each process of a run builds for itself: device, plugins, modules, task, data."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pymodules_core.checkpoints import LoadReport
 from pymodules_core.checkpoints.file_format.state_dict import refuse_lazy
 from pymodules_core.discovery import PluginManager
-from pymodules_core.errors import SettingsError, UninitializedModuleError
+from pymodules_core.errors import (
+    SettingsError,
+    TaskError,
+    UninitializedModuleError,
+    closest_match,
+    list_words,
+)
 from pymodules_core.experiment import Experiment
 from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.environment import RankInfo
+from pymodules_core.processes.group import Processes
 from pymodules_core.specs import FileOrigin
+from pymodules_core.training.data import Batches, Phase
+from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
+from pymodules_core.training.optim.named_state import parameter_names
 from pymodules_core.training.task.device import choose_device
 from pymodules_core.training.task.task import Task
+
+logger = logging.getLogger("pymodules_core")
 
 
 @attrs.frozen(kw_only=True)
@@ -62,10 +80,11 @@ class BuiltParts:
             experiment.locate(error)
             raise
         plugins = plugins or PluginManager.for_experiment(experiment, load_installed=load_installed)
+        # First: modules are built in what it sets for the process, such as the default dtype.
+        task = Task.load(plugins, experiment)
         pool = ModulePool.discover(experiment, plugins=plugins)
         _refuse_lazy(pool)
         reports = load_initial_weights(pool) if load_weights else []
-        task = Task.load(plugins, experiment)
         pool.to(device)
         return cls(device=device, plugins=plugins, pool=pool, reports=reports, task=task)
 
@@ -79,3 +98,76 @@ def _refuse_lazy(pool: ModulePool) -> None:
             if isinstance(entry.origin, FileOrigin):
                 error.file = entry.origin.file
             raise
+
+
+def make_batches(
+    task: Task,
+    phase: Phase,
+    experiment: Experiment,
+    device: torch.device,
+    processes: Processes,
+) -> Batches:
+    """Call the task for the data of a phase and build its batches."""
+    data = task.data(phase, processes.ranks)
+    with task.errors(f"{phase}_data", TaskError):
+        return Batches(
+            data,
+            phase=phase,
+            settings=experiment.settings.train,
+            pin_memory=device.type == "cuda",
+            ranks=processes.ranks,
+        )
+
+
+def check_optimizer_settings(
+    experiment: Experiment, optimizers: Mapping[str, Optimizer], schedulers: Mapping[str, Any]
+) -> None:
+    """Refuse settings of optimizers that the task does not have.
+
+    Raises:
+        SettingsError: There is one, or a schedule does not fit.
+    """
+    for name, settings in experiment.settings.optimizers.items():
+        if name not in optimizers:
+            near = closest_match(name, optimizers)
+            raise experiment.locate(
+                SettingsError(
+                    f"optimizers.{name}: there is no optimizer {name!r}; "
+                    f"there are: {list_words(optimizers)}",
+                    key=f"optimizers.{name}",
+                    found=name,
+                    closest=near,
+                    fix=f"write [optimizers.{near or next(iter(optimizers))}]",
+                )
+            )
+        if settings.schedule == "step" and isinstance(schedulers.get(name), ReduceLROnPlateau):
+            raise experiment.locate(
+                SettingsError(
+                    f"optimizers.{name}.schedule: 'step' does not fit ReduceLROnPlateau, which "
+                    "needs the metric of an epoch",
+                    key=f"optimizers.{name}.schedule",
+                    found="step",
+                    fix='schedule = "epoch"',
+                )
+            )
+
+
+def report_untrained(pool: ModulePool, optimizers: Mapping[str, ManagedOptimizer]) -> None:
+    """Warn of modules with parameters that may learn and that no optimizer updates."""
+    updated = {
+        id(parameter)
+        for one in optimizers.values()
+        for group in one.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    owners = {
+        name.partition(".")[0]
+        for parameter, name in parameter_names(pool).items()
+        if parameter.requires_grad and id(parameter) not in updated
+    }
+    if idle := sorted(name for name in owners if not pool.is_frozen(name)):
+        logger.warning(
+            "no optimizer updates all parameters of: %s. Fix: add them in optimizers(), or set "
+            '"frozen": True',
+            list_words(idle),
+        )

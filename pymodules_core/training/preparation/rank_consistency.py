@@ -16,7 +16,8 @@ from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
 from pymodules_core.settings.structure import unstructure
 from pymodules_core.specs import FileOrigin
-from pymodules_core.training.run_output.sources import source_digests
+from pymodules_core.training.preparation.torch_flags import torch_flags
+from pymodules_core.training.run_output.code_snapshot import source_digests
 from pymodules_core.versions import versions
 
 _MOST_LINES = 8
@@ -38,7 +39,7 @@ def refuse_differences(
 
     Raises:
         ProcessesError: They differ; in all of them, with the differences to the first.
-        RankFailedError: In all but the one that tells.
+        RankFailedError: In all but the first process.
     """
     if processes.is_alone:
         return
@@ -57,11 +58,11 @@ def refuse_differences(
     # its seed.
     others = [one for one in differences if not one.startswith("weights of ")]
     shapes = [one for one in others if one.startswith("tensor ")]
-    told, fix = differences, _FIX_WEIGHTS
+    relevant, fix = differences, _FIX_WEIGHTS
     if others:
-        told, fix = others, _FIX_SHAPES if shapes == others else _FIX
-    shown = told[:_MOST_LINES]
-    more = len(told) - len(shown)
+        relevant, fix = others, _FIX_SHAPES if shapes == others else _FIX
+    shown = relevant[:_MOST_LINES]
+    more = len(relevant) - len(shown)
     text = "\n".join(f"  {line}" for line in shown) + (f"\n  … {more} more" if more else "")
 
     def refuse() -> None:
@@ -75,9 +76,10 @@ def refuse_differences(
 
 
 def _facts(experiment: Experiment, plugins: PluginManager, pool: ModulePool) -> dict[str, Any]:
-    """Give what has to be equal, in words for a person."""
+    """Return what has to be equal, in words for a person."""
     facts: dict[str, Any] = {}
     facts |= {f"version of {name}": version for name, version in versions().items()}
+    facts |= {f"torch flag {name}": repr(value) for name, value in torch_flags().items()}
     facts |= {f"file {name}": digest[:12] for name, digest in source_digests(experiment).items()}
     facts |= {
         f"plugin {record.name}": str(record.origin)

@@ -1,4 +1,4 @@
-"""What changed between the start of a run and the moment it goes on."""
+"""What changed between the start of a run and its resume."""
 
 import difflib
 import logging
@@ -13,7 +13,7 @@ from pymodules_core.checkpoints.store.records import CommitRecord
 from pymodules_core.discovery import PluginManager
 from pymodules_core.discovery.plugins.distribution_files import digest_of_files
 from pymodules_core.discovery.plugins.missing import install_command
-from pymodules_core.discovery.selection.named_plugins import why_left_out
+from pymodules_core.discovery.selection.required_plugins import why_left_out
 from pymodules_core.errors import RunChangedError, SettingsError, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
@@ -22,10 +22,11 @@ from pymodules_core.run_files import SOURCES_DIR_NAME, read_run_facts
 from pymodules_core.settings import ExperimentSettings, OptimizerSettings
 from pymodules_core.settings.structure import unstructure
 from pymodules_core.specs import DistributionOrigin
+from pymodules_core.training.preparation.torch_flags import setter_of
 
 logger = logging.getLogger("pymodules_core")
 
-# What decides how long a run goes on, where, and what it keeps; not what it learns.
+# What decides how long a run trains, where, and what it keeps; not what it learns.
 _FREE_KEYS = {
     "train.device",
     "train.epochs",
@@ -62,14 +63,14 @@ def check_changes(
     *,
     is_accepted: bool,
 ) -> list[str]:
-    """Compare what the newest commit tells of its run with how it would go on.
+    """Compare what the latest commit records of its run with how it would be resumed.
 
     Args:
         record: The newest commit.
-        now: The facts of the run that goes on.
+        now: The facts of the resumed run.
         experiment: Whose run.
         plugins: The plugins that there are, to say why one that there was takes no part.
-        is_accepted: Give the changes instead of refusing them.
+        is_accepted: Return the changes instead of refusing them.
 
     Returns:
         A line or more for each change.
@@ -81,6 +82,7 @@ def check_changes(
     changes = [
         *_changed_sources(before, now, experiment),
         *_changed_settings(before, now),
+        *_changed_flags(before, now),
         *_changed_plugins(before, now, plugins),
         *_changed_files(before, now, experiment),
     ]
@@ -89,12 +91,12 @@ def check_changes(
         raise RunChangedError(
             f"experiment {experiment.name!r} is not what its run began with\n{shown}",
             found=changes,
-            fix=f"put it back{_how(before, now, plugins)}, or go on with the changes: "
+            fix=f"put it back{_how(before, now, plugins)}, or resume with the changes: "
             "--resume --accept-changes",
         )
     for name, value in _inexact(before, now):
         logger.warning(
-            "the run goes on, but not bit for bit as if it had never stopped: %s %s", name, value
+            "the run continues, but not bit for bit as if it had never stopped: %s %s", name, value
         )
     return changes
 
@@ -171,6 +173,16 @@ def _changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iter
             yield f"{key}: {_shown(then, key)} -> {_shown(today, key)}"
 
 
+def _changed_flags(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    then, today = before.get("torch_flags", {}), now["torch_flags"]
+    for name in today:
+        if name in then and then[name] != today[name]:
+            yield (
+                f"torch flag {name}: {then[name]!r} -> {today[name]!r} (set by {setter_of(name)}: "
+                "look for it in pymodules/task.py and the module files)"
+            )
+
+
 def _changed_plugins(
     before: Mapping[str, Any], now: Mapping[str, Any], plugins: PluginManager
 ) -> Iterator[str]:
@@ -208,7 +220,7 @@ def _changed_files(
 
 
 def _files_then(experiment: Experiment, distribution: str, digest: str) -> Mapping[str, Any]:
-    """Give the files of a distribution from ``run.json``, where that is of the commit's process."""
+    """Return the files of a distribution from ``run.json``, if that process made the commit."""
     locked = read_run_facts(experiment.path).get("distributions")
     for one in locked if isinstance(locked, list) else ():
         if isinstance(one, Mapping) and one.get("distribution") == distribution:
@@ -231,7 +243,7 @@ def _how(before: Mapping[str, Any], now: Mapping[str, Any], plugins: PluginManag
 
 
 def _plugins(provenance: Mapping[str, Any]) -> dict[str, DistributionOrigin]:
-    """Give the plugins of distributions by their names."""
+    """Return the plugins of distributions by their names."""
     origins = (
         (one["name"], DistributionOrigin.from_json(one)) for one in provenance.get("plugins", ())
     )
@@ -249,7 +261,7 @@ def _inexact(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tupl
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give nested tables as dotted keys; empty ones say nothing."""
+    """Return nested tables as dotted keys; empty ones say nothing."""
     found: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping):

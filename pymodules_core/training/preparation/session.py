@@ -1,45 +1,40 @@
-"""Sets up everything a run needs, and writes nothing: what is wrong is told before a run exists."""
+"""Sets up everything a run needs and writes nothing: errors are reported before a run exists."""
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 import torch
-from torch.nn import Parameter
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pymodules_core.checkpoints import CheckpointManager, LoadReport
 from pymodules_core.discovery import PluginManager
 from pymodules_core.errors import (
     MonitorError,
-    SettingsError,
     TaskError,
-    closest_match,
-    list_words,
 )
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool, compile_modules, derive_seed, seed_everything
 from pymodules_core.processes.group import Processes
 from pymodules_core.run_files import METRICS_FILE_NAME
-from pymodules_core.training.data import Batches, Phase
 from pymodules_core.training.loop.epoch_loops import Loops
 from pymodules_core.training.optim.accumulation import Accumulation
 from pymodules_core.training.optim.block import manage_optimizers
-from pymodules_core.training.optim.named_state import parameter_names
-from pymodules_core.training.optim.unit import ManagedOptimizer, Precision
+from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
+from pymodules_core.training.optim.precision import Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.parallel.modules import make_mesh
-from pymodules_core.training.preparation.building import BuiltParts
+from pymodules_core.training.preparation.building import (
+    BuiltParts,
+    check_optimizer_settings,
+    make_batches,
+    report_untrained,
+)
 from pymodules_core.training.preparation.rank_consistency import refuse_differences
 from pymodules_core.training.run_output.console import ProgressPrinter
+from pymodules_core.training.task.control import RunControl
 from pymodules_core.training.task.hooks import RunEvents
 from pymodules_core.training.task.run import Run
-from pymodules_core.training.task.task import Task
-
-logger = logging.getLogger("pymodules_core")
 
 _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -55,7 +50,8 @@ class Session:
         reports: How the initial weights fitted.
         device: Where modules and batches are.
         run: What steps and hooks see.
-        units: The optimizers by name.
+        control: What the loops keep of the step at hand.
+        optimizers: The optimizers by name.
         loops: Train and eval loop.
         events: Run hooks.
         processes: Who trains together.
@@ -68,7 +64,8 @@ class Session:
     reports: list[LoadReport]
     device: torch.device
     run: Run
-    units: dict[str, ManagedOptimizer]
+    control: RunControl
+    optimizers: dict[str, ManagedOptimizer]
     loops: Loops
     events: RunEvents
     processes: Processes
@@ -143,18 +140,18 @@ class Session:
         compile_modules(pool)
         # From here on the run draws from the global streams; what was built before has its own.
         seed_everything(derive_seed(train.seed, "run"))
-        train_batches = _batches(task, "train", experiment, device, processes)
+        train_batches = make_batches(task, "train", experiment, device, processes)
         eval_batches = (
-            _batches(task, "eval", experiment, device, processes) if task.has_eval else None
+            make_batches(task, "eval", experiment, device, processes) if task.has_eval else None
         )
         optimizers = task.optimizers(pool)
         precision = Precision(device_type=device.type, dtype=_DTYPES[train.precision])
         schedulers = task.schedulers(
             optimizers, epochs=train.epochs, steps_per_epoch=train_batches.length
         )
-        _check_optimizer_settings(experiment, optimizers, schedulers)
+        check_optimizer_settings(experiment, optimizers, schedulers)
         with task.errors("optimizers", TaskError):
-            units = manage_optimizers(
+            managed = manage_optimizers(
                 optimizers,
                 schedulers=schedulers,
                 settings=settings.optimizers,
@@ -164,31 +161,32 @@ class Session:
                 processes=processes,
                 modules=modules,
             )
-        _report_untrained(trained_parameters(pool), units)
+        report_untrained(pool, managed)
         if processes.rank:
             # Data and optimizers were made alike in all; steps draw in each for itself.
             seed_everything(derive_seed(train.seed, "run", *processes.ranks.rng_key))
+        control = RunControl(managed, processes)
         run = Run(
             experiment=experiment,
             module_pool=pool,
             config=task.config,
             device=device,
-            units=units,
             data_dir=data_dir,
-            processes=processes,
+            control=control,
         )
-        events = RunEvents(plugins, task, run)
+        events = RunEvents(plugins, task, run, control)
         loops = Loops(
             task=task,
             run=run,
+            control=control,
             events=events,
-            units=units,
+            optimizers=managed,
             precision=precision,
             reporter=reporter,
             train_batches=train_batches,
             eval_batches=eval_batches,
             modules=modules,
-            windows=Accumulation(units.values(), processes),
+            accumulation=Accumulation(managed.values(), processes),
             processes=processes,
         )
         return cls(
@@ -198,7 +196,8 @@ class Session:
             reports=parts.reports,
             device=device,
             run=run,
-            units=units,
+            control=control,
+            optimizers=managed,
             loops=loops,
             events=events,
             processes=processes,
@@ -208,7 +207,7 @@ class Session:
     def checkpoints(
         self, path: Path, *, provenance: Mapping[str, Any] | None = None
     ) -> CheckpointManager:
-        """Make the checkpoint manager that the experiment's settings describe."""
+        """Build the checkpoint manager that the experiment's settings describe."""
         settings = self.experiment.settings
         train, checkpoints = settings.train, settings.checkpoints
         return CheckpointManager(
@@ -226,7 +225,7 @@ class Session:
         )
 
     def monitored(self, checkpoints: CheckpointManager, metrics: Mapping[str, float]) -> float:
-        """Give the value that decides about ``best``.
+        """Return the value that decides about ``best``.
 
         Raises:
             MonitorError: ``metrics`` lacks it; with the line of ``train.monitor``.
@@ -236,78 +235,3 @@ class Session:
         except MonitorError as error:
             self.experiment.locate(error)
             raise
-
-
-def trained_parameters(pool: ModulePool) -> dict[Parameter, str]:
-    """Give each parameter that may learn with its ``module.parameter`` name, shared ones once."""
-    return {
-        parameter: name
-        for parameter, name in parameter_names(pool).items()
-        if parameter.requires_grad and not pool.is_frozen(name.partition(".")[0])
-    }
-
-
-def _batches(
-    task: Task,
-    phase: Phase,
-    experiment: Experiment,
-    device: torch.device,
-    processes: Processes,
-) -> Batches:
-    data = task.data(phase, processes.ranks)
-    with task.errors(f"{phase}_data", TaskError):
-        return Batches(
-            data,
-            phase=phase,
-            settings=experiment.settings.train,
-            pin_memory=device.type == "cuda",
-            ranks=processes.ranks,
-        )
-
-
-def _check_optimizer_settings(
-    experiment: Experiment, optimizers: Mapping[str, Optimizer], schedulers: Mapping[str, Any]
-) -> None:
-    for name, settings in experiment.settings.optimizers.items():
-        if name not in optimizers:
-            near = closest_match(name, optimizers)
-            raise experiment.locate(
-                SettingsError(
-                    f"optimizers.{name}: there is no optimizer {name!r}; "
-                    f"there are: {list_words(optimizers)}",
-                    key=f"optimizers.{name}",
-                    found=name,
-                    closest=near,
-                    fix=f"write [optimizers.{near or next(iter(optimizers))}]",
-                )
-            )
-        if settings.schedule == "step" and isinstance(schedulers.get(name), ReduceLROnPlateau):
-            raise experiment.locate(
-                SettingsError(
-                    f"optimizers.{name}.schedule: 'step' does not fit ReduceLROnPlateau, which "
-                    "needs the metric of an epoch",
-                    key=f"optimizers.{name}.schedule",
-                    found="step",
-                    fix='schedule = "epoch"',
-                )
-            )
-
-
-def _report_untrained(
-    owners: "Mapping[Parameter, str]", units: Mapping[str, ManagedOptimizer]
-) -> None:
-    updated = {
-        id(parameter)
-        for unit in units.values()
-        for group in unit.optimizer.param_groups
-        for parameter in group["params"]
-    }
-    idle = {
-        name.partition(".")[0] for parameter, name in owners.items() if id(parameter) not in updated
-    }
-    if idle:
-        logger.warning(
-            "no optimizer updates all parameters of: %s. Fix: add them in optimizers(), or set "
-            '"frozen": True',
-            list_words(sorted(idle)),
-        )

@@ -10,12 +10,14 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from pymodules_core.moved import moved_names
+
 REFRESH_S = 0.2
 
 
 @attrs.frozen(kw_only=True)
 class EpochSummary:
-    """What an epoch's line tells.
+    """What an epoch's line shows.
 
     Attributes:
         epoch: The epoch; 0 is the evaluation before training.
@@ -56,13 +58,13 @@ class PassStart:
 
 
 class ProgressPrinter(Protocol):
-    """What a run tells while it goes on."""
+    """Shows the progress of a run."""
 
     def line(self, text: str) -> None:
         """Say one thing."""
 
     def pass_started(self, started: PassStart) -> None:
-        """A pass over the data begins, or goes on in the middle."""
+        """A pass over the data begins, or is resumed in the middle."""
 
     def pass_advanced(self, done: int, metrics: Mapping[str, float]) -> None:
         """Some batches are done; called a few times a second."""
@@ -226,7 +228,7 @@ class ConsoleReporter:
 
 
 def format_epoch(summary: EpochSummary) -> str:
-    """Give an epoch's line: what was trained, what came out, whether it is the best."""
+    """Return an epoch's line: what was trained, what came out, whether it is the best."""
     width = len(str(summary.epochs))
     parts = [f"epoch {summary.epoch:>{width}}/{summary.epochs}"]
     for phase, metrics in (("train", summary.train_metrics), ("eval", summary.eval_metrics)):
@@ -242,5 +244,8 @@ def format_epoch(summary: EpochSummary) -> str:
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:
-    """Give metrics as ``name value`` with four significant digits."""
+    """Return metrics as ``name value`` with four significant digits."""
     return " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+
+
+__getattr__ = moved_names(__name__)

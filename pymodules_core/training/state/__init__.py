@@ -1,1 +1,1 @@
-"""What a run has to know to go on as if it had never stopped, as tensors and primitives."""
+"""What a run has to know to continue as if it had never stopped, as tensors and primitives."""

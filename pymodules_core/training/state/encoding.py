@@ -53,6 +53,20 @@ def _encode(value: Any, name: str) -> Any:
         return _encode_dict(value, name)
     if kind in {list, tuple}:
         return kind(_encode(item, f"{name}[{n}]") for n, item in enumerate(value))
+    if (tagged := _encode_tagged(value, name)) is not None:
+        return tagged
+    raise TaskError(
+        f"{name} is {kind.__name__}, which a checkpoint cannot hold",
+        key=name,
+        found=kind.__name__,
+        fix="keep tensors, arrays, numbers, texts, lists or dicts of them, or an object with "
+        "state_dict and load_state_dict",
+    )
+
+
+def _encode_tagged(value: Any, name: str) -> dict[str, Any] | None:
+    """Write a value of a kind that ``torch.load`` refuses; None for a kind that is not known."""
+    kind = type(value)
     if kind is Counter:
         return _tagged("counter", _encode_dict(dict(value), name))
     if kind is torch.Size:
@@ -66,17 +80,11 @@ def _encode(value: Any, name: str) -> Any:
         return _tagged("path", str(value))
     if (array := _as_tensor(value)) is not None:
         return _tagged("number" if array.dim() == 0 else "array", array)
-    raise TaskError(
-        f"{name} is {kind.__name__}, which a checkpoint cannot hold",
-        key=name,
-        found=kind.__name__,
-        fix="keep tensors, arrays, numbers, texts, lists or dicts of them, or an object with "
-        "state_dict and load_state_dict",
-    )
+    return None
 
 
 def decode(value: Any) -> Any:
-    """Give back what ``encode`` was given."""
+    """Return what ``encode`` was given."""
     if isinstance(value, Mapping):
         if _KIND in value:
             return _DECODERS[value[_KIND]](value[_VALUE])

@@ -14,7 +14,7 @@ class Stateful(Protocol):
     """What saves and loads itself: optimizers, averaged models, metrics, replay buffers."""
 
     def state_dict(self) -> Any:
-        """Give everything that has to be saved."""
+        """Return everything that has to be saved."""
 
     def load_state_dict(self, state_dict: Any) -> Any:
         """Take it back."""
@@ -25,7 +25,7 @@ class UserState(MutableMapping[str, Any]):
 
     Values are tensors, arrays, primitives, and lists, tuples and dicts of them; or objects with
     ``state_dict`` and ``load_state_dict``, and ``torch.Generator``. Such an object has to be made
-    by the program that goes on, too: until then its key is missing, and when it is assigned it gets
+    by the resumed program, too: until then its key is missing, and when it is assigned it gets
     its state.
     """
 
@@ -34,7 +34,7 @@ class UserState(MutableMapping[str, Any]):
         self._waiting: dict[str, Any] = {}
 
     def __getitem__(self, key: str) -> Any:
-        """Give a value.
+        """Return a value.
 
         Raises:
             KeyError: There is none; ``UnassignedStateError`` where only its saved state is there.
@@ -54,7 +54,7 @@ class UserState(MutableMapping[str, Any]):
         """Keep a value.
 
         Raises:
-            TaskError: ``key`` is no text, or a checkpoint could not hold the value.
+            TaskError: ``key`` is not a text, or a checkpoint could not hold the value.
         """
         if not isinstance(key, str):
             raise TaskError(
@@ -84,7 +84,7 @@ class UserState(MutableMapping[str, Any]):
         return f"run.state {self._values!r}"
 
     def state_dict(self) -> dict[str, Any]:
-        """Give all values as tensors and primitives.
+        """Return all values as tensors and primitives.
 
         What was saved of objects that were not assigned again is kept.
 

@@ -12,7 +12,7 @@ from pymodules_core.settings.strict import is_structured
 
 
 def make_config(namespace: ModuleType, file: Path, experiment: Experiment) -> Any:
-    """Make the task's ``Config`` from ``[task]``, or give the table where the task has none.
+    """Build the task's ``Config`` from ``[task]``, or give the table where the task has none.
 
     Args:
         namespace: The imported task.

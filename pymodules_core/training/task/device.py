@@ -38,7 +38,7 @@ def choose_device(name: str, ranks: RankInfo | None = None) -> torch.device:
         )
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
         raise SettingsError(
-            f"train.device: {name!r} is no device; there are: auto, cpu, cuda, cuda:<index>",
+            f"train.device: {name!r} is not a device; there are: auto, cpu, cuda, cuda:<index>",
             key="train.device",
             found=name,
             closest="cuda" if name.lower() == "gpu" else closest_match(name, _CHOICES),
@@ -74,7 +74,7 @@ def move_batch(batch: Any, device: torch.device) -> Any:
 
 
 def batch_length(batch: Any) -> int:
-    """Give the samples of a batch: the length of the first array in it, or else of its first list.
+    """Return the samples of a batch: the length of its first array, or else of its first list.
 
     Arrays are tensors and whatever else has a shape of at least one dimension; they are looked for
     depth first, in lists, tuples and the values of mappings. A batch without an array or a list
@@ -108,7 +108,7 @@ def _list_length(batch: Any) -> int | None:
 
 
 def out_of_memory(error: Exception) -> TrainingError | None:
-    """Give an error that says so where memory is what lacks, outside of the task's own code."""
+    """Return an error that reports a lack of memory; None for others."""
     # torch has a class of its own for devices only.
     is_torch = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     is_known = isinstance(error, MemoryError | torch.OutOfMemoryError) or is_torch

@@ -19,7 +19,7 @@ class StatefulMetric(Protocol):
         """Take in one batch; the task calls it."""
 
     def compute(self) -> Any:
-        """Give the value over all batches since ``reset``."""
+        """Return the value over all batches since ``reset``."""
 
     def reset(self) -> Any:
         """Forget all batches."""
@@ -29,7 +29,7 @@ def check_metric(name: Any, value: Any) -> None:
     """Refuse what ``MetricAverages.add`` would.
 
     Raises:
-        TaskError: ``name`` is no string, or ``value`` no metric.
+        TaskError: ``name`` is not a string, or ``value`` not a metric.
     """
     if not isinstance(name, str):
         raise TaskError(
@@ -91,7 +91,7 @@ class MetricAverages:
             self._weights[name] = weight
 
     def running_means(self) -> dict[str, float]:
-        """Give the means of the numbers so far, in the order their names came.
+        """Return the means of the numbers so far, in the order their names came.
 
         NaN where a value was NaN. Metrics that accumulate by themselves are left out: computing
         them may be expensive, and the bar asks several times a second.
@@ -102,7 +102,7 @@ class MetricAverages:
         }
 
     def means(self, processes: Processes | None = None) -> dict[str, float]:
-        """Give all means over the batches of all processes, each of which has to ask.
+        """Return all means over the batches of all processes, each of which has to ask.
 
         Metrics that accumulate by themselves are among them: their ``merge_state``, as torcheval
         has it, gets those of the other processes; those of torchmetrics find each other.
@@ -119,7 +119,7 @@ class MetricAverages:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the sums of the numbers so far, for a checkpoint within a pass.
+        """Return the sums of the numbers so far, for a checkpoint within a pass.
 
         What accumulates by itself is not among them; ``stateful`` names it.
         """
@@ -159,7 +159,7 @@ def merged_sums(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _joined(name: str, metric: StatefulMetric, processes: Processes) -> StatefulMetric:
-    """Give a metric that knows the batches of all processes."""
+    """Return a metric that knows the batches of all processes."""
     if processes.is_alone or hasattr(metric, "dist_sync_fn"):  # torchmetrics does it in compute
         return metric
     merge = getattr(metric, "merge_state", None)

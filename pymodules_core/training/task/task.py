@@ -1,15 +1,15 @@
 """The task of a run: its functions, called with what they ask for; errors name the line."""
 
 import inspect
-import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 from torch.optim import Optimizer
 
-from pymodules_core.discovery.isolation.global_state import guard_global_state
 from pymodules_core.discovery.plugins.implementations import HookImplementation
 from pymodules_core.discovery.plugins.manager import PluginManager
 from pymodules_core.discovery.plugins.task_file import (
@@ -18,9 +18,7 @@ from pymodules_core.discovery.plugins.task_file import (
     register_task,
 )
 from pymodules_core.discovery.scan.import_files import (
-    file_in_folder,
-    fix_of_import,
-    line_in_folder,
+    isolated_imports,
 )
 from pymodules_core.errors import (
     PymodulesError,
@@ -30,34 +28,18 @@ from pymodules_core.errors import (
     list_words,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.module_pool import ModulePool, seed_everything
+from pymodules_core.module_pool import ModulePool, random_stream, seed_everything
 from pymodules_core.processes.environment import RankInfo
-from pymodules_core.training.data.workers import lost_worker
 from pymodules_core.training.optim.block import is_scheduler
 from pymodules_core.training.optim.named_state import parameter_names
 from pymodules_core.training.optim.ownership import check_owned
 from pymodules_core.training.task.config import make_config
+from pymodules_core.training.task.errors import TaskErrors
 from pymodules_core.training.task.run import Run
 
 _REQUIRED = ("train_data", "optimizers", "train_step")
 _FUNCTIONS = ("train_data", "eval_data", "optimizers", "schedulers", "train_step", "eval_step")
 MAIN_OPTIMIZER = "main"
-
-_WORKER_ERROR = re.compile(
-    r"^Caught (?P<type>\w+) in DataLoader worker process "
-    r"[\s\S]*\n(?:[\w.]+\.)?(?P<reason>(?P=type)(?:: [\s\S]*)?)$"
-)
-# What torch says, and what helps in a step or a hook.
-_FIXES = {
-    "some parameters appear in more than one parameter group": "add a group once: a resumed run "
-    "has those that were added before it stopped. The hook weights_ready is called once a run, "
-    "run_started in each process",
-    "backward through the graph a second time": "compute it again in the block that uses it: the "
-    "block of another optimizer, or an earlier step, has freed its graph",
-    "modified by an inplace operation": "compute it again after what changed it; the end of a "
-    "run.optimize block updates weights, and a graph through them from before is of no use",
-}
-_FRAME = re.compile(r'File "(?P<file>[^"\n]+)", line (?P<line>\d+)')
 
 
 class Task:
@@ -85,8 +67,15 @@ class Task:
             SettingsError: ``[task]`` does not fit the task's ``Config``.
             ModuleFileError: The file fails.
         """
-        seed_everything(experiment.settings.train.seed)
-        with guard_global_state("importing task.py"):
+        seed = experiment.settings.train.seed
+        seed_everything(seed)
+
+        def own_stream(dotted_name: str, _: Path) -> AbstractContextManager[None]:
+            # A file of a module draws the same weights if the task imports it first.
+            folder, name = dotted_name.rpartition(".")[::2]
+            return random_stream(seed, "module", name) if folder == "modules" else nullcontext()
+
+        with isolated_imports(own_stream):
             namespace, file = register_task(plugins, experiment)
         functions = {}
         for name in _FUNCTIONS:
@@ -224,8 +213,8 @@ class Task:
         kind: type[PymodulesError] = StepError,
         *,
         note: Callable[[], str] = str,
-    ) -> "TaskErrors":
-        """Give what is raised inside a ``with`` block the place in ``task.py`` it came from.
+    ) -> TaskErrors:
+        """Return what is raised inside a ``with`` block the place in ``task.py`` it came from.
 
         Args:
             where: The function that runs, for the message.
@@ -237,80 +226,13 @@ class Task:
             kind: Around an error of the task's own code.
             PymodulesError: An error of ours, with file and line added.
         """
-        return TaskErrors(self, where, kind, note)
+        return TaskErrors(self.file, partial(self.first_line, where), where, kind, note)
 
     def first_line(self, where: str) -> int | None:
-        """Give the line of a function's ``def``."""
+        """Return the line of a function's ``def``."""
         implementation = self._functions.get(where)
         code = code_of(implementation.function) if implementation is not None else None
         return code.co_firstlineno if code is not None else None
-
-
-class TaskErrors:
-    """The context of ``Task.errors``.
-
-    A class, because ``contextlib`` lets the ``StopIteration`` of a task's ``next(...)`` through
-    where it is turned into a ``RuntimeError``, which ``StepError`` is.
-
-    Args:
-        task: Whose code runs.
-        where: The function.
-        kind: The error around its own.
-        note: Gives what is added to the message.
-    """
-
-    __slots__ = ("_kind", "_note", "_task", "_where")
-
-    def __init__(
-        self, task: Task, where: str, kind: type[PymodulesError], note: Callable[[], str]
-    ) -> None:
-        self._task = task
-        self._where = where
-        self._kind = kind
-        self._note = note
-
-    def __enter__(self) -> None:
-        """Nothing to set up."""
-
-    def __exit__(
-        self,
-        _: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if not isinstance(error, Exception | SystemExit):
-            return
-        if lost := lost_worker(error):  # raised by torch in whatever was at hand
-            lost.what += self._note()
-            raise lost from error
-        task, folder = self._task, self._task.file.absolute().parent
-        file = file_in_folder(error, folder) or task.file
-        line = line_in_folder(error, folder) or task.first_line(self._where)
-        if isinstance(error, PymodulesError):
-            if error.file is None:
-                error.file, error.line = file, line
-            error.what += self._note()
-            return
-        reason = ": ".join(filter(None, (type(error).__name__, str(error))))
-        if found := _WORKER_ERROR.search(str(error)):
-            # torch puts a whole traceback into the message: its last frame and line tell enough.
-            reason = f"{found['reason'].rstrip()} (in a DataLoader worker)"
-            frames = [f for f in _FRAME.finditer(str(error)) if f["file"].startswith(str(folder))]
-            if frames:
-                file, line = Path(frames[-1]["file"]), int(frames[-1]["line"])
-        raise self._kind(
-            f"{self._where} raises {reason}{self._note()}",
-            file=file,
-            line=line,
-            fix=fix_of_import(error, folder) or _fix_in_run(error, self._where),
-        ) from error
-
-
-def _fix_in_run(error: BaseException, where: str) -> str | None:
-    """Return what to do about errors of torch in a step or hook; None for others."""
-    if where == "optimizers":
-        return None
-    return next((fix for text, fix in _FIXES.items() if text in str(error)), None)
 
 
 def _check_complete(

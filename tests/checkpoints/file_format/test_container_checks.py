@@ -1,4 +1,4 @@
-"""Files that are no checkpoint, or no longer one: each gets one message that says which."""
+"""Files that are not checkpoint, or no longer one: each gets one message that says which."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pymodules_core.checkpoints import read_state_dict
+from pymodules_core import read_state_dict
 from pymodules_core.errors import CheckpointFileError, CheckpointNotFoundError, PymodulesError
 
 AGAIN = "save it with torch.save(module.state_dict(), file)"
@@ -138,7 +138,7 @@ def test_a_missing_folder_is_told_as_such():
 def test_a_file_that_is_no_archive_is_told_what_it_is(content, kind, fix):
     error = refusal(content)
 
-    assert str(error) == f"net.pt: is no checkpoint: it is {kind}\n  fix: {fix}"
+    assert str(error) == f"net.pt: is not a checkpoint: it is {kind}\n  fix: {fix}"
     assert (error.found, error.file) == (kind, Path("net.pt"))
 
 
@@ -245,7 +245,7 @@ def test_what_could_run_code_is_named_and_not_run(content, name):
     error = refusal(content)
 
     assert str(error) == (
-        f"net.pt: holds {name}, which is no tensor or primitive and could run code\n"
+        f"net.pt: holds {name}, which is not a tensor or primitive and could run code\n"
         f"  fix: {IN_SCRIPT}"
     )
     assert error.found == name

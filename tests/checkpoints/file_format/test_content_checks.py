@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pymodules_core.checkpoints import read_state_dict
+from pymodules_core import read_state_dict
 from pymodules_core.errors import (
     CheckpointError,
     CheckpointFileError,

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer
+from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
 from pymodules_core.checkpoints.file_format.digest import Content
 
 DTYPES = [
@@ -44,20 +44,20 @@ def tensors(draw):
         tensor = tensor[None].expand(2, *tensor.shape)
     if dtype.is_complex and draw(st.booleans()):
         tensor = tensor.conj()
-        # A negated view, which is no copy either.
+        # A negated view, which is not a copy either.
         tensor = tensor.imag if draw(st.booleans()) else tensor
     return tensor
 
 
 def raw(tensor):
-    """Give dtype, shape and bytes, the latter by torch's own iteration over elements."""
+    """Return dtype, shape and bytes, the latter by torch's own iteration over elements."""
     copy = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
     flat = copy.view(-1).view(torch.uint8) if copy.numel() else torch.empty(0)
     return tensor.dtype, tensor.shape, bytes(flat.tolist())
 
 
 def raw_tree(value):
-    """Give all that two trees have to have in common."""
+    """Return all that two trees have to have in common."""
     if isinstance(value, torch.Tensor):
         return raw(value)
     if isinstance(value, dict):
@@ -88,14 +88,14 @@ trees = st.dictionaries(
 @given(trees)
 def test_any_state_comes_back_exactly(tmp_path_factory, state):
     image = FileBuffer(state)
-    image.seal()
+    image.finish()
     file = tmp_path_factory.mktemp("state") / "x.pt"
     file.write_bytes(image.pages[: image.size_bytes])
 
     read = torch.load(file, weights_only=True)
 
     assert raw_tree(read) == raw_tree(state)
-    assert Content(read).digest_now() == image.sealed.digest == Content(state).digest_now()
+    assert Content(read).digest_now() == image.finished.digest == Content(state).digest_now()
 
 
 @settings(deadline=None)

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints import apply_weights, match_weights
+from pymodules_core import CheckpointManager, ModulePool, apply_weights, match_weights
 from pymodules_core.errors import CheckpointError, CheckpointNotFoundError, WeightMismatchError
 
 FILE = Path("net.pt")

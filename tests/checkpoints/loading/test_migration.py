@@ -11,10 +11,16 @@ from plugin_cases import Site
 from support import TINY_MODULE, TINY_TASK, write_experiment
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool, ModuleSpec, Trainer
-from pymodules_core.checkpoints import read_state_dict
+from pymodules_core import (
+    CheckpointManager,
+    ModulePool,
+    ModuleSpec,
+    PoolReader,
+    Trainer,
+    load_initial_weights,
+    read_state_dict,
+)
 from pymodules_core.checkpoints.file_format.digest import Content
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records
 from pymodules_core.checkpoints.tools.export import export_modules
@@ -25,7 +31,6 @@ from pymodules_core.errors import (
     WeightMismatchError,
 )
 from pymodules_core.hookspecs import ModuleHooks
-from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.run_files import checkpoints_dir
 from pymodules_core.training.run_output.console import SilentPrinter
 

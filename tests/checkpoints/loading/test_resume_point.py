@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
+from pymodules_core import CheckpointManager, ModulePool, PoolReader
 from pymodules_core.checkpoints.file_format.digest import Content
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records
 from pymodules_core.errors import (
@@ -182,7 +181,7 @@ def test_where_nothing_was_saved_there_is_nothing_to_go_on_from(tmp_path, is_the
         folder.mkdir()
     checkpoints = CheckpointManager(folder, make_pool("net"))
 
-    with pytest.raises(CheckpointNotFoundError, match="holds no commit to go on from"):
+    with pytest.raises(CheckpointNotFoundError, match="holds no commit to resume from"):
         checkpoints.resume()
 
     assert folder.exists() == is_there

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints.file_format.buffer import FileBuffer
+from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
 from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.saving.writer_thread import Writer
 from pymodules_core.checkpoints.store.paths import Layout
@@ -44,15 +44,15 @@ def interrupt_where_it_waits(then: Callable[[], None] = lambda: None) -> None:
 
 @pytest.fixture
 def gate(monkeypatch) -> threading.Event:
-    """Holds back the first half of every seal until it is set."""
-    gate, seal = threading.Event(), FileBuffer.seal
+    """Holds back the first half of every checksum until it is set."""
+    gate, finish = threading.Event(), FileBuffer.finish
     gate.set()
 
-    def sealed_behind_the_gate(image: FileBuffer, *more: object):
+    def finish_behind_the_gate(image: FileBuffer, *more: object):
         gate.wait(90)
-        return seal(image, *more)
+        return finish(image, *more)
 
-    monkeypatch.setattr(FileBuffer, "seal", sealed_behind_the_gate)
+    monkeypatch.setattr(FileBuffer, "finish", finish_behind_the_gate)
     return gate
 
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints import read_state_dict
+from pymodules_core import CheckpointManager, ModulePool, read_state_dict
 from pymodules_core.checkpoints.sharded import chunks_in_bytes, chunks_in_file, read_shards
 from pymodules_core.checkpoints.sharded.index import make_index
 from pymodules_core.checkpoints.store.paths import Layout
@@ -194,7 +193,7 @@ def test_a_record_cannot_name_parts_outside_their_folder(tmp_path, name):
     record.objects[digest] = StoredObject(
         size_bytes=stored.size_bytes,
         mtime_ns=stored.mtime_ns,
-        seal=stored.seal,
+        checksum=stored.checksum,
         parts={name: digest},
     )
     file.chmod(0o644)

@@ -16,9 +16,14 @@ from support import write_experiment
 from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints import read_state_dict
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader, digest_of_file
+from pymodules_core import (
+    CheckpointManager,
+    ModulePool,
+    PoolReader,
+    load_initial_weights,
+    read_state_dict,
+)
+from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import read_record, readable_records
 from pymodules_core.checkpoints.store.store import Store
@@ -27,7 +32,6 @@ from pymodules_core.checkpoints.tools.pruning import plan_pruning, prune
 from pymodules_core.checkpoints.tools.repair import repair
 from pymodules_core.cli.main import run
 from pymodules_core.errors import CheckpointFileError
-from pymodules_core.initial_weights import load_initial_weights
 
 SCRIPT = Path(shard_cases.__file__)
 
@@ -43,7 +47,7 @@ def by_two(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_three(by_two, tmp_path_factory) -> Path:
-    """Three processes that write, and that go on from what two wrote."""
+    """Three processes that write, and that resume from what two wrote."""
     folder = tmp_path_factory.mktemp("three")
     (folder / "resume").mkdir()
     copy(by_two / "pools" / "ckps", folder / "resume" / "ckps")

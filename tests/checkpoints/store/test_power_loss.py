@@ -17,12 +17,11 @@ from store_cases import (
     write_in_threads,
 )
 
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
-from pymodules_core.checkpoints.store.checksums import seal_of_file
+from pymodules_core import BEST, LAST, PoolReader
+from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.store import Store
-from pymodules_core.names import BEST, LAST
 
 
 @attrs.define(eq=False)
@@ -75,7 +74,7 @@ class VolatileDisk:
         return run
 
     def tell(self) -> dict[Path, tuple[bytes, int]]:
-        """Give path to content and time of every file that is there after the power went."""
+        """Return path to content and time of every file that is there after the power went."""
         found = {}
         folders = [(self.root, self._tree)]
         while folders:
@@ -132,6 +131,8 @@ class VolatileDisk:
     def _rename(self, _: None, source: Path, target: Path) -> None:
         node = self._node(source.parent).names.pop(source.name)
         self._node(target.parent).names[target.name] = node
+
+    _rename_no_replace = _rename
 
     def _exchange(self, _: None, first: Path, second: Path) -> None:
         one, other = self._node(first.parent).names, self._node(second.parent).names
@@ -206,7 +207,7 @@ def recover(folder: Path) -> int:
     assert record.pools[LAST].modules == record.pools[BEST].modules
     assert PoolReader(folder).read(LAST)["net"].digest == record.pools[LAST].modules["net"]
     for digest, stored in record.objects.items():
-        assert seal_of_file(Layout(folder).object(digest)) == stored.seal
+        assert checksum_of_file(Layout(folder).object(digest)) == stored.checksum
     assert not (folder / ".store" / "quarantine").exists()
     return record.number
 

@@ -13,13 +13,12 @@ import torch
 from store_cases import RUNGS, check_whole, commit, images, open_store, write_in_threads
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader, digest_of_file
+from pymodules_core import LAST, CheckpointManager, ModulePool, PoolReader
+from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import record_numbers
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.checkpoints.store.verification import verify_store
-from pymodules_core.names import LAST
 
 
 def kill_after(delay_s: float, run: Callable[[], object]) -> None:

@@ -7,12 +7,11 @@ import torch
 from store_cases import LinkingDisk
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
-from pymodules_core.checkpoints.store import store as store_module
+from pymodules_core import CheckpointManager, ModulePool, PoolReader
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records
+from pymodules_core.checkpoints.store.recovery import Recovery
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.checkpoints.tools.pruning import prune
 from pymodules_core.checkpoints.tools.repair import repair
@@ -220,7 +219,7 @@ def test_a_file_that_somebody_put_into_a_pool_survives_a_crash_that_drops_the_po
     (tmp_path / "epoch_1" / "notes.txt").write_text("mine")
     pool.net.weight.data.fill_(8)
     with monkeypatch.context() as crashing:
-        crashing.setattr(store_module, "rescue_edits", crash)
+        crashing.setattr(Recovery, "rescue_edits", crash)
         crashing.setattr(Store, "settle", lambda _: None)
         with pytest.raises(ValueError, match="cannot be written"):
             checkpoints.commit("last", "epoch_2", epoch=2)

@@ -13,16 +13,15 @@ import torch
 from store_cases import RUNGS, FaultyDisk, check_shown, commit, images, open_store
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool
+from pymodules_core import BEST, LAST, CheckpointManager, ModulePool
 from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.store import recovery, view_notes
-from pymodules_core.checkpoints.store.checksums import seal_of_file
+from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.checkpoints.store.verification import verify_store
 from pymodules_core.checkpoints.store.view_notes import Stamp
 from pymodules_core.checkpoints.tools.repair import repair
-from pymodules_core.names import BEST, LAST
 
 SECOND_NS = 1_700_000_000 * 10**9
 
@@ -104,7 +103,7 @@ def check_views(folder: Path, store: Store) -> None:
     assert store.record is not None
     for name, pool in store.record.pools.items():
         for path, digest in store.record.view_files(pool.modules).items():
-            assert seal_of_file(folder / name / path) == store.record.objects[digest].seal
+            assert checksum_of_file(folder / name / path) == store.record.objects[digest].checksum
 
 
 def test_each_commit_is_shown_whatever_the_times_say(coarse, rung):
@@ -129,7 +128,10 @@ def test_contents_that_come_in_turn_are_shown_in_turn(coarse, rung):
     for epoch in range(1, 7):
         commit(store, epoch, images(epoch % 2))
         for pool in (LAST, BEST, f"epoch_{epoch}"):
-            assert seal_of_file(folder / pool / "net.pt") == images(epoch % 2)["net"].seal().seal
+            assert (
+                checksum_of_file(folder / pool / "net.pt")
+                == images(epoch % 2)["net"].finish().checksum
+            )
     store.close()
 
 
@@ -196,7 +198,7 @@ def test_a_view_that_changed_is_never_taken_for_what_it_held_before(tmp_path, ru
 
 def test_a_commit_and_an_opening_read_no_view(tmp_path, rung, monkeypatch):
     store = open_store(tmp_path, rung)
-    monkeypatch.setattr(recovery, "seal_if_readable", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr(recovery, "checksum_if_readable", lambda path: pytest.fail(f"read {path}"))
     for epoch in range(5):
         commit(store, epoch, images(epoch // 2))
     store.close()
@@ -326,7 +328,7 @@ def test_a_copied_store_is_read_once_and_shows_what_it_did(tmp_path, rung, monke
     again = open_store(tmp_path / "copied", rung)
     check_views(tmp_path / "copied", again)
     again.close()
-    monkeypatch.setattr(recovery, "seal_if_readable", lambda path: pytest.fail(f"read {path}"))
+    monkeypatch.setattr(recovery, "checksum_if_readable", lambda path: pytest.fail(f"read {path}"))
     open_store(tmp_path / "copied", rung).close()
 
     assert not Layout(tmp_path / "copied").quarantine.exists()

@@ -1,4 +1,4 @@
-"""Calls of plugins that take long: told with their place, and ended where they have to end."""
+"""Calls of plugins that take long: reported with their place, and ended where they have to end."""
 
 import signal
 import threading
@@ -29,7 +29,7 @@ def test_a_call_that_takes_long_is_told_once_with_its_place_and_goes_on(caplog):
 
 
 @pytest.mark.parametrize("hang", [lambda: time.sleep(10), stubborn], ids=["sleeps", "tries again"])
-@pytest.mark.parametrize("told_after_s", [0.02, 60.0], ids=["told before", "not told"])
+@pytest.mark.parametrize("told_after_s", [0.02, 60.0], ids=["reported before", "not told"])
 def test_a_call_that_has_to_end_is_ended(caplog, hang, told_after_s):
     start = time.monotonic()
 

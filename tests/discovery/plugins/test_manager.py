@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 from support import GOOD_PLUGIN, record_of, start_command, write_experiment
 
-from pymodules_core import ModulePool
+from pymodules_core import Experiment, ModulePool
 from pymodules_core.cli.main import run
 from pymodules_core.discovery import PluginManager, PluginState
 from pymodules_core.discovery.selection.catalog import list_modules
 from pymodules_core.errors import PluginError, SettingsError
-from pymodules_core.experiment import Experiment
 from pymodules_core.settings import PluginsSettings
 from pymodules_core.testing import write_distribution
 
@@ -390,19 +389,6 @@ def test_an_interrupt_during_an_import_passes_through(install_distribution):
 
     with pytest.raises(KeyboardInterrupt):
         PluginManager()
-
-
-def test_an_import_that_ends_the_process_is_no_success_and_told(tmp_path):
-    write_distribution(tmp_path, "acme-bad", "import os\nos._exit(0)\n")
-
-    result = start_command("list", "--debug", PYTHONPATH=str(tmp_path))
-
-    assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.splitlines() == [
-        "debug: importing plugin acme-bad 1.0 (plugin)",
-        f"error: {tmp_path / 'acme_bad.py'}:2: ends the command with os._exit(0) before it is done",
-        "  fix: remove the call",
-    ]
 
 
 @pytest.mark.parametrize("is_disabled", [True, False], ids=["disabled", "no plugins"])

@@ -1,4 +1,4 @@
-"""Many plugins, a third of them broken: what works is listed, what does not is told once."""
+"""Many plugins, a third of them broken: what works is listed, what does not is reported once."""
 
 import re
 from collections import Counter

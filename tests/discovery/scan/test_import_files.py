@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from support import GOOD_PLUGIN, TINY_MODULE, start_command, write_experiment
+from support import GOOD_PLUGIN, TINY_MODULE, write_experiment
 
-from pymodules_core import ModulePool
-from pymodules_core.discovery.module_files import ExperimentFiles
+from pymodules_core import Experiment, ModulePool
+from pymodules_core.discovery.scan.import_files import ExperimentFiles
 from pymodules_core.discovery.scan.importer import (
     ExperimentFileLoader,
     decode_package,
@@ -25,8 +25,7 @@ from pymodules_core.errors import (
     ModuleFileError,
     SettingsError,
 )
-from pymodules_core.experiment import Experiment
-from pymodules_core.training.run_output.sources import source_digests
+from pymodules_core.training.run_output.code_snapshot import source_digests
 
 FOLDER = "data/experiments/tiny/pymodules/modules"
 ITEM = "settings = {}\n"
@@ -83,25 +82,25 @@ def discover(tmp_path, monkeypatch, **modules):
         ),
         (
             "from torch import nn\nmodule = nn.ReLU\n" + ITEM,
-            "net.py: module is no module: expected an instance of torch.nn.Module, "
+            "net.py: module is not a module: expected an instance of torch.nn.Module, "
             "found class ReLU\n"
             "  fix: write ReLU() instead of ReLU",
         ),
         (
             "def module():\n    return 1\n" + ITEM,
-            "net.py: module is no module: expected an instance of torch.nn.Module, "
+            "net.py: module is not a module: expected an instance of torch.nn.Module, "
             "found function module\n"
             "  fix: call the function and give what it returns",
         ),
         (
             "module = 3\n" + ITEM,
-            "net.py: module is no module: expected an instance of "
+            "net.py: module is not a module: expected an instance of "
             "torch.nn.Module, found int 3\n"
             "  fix: give an instance of a torch.nn.Module subclass",
         ),
         (
             "module = None\n" + ITEM,
-            "net.py: module is no module: expected an instance of "
+            "net.py: module is not a module: expected an instance of "
             "torch.nn.Module, found NoneType None\n"
             "  fix: give an instance of a torch.nn.Module subclass",
         ),
@@ -176,19 +175,6 @@ def test_a_file_that_is_no_text_is_told(tmp_path, monkeypatch, content, message,
 def test_a_ctrl_c_during_an_import_passes_through(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         discover(tmp_path, monkeypatch, net="raise KeyboardInterrupt\n")
-
-
-def test_an_exit_that_cannot_be_caught_does_not_look_like_a_finished_run(home):
-    path = write_experiment(home, modules={"net": "import os\nos._exit(0)\n"})
-
-    result = start_command("train", "tiny")
-
-    assert result.returncode == 1
-    assert result.stderr == (
-        f"error: {FOLDER}/net.py:2: ends the command with os._exit(0) before it is done\n"
-        "  fix: remove the call\n"
-    )
-    assert not (path / "data").exists()
 
 
 def test_a_slow_import_is_named_with_the_stacks(tmp_path, caplog, capfd):

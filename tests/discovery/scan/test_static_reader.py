@@ -1,4 +1,4 @@
-"""Reading a module file without executing it: the quick way tells what the whole way tells."""
+"""Reading a module file without executing it: the quick way says what the whole way says."""
 
 import os
 from pathlib import Path
@@ -115,7 +115,7 @@ def test_an_expression_deeper_than_python_recurses_is_no_fault(tmp_path):
 def test_a_pipe_does_not_keep_a_listing_waiting(tmp_path):
     os.mkfifo(tmp_path / "net.py")
 
-    assert read_module_file(tmp_path / "net.py").fault == "is no file"
+    assert read_module_file(tmp_path / "net.py").fault == "is not a file"
 
 
 def test_a_file_that_is_gone_is_described():

@@ -2,9 +2,9 @@
 
 import pytest
 
+from pymodules_core import ModuleSettings, ModuleSpec
 from pymodules_core.discovery.selection.spec_settings import share_like_sources
-from pymodules_core.settings import ModuleSettings, ParallelSettings
-from pymodules_core.specs import ModuleSpec
+from pymodules_core.settings import ParallelSettings
 
 SPECS = [
     ModuleSpec(name="net", factory="torch.nn:Identity"),

@@ -127,7 +127,7 @@ def test_any_other_iterable_gives_batches_as_they_are():
         (
             iter([1, 2]),
             "train_data returns an iterator, which is exhausted after one epoch of 10\n"
-            "  fix: return list(...), or an object whose __iter__ starts anew; a Dataset, a "
+            "  fix: return list(...), or an object whose __iter__ starts again; a Dataset, a "
             "DataLoader or an iterable of batches",
         ),
     ],
@@ -188,7 +188,7 @@ def test_the_length_of_a_batch_is_that_of_its_first_array_or_else_list(batch, le
     [
         (
             "gpu",
-            "train.device: 'gpu' is no device; there are: auto, cpu, cuda, cuda:<index>\n"
+            "train.device: 'gpu' is not a device; there are: auto, cpu, cuda, cuda:<index>\n"
             "  closest match: cuda\n"
             '  fix: device = "auto" takes what there is',
         ),

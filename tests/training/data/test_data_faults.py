@@ -92,7 +92,7 @@ def test_an_item_that_exits_fails_the_run_at_its_line(home):
 
 
 def end_late():
-    os.closerange(3, 1024)  # as at the end of a process, and what tells of it among them
+    os.closerange(3, 1024)  # as at the end of a process, and what says of it among them
     time.sleep(0.3)
     os._exit(3)
 

@@ -1,4 +1,4 @@
-"""Data that a run goes on from in mid-epoch, and random numbers that no worker count changes."""
+"""Data that a run resumes from in mid-epoch, and random numbers that no worker count changes."""
 
 import logging
 import random
@@ -257,7 +257,7 @@ def test_a_batch_sampler_gives_what_the_sampler_in_it_gives():
 
 
 class Arrays(BatchSampler):
-    """Batches of indices that are no lists."""
+    """Batches of indices that are not lists."""
 
     make = tuple
 
@@ -426,7 +426,7 @@ def test_data_without_indices_is_read_up_to_its_place_and_says_so(caplog):
     assert len(rest) == 4
     assert caplog.messages == [
         "train_data has neither indices nor state_dict: 3 batches of epoch 1 are read and dropped, "
-        "to go on after them"
+        "to resume after them"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Processes that wait for ever are told where each of them is."""
+"""Processes that wait for ever are reported where each of them is."""
 
 import sys
 import threading
@@ -10,10 +10,10 @@ import torch.distributed as dist
 from rank_cases import launch
 from support import TINY_MODULE, TINY_TASK, write_experiment
 
+from pymodules_core import Processes
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records
 from pymodules_core.processes.environment import RankInfo
-from pymodules_core.processes.group import Processes
 from pymodules_core.training.fit import hang_report
 from pymodules_core.training.fit.hang_report import HangReport
 
@@ -66,7 +66,7 @@ def there(until):
 
 
 def code_waiting(thread):
-    """Give the function that waits for an event in a thread; None where none does."""
+    """Return the function that waits for an event in a thread; None where none does."""
     frame = sys._current_frames().get(thread.ident)
     if frame is None or frame.f_code is not threading.Condition.wait.__code__:
         return None
@@ -77,7 +77,7 @@ def run_both(two, moments, places, is_over):
     until, are_there = threading.Event(), threading.Event()
 
     def when_there(moment):
-        # Steps end until both are where they stand still.
+        # Steps end until both are where they hang.
         return lambda: moment() if are_there.is_set() else (time.monotonic_ns(), "some step")
 
     threads = [
@@ -105,7 +105,7 @@ def test_processes_that_stand_still_at_two_places_are_told_once(two, caplog):
 
     (record,) = caplog.records
     lines = record.getMessage().splitlines()
-    assert lines[0].endswith(", and the processes are not at one place:")
+    assert lines[0].endswith(", and the processes are not at one position:")
     assert lines[1].startswith("  process 0: epoch 1, after step 3, at ")
     assert f"{HERE.name}:" in lines[1]
     assert lines[1].endswith(" in here")

@@ -105,7 +105,7 @@ class OneOfTwo:
 
     size = 2
 
-    def totals(self, numbers):
+    def all_reduce_sum(self, numbers):
         return [numbers[0], numbers[1] + 4]
 
 
@@ -114,6 +114,7 @@ def test_evaluation_by_modules_in_parts_that_one_process_ends_first_is_refused_w
         iter([]),
         None,
         OneOfTwo(),
+        epoch=1,
         name="eval_data",
         is_training=False,
         has_shards=True,

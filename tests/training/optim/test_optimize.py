@@ -8,12 +8,11 @@ from support import TINY_TASK, write_experiment
 from torch import nn
 from torch.optim import SGD
 
-from pymodules_core import ModulePool, Trainer
+from pymodules_core import ModulePool, Processes, Trainer
 from pymodules_core.errors import TaskError
-from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
 from pymodules_core.training.optim.block import OptimizeBlock, manage_optimizers
-from pymodules_core.training.optim.unit import Precision
+from pymodules_core.training.optim.precision import Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.run_output.console import SilentPrinter
 

@@ -9,14 +9,13 @@ import torch
 from torch import nn
 from torch.optim import SGD
 
-from pymodules_core import ModulePool
+from pymodules_core import ModulePool, Processes
 from pymodules_core.errors import ProcessesError
 from pymodules_core.processes.dtensor import gathered
-from pymodules_core.processes.group import Processes
 from pymodules_core.settings import OptimizerSettings
 from pymodules_core.training.optim.accumulation import Accumulation
 from pymodules_core.training.optim.block import OptimizeBlock, manage_optimizers
-from pymodules_core.training.optim.unit import Precision
+from pymodules_core.training.optim.precision import Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.parallel.batch_norm import synchronise_batch_norm
 from pymodules_core.training.parallel.modules import make_mesh
@@ -43,7 +42,7 @@ class Coder(nn.Module):
 
 
 def samples(processes):
-    """Give this process's half of eight samples, and all of them."""
+    """Return this process's half of eight samples, and all of them."""
     whole = torch.arange(32, dtype=torch.float64).reshape(8, 4).sin()
     return whole[processes.rank * 4 : processes.rank * 4 + 4], whole
 
@@ -58,11 +57,11 @@ def share(
     precision=FULL,
     **of_optimizers,
 ):
-    """Give the units of modules that are shared among the processes."""
+    """Return the optimizers of modules that are shared among the processes."""
     pool = ModulePool.from_modules(modules, settings=settings)
     shared = SharedModules(pool, processes, mesh=make_mesh(pool, processes, CPU))
     make = optimizers or (lambda _: {n: SGD(m.parameters(), 0.1) for n, m in pool.items()})
-    units = manage_optimizers(
+    managed = manage_optimizers(
         make(pool),
         schedulers={},
         settings=of_optimizers,
@@ -72,26 +71,25 @@ def share(
         processes=processes,
         modules=shared,
     )
-    return SimpleNamespace(pool=pool, shared=shared, units=units)
+    return SimpleNamespace(pool=pool, shared=shared, optimizers=managed)
 
 
 def step(parts, loss, name):
     """Do one train step of one optimizer; give the optimizers that updated."""
-    parts.shared.start_pass(is_evaluation=False)
     parts.shared.start_step()
-    for unit in parts.units.values():
+    for unit in parts.optimizers.values():
         unit.start_step()
     stepped = set()
-    with OptimizeBlock(parts.units[name], stepped) as block:
+    with OptimizeBlock(parts.optimizers[name], stepped) as block:
         for one in loss():
             block.backward(one)
-    for unit in parts.units.values():
+    for unit in parts.optimizers.values():
         unit.end_step()
     return stepped
 
 
 def by_hand(loss, modules, rate=0.1):
-    """Give the weights after one step of plain SGD."""
+    """Return the weights after one step of plain SGD."""
     loss.backward()
     return [p - rate * p.grad for m in modules for p in m.parameters() if p.grad is not None]
 
@@ -292,15 +290,15 @@ def windows_that_never_end_in_one_step(processes, *, kind="ddp"):
     settings = {name: {"parallel": kind} for name in names}
     modules = {name: Coder() for name in names}
     parts = share(processes, modules, settings, **dict.fromkeys(names, two))
-    windows = Accumulation(parts.units.values(), processes)
+    accumulation = Accumulation(parts.optimizers.values(), processes)
     plain = {name: Coder() for name in names}
-    are_apart, errors = [], []
+    unsynced, errors = [], []
     for number, trained in enumerate([["first"], names, names]):
         for name in trained:
             step(parts, lambda m=modules[name], n=number: [m(own + n).square().mean()], name)
             (plain[name](whole + number).square().mean() / 2).backward()
-        windows.step_ended()
-        are_apart.append(windows.are_apart)
+        accumulation.step_ended()
+        unsynced.append(accumulation.is_unsynced)
         if number == 1:
             waiting = [gathered(p.grad) for p in modules["second"].parameters()]
             errors.append(largest_error(waiting, [p.grad for p in plain["second"].parameters()]))
@@ -311,7 +309,7 @@ def windows_that_never_end_in_one_step(processes, *, kind="ddp"):
                 parameter.grad = None
             found = map(gathered, modules[closed].parameters())
             errors.append(largest_error(found, plain[closed].parameters()))
-    return [are_apart, max(errors) < 1e-12]
+    return [unsynced, max(errors) < 1e-12]
 
 
 def windows_that_never_end_in_one_step_under_fsdp(processes):
@@ -329,7 +327,7 @@ def a_window_that_is_cut_short_after_a_step_without_its_module(processes, *, kin
     pool = parts.pool
     step(parts, lambda: [pool.first(own).square().mean()], "first")
     step(parts, lambda: [pool.second(own).square().mean()], "second")
-    parts.units["first"].flush()
+    parts.optimizers["first"].flush()
     plain = Coder()
     expected = by_hand(plain(whole).square().mean(), [plain])
     return largest_error(map(gathered, pool.first.parameters()), expected) < 1e-12
@@ -376,11 +374,11 @@ def a_loss_that_is_not_finite_in_one(processes):
     bad = own * (float("nan") if processes.rank else 1.0)
     step(parts, lambda: [coder(bad).square().mean()], "coder")
     is_kept = largest_error(coder.parameters(), before) == 0
-    return is_kept and parts.units["coder"].skipped_steps == 1
+    return is_kept and parts.optimizers["coder"].skipped_steps == 1
 
 
 def gradients_that_overflow_in_one(processes):
-    """Of a module in parts only the last rows get infinity: those of the second process."""
+    """Of a module in shards only the last rows get infinity: those of the second process."""
     half = Precision(device_type="cpu", dtype=torch.float16)
     settings = {"linear": {"parallel": "fsdp"}}
     parts = share(processes, {"linear": nn.Linear(4, 4)}, settings, precision=half)
@@ -475,7 +473,7 @@ def buffers_are_those_of_the_first(processes):
     norm = nn.Sequential(nn.BatchNorm1d(3), Coder())
     parts = share(processes, {"norm": norm})
     norm[0].running_mean.fill_(processes.rank + 1.0)
-    parts.shared.start_pass(is_evaluation=True)
+    parts.shared.copy_buffers()
     return norm[0].running_mean.tolist()
 
 
@@ -553,7 +551,7 @@ def parameters_that_were_gathered(processes):
         {"coder": {"parallel": "fsdp"}},
         lambda pool: {"coder": SGD([pool.coder.first.weight], 0.1)},
     )
-    unit = parts.units["coder"]
+    unit = parts.optimizers["coder"]
     parts.pool.coder.unshard()
     unit.optimizer.add_param_group({"params": [parts.pool.coder.second.weight]})
     unit.check_groups()

@@ -8,9 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from pymodules_core import Trainer
+from pymodules_core import Processes, Trainer
 from pymodules_core.errors import PymodulesError
-from pymodules_core.processes.group import Processes
 from pymodules_core.training.run_output.console import SilentPrinter
 
 

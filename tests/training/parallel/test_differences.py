@@ -32,6 +32,13 @@ UNSEEDED = """
     nn.init.constant_(module.bias, float(os.environ["OWN_SEED"]))
     settings = {}
 """
+FLAGGED = f"""
+import os
+
+import torch
+
+torch.backends.cudnn.benchmark = bool(int(os.environ["OWN_SEED"]))
+{TINY_TASK}"""
 FIX = "let all machines see the same experiment, and install the same packages on each"
 
 
@@ -49,12 +56,12 @@ DIFFERENT = {
 }
 
 
-def write_for(folder, rank, *, module=TINY_MODULE, version="1.0", toml=""):
+def write_for(folder, rank, *, module=TINY_MODULE, task=TINY_TASK, version="1.0", toml=""):
     write_experiment(
         folder / str(rank) / "data",
         "exp",
         modules={"net": module},
-        task=TINY_TASK,
+        task=task,
         toml=f"[train]\nepochs = 1\n{toml}",
     )
     write_distribution(folder / str(rank) / "site", "acme-more", PROVIDER, version=version)
@@ -70,6 +77,8 @@ def outcomes(tmp_path_factory):
     for rank in (0, 1):
         write_for(home / "weights", rank, module=UNSEEDED)
         write_for(home / "shapes", rank, module=SIZED_BY_PROCESS)
+        # The last by name: what a task sets stays in the process.
+        write_for(home / "with flags", rank, task=FLAGGED)
         broken = {"module": "raise ValueError('not here')"} if rank else {}
         write_for(home / "broken", rank, **broken)
     lines = run_script(2, SCRIPT, *map(str, sorted(home.iterdir())))
@@ -89,6 +98,13 @@ def test_a_difference_is_named_and_nothing_is_written(outcomes, name):
     for line, difference in zip(lines, DIFFERENT[name][1], strict=True):
         assert line.strip().startswith(difference)
         assert " in process 1, " in line
+
+
+def test_flags_of_torch_that_differ_are_refused(outcomes):
+    (kind, text), _ = outcomes["with flags"]
+
+    assert kind == "ProcessesError"
+    assert "  torch flag cudnn.benchmark: True in process 1, False in process 0\n" in text
 
 
 def test_shapes_that_differ_are_told_with_their_keys(outcomes):

@@ -8,7 +8,7 @@ TOLERANCE = 1e-8
 
 
 def sharing(kind: str, *modules: str, synced: str) -> dict[str, object]:
-    """Give the settings of modules of one kind; those of ``synced`` have batch norm."""
+    """Return the settings of modules of one kind; those of ``synced`` have batch norm."""
     return {
         f"modules__settings__{name}__parallel": {"kind": kind, "sync_batch_norm": name in synced}
         for name in modules

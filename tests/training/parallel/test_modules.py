@@ -81,7 +81,7 @@ SAME_IN_BOTH = {
         'or parallel = "off"'
     ),
     "one_call_over_parts_and_wholes": (
-        "TaskError: optimizer 'both' has foreach=True, and of its parameters some are in parts "
+        "TaskError: optimizer 'both' has foreach=True, and of its parameters some are sharded "
         'under FSDP2 (parallel = "fsdp") and some are whole, which torch cannot mix\n'
         "  fix: leave foreach out, or give them a parameter group each"
     ),

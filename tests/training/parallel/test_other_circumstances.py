@@ -1,4 +1,4 @@
-"""What keeps a run from going on bit for bit, as in another number of processes, is told."""
+"""What keeps a run from running bit for bit, as in another number of processes, is reported."""
 
 import logging
 
@@ -14,7 +14,7 @@ FEW = {"train.epochs": 1}
 
 @pytest.fixture
 def begun(tmp_path, monkeypatch):
-    """A run of three processes and other versions, as its record tells."""
+    """A run of three processes and other versions, as its record says."""
     path = write_experiment(tmp_path)
 
     def facts_of_then(session):
@@ -39,7 +39,7 @@ def test_what_keeps_a_run_from_going_on_bit_for_bit_is_told_each_with_then_and_n
 
     told = [
         record.getMessage().removeprefix(
-            "the run goes on, but not bit for bit as if it had never stopped: "
+            "the run continues, but not bit for bit as if it had never stopped: "
         )
         for record in caplog.records
     ]

@@ -41,7 +41,7 @@ def _toml(value: object) -> str:
 
 
 def ranks_of(launcher: int) -> list[int]:
-    """Give the processes that a launcher started and that train."""
+    """Return the processes that a launcher started and that train."""
     found: list[int] = []
     ranks = []
     # What is looked at may end meanwhile.

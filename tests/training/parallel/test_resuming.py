@@ -1,4 +1,4 @@
-"""A run goes on in as many processes, bit for bit; in others, and wrapped otherwise, closely."""
+"""A run continues in as many processes, bit for bit; in others, and wrapped otherwise, closely."""
 
 import pytest
 import torch
@@ -15,8 +15,7 @@ from rank_cases import (
 )
 from support import TINY_MODULE, write_experiment
 
-from pymodules_core import ModulePool
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
+from pymodules_core import ModulePool, PoolReader
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records
 from pymodules_core.run_files import read_run_file

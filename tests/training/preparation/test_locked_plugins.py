@@ -90,7 +90,7 @@ def test_files_that_changed_under_one_version_are_named_and_refused(site, path):
     assert str(caught.value) == (
         "experiment 'tiny' is not what its run began with\n"
         "  plugin acme-nets 1.0: its files changed: acme_nets/nets.py, acme_nets/new.py\n"
-        "  fix: put it back, or go on with the changes: --resume --accept-changes"
+        "  fix: put it back, or resume with the changes: --resume --accept-changes"
     )
 
 

@@ -6,14 +6,13 @@ import pytest
 from plugin_cases import PROVIDER, Site
 from support import TINY_MODULE, TINY_TASK, write_experiment
 
-from pymodules_core import ModulePool, Trainer
+from pymodules_core import Experiment, ModulePool, Trainer
 from pymodules_core.cli.main import run
 from pymodules_core.errors import (
     RunChangedError,
     SettingsError,
     UnknownModuleError,
 )
-from pymodules_core.experiment import Experiment
 from pymodules_core.training.evaluation import evaluate
 from pymodules_core.training.run_output.console import SilentPrinter
 
@@ -34,7 +33,7 @@ def site(tmp_path, monkeypatch):
 
 @pytest.fixture
 def trained(site, home):
-    """Train with acme-nets 1.2.0, and give the experiment once it is uninstalled."""
+    """Train with acme-nets 1.2.0, and return the experiment once it is uninstalled."""
 
     def train(task=TINY_TASK, *, toml=""):
         site.install("acme-nets", PROVIDER, version="1.2.0", entry_point="encoders")
@@ -64,7 +63,7 @@ def test_a_resume_says_what_is_gone_and_how_to_get_it(trained):
     assert str(caught.value) == (
         "experiment 'tiny' is not what its run began with\n"
         "  plugin acme-nets:encoders 1.2.0 is gone\n"
-        f"  fix: put it back ({PIP}), or go on with the changes: --resume --accept-changes"
+        f"  fix: put it back ({PIP}), or resume with the changes: --resume --accept-changes"
     )
 
 
@@ -112,7 +111,7 @@ def test_a_plugin_that_is_installed_and_takes_no_part_is_not_gone(
 
     assert caught.value.found == [f"plugin acme-nets:encoders 1.2.0 {why}"]
     assert caught.value.fix == (
-        f"put it back ({fix}), or go on with the changes: --resume --accept-changes"
+        f"put it back ({fix}), or resume with the changes: --resume --accept-changes"
     )
 
 
@@ -192,7 +191,7 @@ def test_a_plugin_that_is_installed_and_gives_nothing_is_looked_for_elsewhere(tr
         _ = ModulePool.discover(experiment).acme
 
     assert caught.value.fix == (
-        "acme-nets 1.2.0 is installed: `pymodules plugins` tells what it gives, and [plugins] and "
+        "acme-nets 1.2.0 is installed: `pymodules plugins` says what it gives, and [plugins] and "
         "[modules] in experiment.toml what is left out"
     )
 

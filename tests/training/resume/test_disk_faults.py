@@ -250,7 +250,7 @@ def test_objects_that_are_removed_under_a_run_come_back_from_the_pools(tmp_path,
 
     code, _, errors = run_forked("train", path, "--resume")
     assert code == 0
-    assert errors.count("was lost or damaged; made anew from") >= 2
+    assert errors.count("was lost or damaged; made again from") >= 2
     assert outcome_of(path) == whole
 
 
@@ -287,7 +287,7 @@ def failing_call(name: str, number: int, code: int) -> Callable[[], None]:
 
 
 def check_failing_calls(home: Path, whole: object, name: str, code: int, numbers: range) -> int:
-    """Let a run meet a call that fails, and go on; give how many met one."""
+    """Let a run meet a call that fails, and continue; give how many met one."""
     for met, number in enumerate(numbers):
         path = write_experiment(home, f"failing_{number}", task=TASK, toml=TOML)
         exit_code, _, errors = run_forked("train", path, before=failing_call(name, number, code))

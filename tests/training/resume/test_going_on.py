@@ -139,7 +139,7 @@ def test_a_changed_file_is_shown_line_by_line_and_refused(home):
         "  pymodules/task.py changed\n"
         "      -    return SGD(module_pool.net.parameters(), lr=0.1)\n"
         "      +    return SGD(module_pool.net.parameters(), lr=0.2)\n"
-        "  fix: put it back, or go on with the changes: --resume --accept-changes"
+        "  fix: put it back, or resume with the changes: --resume --accept-changes"
     )
     assert outcome_of(path) == before
 
@@ -390,8 +390,8 @@ def test_the_command_names_both_ways_past_a_run(home, capsys):
 
     assert codes == [2, 2, 2]
     errors = capsys.readouterr().err
-    assert "--resume goes on with it; --reset moves it aside and starts anew" in errors
-    assert "--resume goes on with the run, --reset moves it aside: choose one" in errors
+    assert "--resume resumes it; --reset moves it aside and starts again" in errors
+    assert "--resume resumes the run, --reset moves it aside: choose one" in errors
     assert "--accept-changes belongs to --resume" in errors
 
 
@@ -646,8 +646,8 @@ def test_a_learning_rate_that_was_changed_is_the_new_one(tmp_path, caplog):
     fit(path, accept_changes=True, train__epochs=3)
 
     assert rates(path)[-1] == {"main": 0.02}
-    assert "optimizer 'main': lr was 0.1 when the run began, and 0.02 goes on" in caplog.text
-    assert "weight_decay was 0 when the run began, and 0.5 goes on" in caplog.text
+    assert "optimizer 'main': lr was 0.1 when the run began, and is now 0.02" in caplog.text
+    assert "weight_decay was 0 when the run began, and is now 0.5" in caplog.text
 
 
 SCHEDULED_TASK = (
@@ -705,7 +705,7 @@ def test_a_changed_schedule_is_todays_at_the_place_of_the_run(
     fit(path, accept_changes=True, train__max_steps=1000)
 
     assert rates(path)[3:] == rates(fresh)[3:]
-    assert "its options or its schedule are others than when the run began" in caplog.text
+    assert "its options or its schedule changed since the run began" in caplog.text
 
 
 @pytest.mark.parametrize("scheduler", ["cosine", "cycle"])
@@ -729,9 +729,7 @@ def test_a_schedule_that_is_over_cannot_be_made_shorter(tmp_path):
     with pytest.raises(TaskError) as caught:
         fit(path, train__epochs=3)
 
-    assert "optimizer 'main' or its scheduler does not go on from what was saved" in str(
-        caught.value
-    )
+    assert "optimizer 'main' or its scheduler cannot load what was saved" in str(caught.value)
 
 
 def test_a_changed_plateau_begins_at_todays_rate_and_reduces_it_as_it_now_should(tmp_path):
@@ -809,7 +807,7 @@ def test_optimizers_that_come_and_go_are_told(tmp_path, caplog):
     fit(path, accept_changes=True, train__epochs=3)
 
     assert "there is no optimizer 'main' any more: its state is dropped" in caplog.text
-    assert "optimizer 'other' is new: it begins without state" in caplog.text
+    assert "optimizer 'other' is new: it starts without state" in caplog.text
 
 
 def test_accepted_changes_of_a_finished_run_leave_everything_as_it_is(tmp_path):

@@ -585,3 +585,34 @@ def test_a_checkpoint_from_before_groups_were_noted_brings_them_back(tmp_path, m
     train_steps(path, plugins={})
 
     assert outcome_of(path) == outcome_of(whole)
+
+
+OWN_CLASS_TASK = TINY_TASK.replace(
+    "def optimizers(module_pool):\n    return SGD(module_pool.net.parameters(), lr=0.1)",
+    "class Heavy(SGD):\n    pass\n\n\ndef optimizers(module_pool):\n"
+    "    return Heavy(module_pool.net.parameters(), lr=0.05, momentum=0.9)",
+)
+
+
+@pytest.mark.parametrize("of_older_version", [False, True])
+def test_an_optimizer_of_the_task_keeps_its_momentum_where_the_folder_moves(
+    tmp_path, monkeypatch, caplog, of_older_version
+):
+    whole, path = (
+        write_experiment(tmp_path, name, task=OWN_CLASS_TASK) for name in ("whole", "old")
+    )
+    fit(whole, epochs=2)
+    if of_older_version:
+        name = "pymodules_core.discovery.module_files.xf52g64a_1.task.Heavy"
+        monkeypatch.setattr(
+            "pymodules_core.training.optim.resume._kind_of", lambda value: value and name
+        )
+    fit(path, epochs=1)
+    monkeypatch.undo()
+    moved = path.rename(path.with_name("new"))
+    caplog.clear()
+
+    fit(moved, epochs=2)
+
+    assert outcome_of(moved) == outcome_of(whole)
+    assert [record.message for record in caplog.records if "optimizer" in record.message] == []

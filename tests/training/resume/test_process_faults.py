@@ -1,4 +1,4 @@
-"""Processes that are signalled, killed or run out of memory at each point of a run, and go on."""
+"""Processes that are signalled, killed or out of memory at each point of a run, and continue."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def hit(path: Path, point: str, number: int) -> tuple[int, str]:
 
 
 def check_goes_on(path: Path, whole: object) -> None:
-    """Check that the run goes on without repair, comes to the same, and leaves nothing else."""
+    """Check that the run continues without repair, comes to the same, and leaves nothing else."""
     code, _, errors = run_forked("train", path, "--resume")
     assert (code, errors) == (0, "")
     assert outcome_of(path) == whole
@@ -119,7 +119,7 @@ def check_signal(path: Path, point: str, number: int, whole: object) -> None:
     elif point in WITHIN:
         assert code == 128 + number
         assert errors.startswith(f"{name}: stopped and saved; epoch ")
-        assert errors.endswith("--resume goes on\n")
+        assert errors.endswith(" --resume\n")
         assert left_over(path) == []
     else:  # nothing was left to stop
         assert (code, errors) == (0, "")
@@ -188,7 +188,7 @@ def kill(_: int) -> None:
 
 
 def kill_at_writes(home: Path, whole: object, *, first: int, every: int) -> int:
-    """Kill a run at its writes, and let it go on each time; give how many met it."""
+    """Kill a run at its writes, and let it continue each time; give how many met it."""
     number = first
     while True:
         path = write(home, f"killed_{number}")

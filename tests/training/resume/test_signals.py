@@ -96,14 +96,14 @@ def test_a_signal_ends_the_run_saved_and_the_rest_comes_to_the_same(tmp_path, wh
     assert process.returncode == code, output + errors
     assert re.search(
         rf"{number.name}: stopped and saved; epoch \d+, step \d+\n"
-        r"  fix: pymodules train stopped --resume goes on\n$",
+        r"  fix: pymodules train stopped --resume\n$",
         errors,
     )
     assert "Traceback" not in errors
     rest = start(path, "--resume")
     output, errors = rest.communicate(timeout=60)
     assert rest.returncode == 0, output + errors
-    assert "going on " in output
+    assert "resumed " in output
     assert outcome_of(path) == whole
 
 
@@ -257,7 +257,7 @@ def test_handlers_are_put_back_and_threads_install_none(tmp_path):
 def test_a_run_needs_nobody_who_listens(tmp_path, streams):
     path = write_experiment(tmp_path, "unheard")
     Trainer(path, reporter=SilentPrinter()).fit()
-    # Another number of threads is told in a warning.
+    # Another number of threads is reported in a warning.
     command = f"{sys.executable} -m pymodules_core train {path} --resume --epochs 4 {streams}"
 
     result = subprocess.run(

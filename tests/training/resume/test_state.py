@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from pymodules_core import ModulePool, Trainer
 from pymodules_core.checkpoints.file_format.state_dict import refuse_unsaveable
 from pymodules_core.errors import StepError, TaskError, UnassignedStateError
+from pymodules_core.rng import random_state, restore_random_state
 from pymodules_core.testing import train_steps
 from pymodules_core.training.optim.named_state import (
     load_optimizer_state,
@@ -26,7 +27,6 @@ from pymodules_core.training.optim.named_state import (
 )
 from pymodules_core.training.run_output.console import SilentPrinter
 from pymodules_core.training.state.encoding import decode, encode
-from pymodules_core.training.state.random_state import random_state, restore_random_state
 from pymodules_core.training.state.user_state import UserState
 
 
@@ -459,7 +459,7 @@ def test_an_object_that_is_not_made_yet_is_named():
 
 def test_a_schedule_that_begins_after_a_resume_brings_no_warning_of_torchs(tmp_path):
     # Warnings are errors here: torch warns where a schedule moves before its optimizer did, and
-    # the process that goes on after an epoch's last step has not stepped it.
+    # the process that continues after an epoch's last step has not stepped it.
     task = TINY_TASK.replace(
         "def train_step(",
         "def schedulers(optimizers):\n"

@@ -18,7 +18,7 @@ def with_config(fields: str, *, decorator: str = "@attrs.frozen") -> str:
 
 
 def refusal(home, task: str, table: str = "") -> PymodulesError:
-    """Train and give the error, which has to come before anything is written."""
+    """Train and return the error, which has to come before anything is written."""
     path = write_experiment(home, task=task, toml=f"[task]\n{table}\n")
     with pytest.raises(PymodulesError) as caught:
         Trainer(path, reporter=SilentPrinter()).fit()

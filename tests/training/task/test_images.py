@@ -21,7 +21,7 @@ def image_logged(run, name, image):
 
 
 def logging(call: str, step: str = "train_step") -> str:
-    """Give the tiny task with a call in one of its steps."""
+    """Return the tiny task with a call in one of its steps."""
     head = f"def {step}(module_pool, batch"
     return TINY_TASK.replace(f"{head}):", f"{head}, run):\n    {call}")
 

@@ -182,7 +182,7 @@ def test_an_entry_point_that_is_no_python_module_is_refused(tmp_path, install):
 def test_a_slip_in_a_package_is_found(tmp_path, install):
     install(TINY_TASK.replace("def train_step(", "def train_stp("))
 
-    with pytest.raises(TaskError, match="function 'train_stp' is no hook"):
+    with pytest.raises(TaskError, match="function 'train_stp' is not a hook"):
         fit(experiment(tmp_path))
 
 

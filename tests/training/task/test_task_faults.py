@@ -1,4 +1,4 @@
-"""Mistakes in ``task.py`` that are told before a run begins: one message, nothing written."""
+"""Mistakes in ``task.py`` that are reported before a run begins: one message, nothing written."""
 
 import pytest
 from support import TINY_MODULE, TINY_TASK, write_experiment
@@ -27,7 +27,7 @@ def with_optimizers(body: str) -> str:
 
 
 def refusal(home, task: str, *, toml: str = "", **files) -> PymodulesError:
-    """Train and give the error, which has to come before anything is written."""
+    """Train and return the error, which has to come before anything is written."""
     path = write_experiment(home, task=task, toml=toml, **files)
     with pytest.raises(PymodulesError) as caught:
         Trainer(path, reporter=SilentPrinter()).fit()
@@ -107,7 +107,7 @@ def test_a_misspelt_function_is_a_slip_and_no_helper(home, old, new, line):
 
     assert (error.found, error.closest) == (wrong, right)
     assert str(error) == (
-        f"{TASK}:{line}: function {wrong!r} is no hook, and {right!r} is missing\n"
+        f"{TASK}:{line}: function {wrong!r} is not a hook, and {right!r} is missing\n"
         f"  closest match: {right}\n"
         f"  fix: rename it to {right!r}, or to something less like it if it is a helper"
     )

@@ -14,8 +14,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import ExponentialLR
 from torch.utils.data import TensorDataset
 
-from pymodules_core import ModulePool
-from pymodules_core.training import Run
+from pymodules_core import ModulePool, Run
 
 UNLABELLED = -1
 

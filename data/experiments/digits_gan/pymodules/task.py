@@ -12,8 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, pad
 from torch.optim import Adam
 from torch.utils.data import DataLoader, TensorDataset
 
-from pymodules_core import ModulePool
-from pymodules_core.training import Run
+from pymodules_core import ModulePool, Run
 
 NOISE_SIZE = 32  # as in modules/generator.py
 
@@ -38,7 +37,7 @@ def eval_data() -> DataLoader:
 
 
 def optimizers(module_pool: ModulePool, config: Config) -> dict[str, Adam]:
-    """Give each module its own optimizer."""
+    """Return each module its own optimizer."""
     # No momentum: the other side moves too, so past gradients point to where it was.
     betas = (0.0, 0.99)
     return {

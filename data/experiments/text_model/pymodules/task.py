@@ -13,8 +13,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import TensorDataset
 
-from pymodules_core import ModulePool
-from pymodules_core.training import Run
+from pymodules_core import ModulePool, Run
 
 EVAL_EVERY = 10  # each tenth topic is for evaluation
 PROMPTS = ("The ", "If the ", "A class ")
@@ -87,7 +86,7 @@ def run_finished(run: Run) -> None:
 
 @torch.no_grad()
 def write_on(run: Run, prompt: str) -> str:
-    """Let the model go on with a text."""
+    """Let the model continue with a text."""
     tokens = torch.tensor([list(prompt.encode())], device=run.device)
     written = run.module_pool.lm.generate(
         tokens,

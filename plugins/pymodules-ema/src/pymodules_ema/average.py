@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pymodules_core.checkpoints.file_format.state_dict import refuse_lazy, unwrap
 from pymodules_core.errors import BuildError, list_words
-from pymodules_core.processes.dtensor import local_tensor
+from pymodules_core.plugin_api import check_initialized, local_tensor, unwrap
 
 # Below the host's logger, which shows it as it shows its own.
 logger = logging.getLogger("pymodules_core.ema")
@@ -35,7 +34,7 @@ def copy_for_average(source: nn.Module, *, name: str) -> nn.Module:
         UninitializedModuleError: A lazy parameter has no shape yet.
         BuildError: It cannot be copied.
     """
-    refuse_lazy(source, name=name)
+    check_initialized(source, name=name)
     try:
         copied = copying.deepcopy(unwrap(source))
     except Exception as error:
@@ -97,7 +96,7 @@ class Average:
         self.update(decay=0.0)
 
     def is_trained_by(self, name: str, optimizer: Optimizer) -> bool:
-        """Tell whether an optimizer holds a parameter of the source.
+        """Return whether an optimizer holds a parameter of the source.
 
         Args:
             name: Name of the optimizer.
@@ -133,7 +132,7 @@ class Average:
             torch._foreach_copy_(ours, theirs)
 
     def _buffers(self) -> list[Pair]:
-        """Give those that can be changed in place; looked up anew, for modules replace them."""
+        """Return those that can be changed in place; looked up again, for modules replace them."""
         pairs = []
         for theirs, ours in self._holders:
             for key, source in theirs.items():

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from pymodules_core import ModuleSpec, hookimpl
+from pymodules_core import DiscoveryContext, ModuleSpec, hookimpl
 from pymodules_core.errors import SettingsError, closest_match, list_words
-from pymodules_core.specs import DiscoveryContext
 from pymodules_ema.settings import EmaSettings, average_name
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pymodules_core.training.task.run import Run
+    from pymodules_core import Run
     from pymodules_ema.average import Average
 
 
@@ -57,7 +56,7 @@ class Ema:
 
     @hookimpl
     def run_started(self, run: "Run") -> None:
-        """Where the run goes on, let averages that are new in it begin as their sources are now."""
+        """Start averages that are new in a resumed run from their sources as they are now."""
         if run.resumed_step is None:
             return
         from pymodules_ema.resuming import committed_modules  # noqa: PLC0415  imports torch
@@ -66,7 +65,7 @@ class Ema:
         committed = committed_modules(run)
         for source, average in self._averages.items():
             if average.name in committed:
-                # Without a count the commit is not the trainer's; a warm-up is not to begin anew.
+                # Without a count the commit is not the trainer's; a warm-up is not to begin again.
                 self._seen.setdefault(source, run.step)
                 continue
             self._seen[source] = 0
@@ -87,7 +86,7 @@ class Ema:
                     average.update(decay)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the counts of updates; the averages themselves are modules of the pool."""
+        """Return the counts of updates; the averages themselves are modules of the pool."""
         return {"seen": dict(self._seen)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,13 +1,11 @@
-"""What a run goes on with."""
+"""What a run continues with."""
 
-from pymodules_core.checkpoints.loading.pool_reader import PoolReader
-from pymodules_core.names import LAST
-from pymodules_core.run_files import checkpoints_dir
-from pymodules_core.training.task.run import Run
+from pymodules_core import LAST, PoolReader, Run
+from pymodules_core.plugin_api import checkpoints_dir
 
 
 def committed_modules(run: Run) -> set[str]:
-    """Give the names of the modules whose weights the run goes on with.
+    """Return the names of the modules whose weights the run continues with.
 
     To be asked before the first commit of this process: until then the newest one is where it goes
     on from.

@@ -4,14 +4,14 @@ from typing import Annotated, Any, Literal
 
 import attrs
 
+from pymodules_core import Range
 from pymodules_core.errors import SettingsError
-from pymodules_core.settings import Range
 
 SUFFIX = "_ema"
 
 
 def average_name(source: str) -> str:
-    """Give the name of the module that holds the average of ``source``."""
+    """Return the name of the module that holds the average of ``source``."""
     return f"{source}{SUFFIX}"
 
 
@@ -19,7 +19,7 @@ def _check_names(_: object, attribute: "attrs.Attribute[Any]", names: tuple[str,
     for name in names:
         stem = name.removesuffix(SUFFIX)
         if not name.isidentifier():
-            what, fix = f"{name!r} is no name of a module", "write the names of modules"
+            what, fix = f"{name!r} is not a name of a module", "write the names of modules"
         elif names.count(name) > 1:
             what, fix = f"{name!r} is named {names.count(name)} times", "name it once"
         elif stem != name and stem in names:
@@ -52,7 +52,7 @@ class EmaSettings:
     buffers: Literal["copy", "average"] = "copy"
 
     def decay_at(self, seen: int) -> float | None:
-        """Give the decay of one update.
+        """Return the decay of one update.
 
         The warm-up is ``min(decay, (1 + t) / (10 + t))`` at the t-th average, counted from 0, as in
         ``tf.train.ExponentialMovingAverage`` with ``num_updates``: the initial weights, which no

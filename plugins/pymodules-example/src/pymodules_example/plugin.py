@@ -4,8 +4,7 @@ from typing import Literal
 
 import attrs
 
-from pymodules_core import ModuleSpec, hookimpl
-from pymodules_core.specs import DiscoveryContext
+from pymodules_core import DiscoveryContext, ModuleSpec, hookimpl
 
 
 @attrs.frozen

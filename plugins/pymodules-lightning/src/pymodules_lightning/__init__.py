@@ -5,7 +5,7 @@ Names are loaded when first used: the plugin beside them imports neither torch n
 
 from typing import TYPE_CHECKING
 
-from pymodules_core.lazy import lazy_names
+from pymodules_core.plugin_api import lazy_names
 
 if TYPE_CHECKING:
     from pymodules_lightning.callback import PoolCheckpoint

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from pymodules_core.errors import SettingsError, closest_match
-from pymodules_core.run_files import checkpoints_dir
+from pymodules_core.plugin_api import checkpoints_dir
 from pymodules_lightning.mixin import PoolMixin
 from pymodules_lightning.policy import Policy
 from pymodules_lightning.pool_run import PoolRun
@@ -22,7 +22,7 @@ class PoolCheckpoint(Checkpoint):
     ``frzn``, ``init`` and ``last`` when a fit begins; ``last`` after each train epoch, and with it
     ``best``, if the monitored metric improved, and ``epoch_<n>``, if the epoch was validated.
     Lightning validates within the epoch, so all of it is one commit, and with ``last`` goes what
-    the ``Trainer`` needs to go on. Nothing is written while it checks its sanity, or with
+    the ``Trainer`` needs to continue. Nothing is written while it checks its sanity, or with
     ``fast_dev_run``; only the first process writes.
 
     What is None comes from the experiment: ``[train] monitor``, ``mode``, ``min_delta`` and
@@ -30,7 +30,7 @@ class PoolCheckpoint(Checkpoint):
 
     Args:
         path: Folder of the pools; by default ``data/module_ckps`` of the experiment.
-        existing: What to do with a run that is there: refuse it, or go on with it.
+        existing: What to do with a run that is there: refuse it, or continue with it.
         monitor: The metric, logged by ``self.log``, that decides ``best``; False keeps no ``best``.
         mode: Whether a smaller or a larger value is better.
         min_delta: How much better it has to be.
@@ -63,7 +63,7 @@ class PoolCheckpoint(Checkpoint):
                 key="existing",
                 found=existing,
                 closest=closest_match(str(existing), _EXISTING),
-                fix='existing="resume" goes on with a run that is there, and starts one otherwise',
+                fix='existing="resume" resumes a run that is there, and starts one otherwise',
             )
         if every_n_epochs is not None and every_n_epochs < 1:
             raise SettingsError(
@@ -126,7 +126,7 @@ class PoolCheckpoint(Checkpoint):
         self._is_begun = self._is_validated = self._is_measured = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on with the run that is there, or begin one."""
+        """Resume the run that is there, or begin one."""
         del pl_module
         if self._run is None:
             return

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from pymodules_core.errors import SettingsError, closest_match, list_words, missing_package_fix
-from pymodules_core.settings.structure import show
+from pymodules_core.plugin_api import format_value
 from pymodules_lightning.network_source import NetworkSource
 
 _FIELD = "lightning_module"
@@ -17,7 +17,7 @@ def find_class(source: NetworkSource) -> type[Any]:
     """Import the class, which may be of ``lightning`` or of ``pytorch_lightning``.
 
     Raises:
-        SettingsError: It cannot be imported, or is no LightningModule.
+        SettingsError: It cannot be imported, or is not a LightningModule.
     """
     text = source.settings.lightning_module
     package, _, path = text.partition(":")
@@ -28,7 +28,7 @@ def find_class(source: NetworkSource) -> type[Any]:
             raise _no_such_class(module, path, source)
         target = getattr(target, part)
     if not _is_lightning_module(target):
-        found = f"the class {target.__name__}" if inspect.isclass(target) else show(target)
+        found = f"the class {target.__name__}" if inspect.isclass(target) else format_value(target)
         raise source.error(
             _FIELD,
             f"expected a subclass of LightningModule, found {found}",

@@ -7,13 +7,10 @@ from typing import Any, Self
 
 from torch import nn
 
-from pymodules_core import ModulePool
-from pymodules_core.discovery import PluginManager
+from pymodules_core import Experiment, ModulePool, compile_modules, load_initial_weights
 from pymodules_core.errors import SettingsError, list_words
-from pymodules_core.experiment import Experiment
 from pymodules_core.hookspecs import RunHooks
-from pymodules_core.initial_weights import load_initial_weights
-from pymodules_core.module_pool import compile_modules
+from pymodules_core.plugin_api import PluginManager
 from pymodules_lightning.pool_modules import PoolModules
 
 # Below the host's logger, which shows it as it shows its own.
@@ -33,7 +30,7 @@ class PoolMixin(nn.Module):
         data_home: Overrides the environment variable and ``./data``.
         seed: Seed of the weights; overrides ``[train] seed``.
         overrides: Dotted keys laid over ``experiment.toml``.
-        load_weights: Whether to load the initial weights that settings ask for. A run that goes on
+        load_weights: Whether to load the initial weights that settings ask for. A resumed run
             does not need them: give False where their source is gone.
         kwargs: For the next class.
 
@@ -89,7 +86,7 @@ class PoolMixin(nn.Module):
         self.module_pool.train()
 
     def trained_parameters(self, *names: str) -> list[nn.Parameter]:
-        """Give the parameters that an optimizer is to update, shared ones once.
+        """Return the parameters that an optimizer is to update, shared ones once.
 
         Args:
             names: Modules; by default all of the pool that are not frozen.

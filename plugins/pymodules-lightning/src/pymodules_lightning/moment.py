@@ -1,4 +1,4 @@
-"""What a commit keeps besides weights, so that a run goes on from it as if it had never stopped."""
+"""What a commit keeps besides weights, so that a run resumes from it as if it had never stopped."""
 
 from collections.abc import Mapping
 from typing import Any, TypeGuard
@@ -7,7 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from pymodules_core import ModulePool
 from pymodules_core.errors import CheckpointError
-from pymodules_core.training.state.random_state import random_state, restore_random_state
+from pymodules_core.plugin_api import random_state, restore_random_state
 from pymodules_lightning.trainer_state import capture_trainer, restore_trainer
 
 _FORMAT = 1
@@ -15,14 +15,14 @@ _MARK = "lightning_format"
 
 
 def is_moment(state: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
-    """Tell whether ``capture_moment`` gave it, and not another trainer."""
+    """Return whether ``capture_moment`` gave it, and not another trainer."""
     return state is not None and state.get(_MARK) == _FORMAT
 
 
 def capture_moment(
     trainer: Trainer, pool: ModulePool, *, last_epoch_pool: int, is_epoch_end: bool
 ) -> dict[str, Any]:
-    """Give all of the state but the pool's weights; every process has to call it.
+    """Return all of the state but the pool's weights; every process has to call it.
 
     Args:
         trainer: In a fit.
@@ -60,10 +60,10 @@ def restore_moment(trainer: Trainer, module: LightningModule, state: Mapping[str
     restore_trainer(trainer, module, state["trainer"])
     if (reached := _epochs_done(trainer)) != state["epochs_done"]:
         raise CheckpointError(
-            f"the weights are of epoch {state['epochs_done']}, and Lightning would go on after "
+            f"the weights are of epoch {state['epochs_done']}, and Lightning would continue after "
             f"epoch {reached}",
             found=reached,
-            fix="go on with the version of Lightning that the run began with, or begin another run",
+            fix="resume with the version of Lightning that the run began with, or start a new run",
         )
     for number, value in state["plateaus"]:
         module.lr_scheduler_step(trainer.lr_scheduler_configs[number].scheduler, value)
@@ -81,9 +81,9 @@ def _epochs_done(trainer: Trainer) -> int:
 
 
 def _plateaus_ahead(trainer: Trainer) -> list[tuple[int, float]]:
-    """Give the steps of ``ReduceLROnPlateau`` that Lightning takes only after a commit.
+    """Return the steps of ``ReduceLROnPlateau`` that Lightning takes only after a commit.
 
-    It takes them once every callback was told of the epoch's end, and skips them where a fit goes
+    It takes them once every callback knows of the epoch's end, and skips them where a fit goes
     on from a checkpoint of that moment, because it keeps no metrics.
 
     Returns:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from pymodules_core.checkpoints import LoadReport, apply_weights, match_weights, read_state_dict
+from pymodules_core import LoadReport, apply_weights, match_weights, read_state_dict
 from pymodules_core.errors import (
     CheckpointError,
     CheckpointFileError,
@@ -20,7 +20,7 @@ from pymodules_core.errors import (
     display_path,
     list_words,
 )
-from pymodules_core.names import resolve_inside
+from pymodules_core.plugin_api import resolve_inside
 from pymodules_lightning.network_source import NetworkSource
 
 _WEIGHTS = "state_dict"
@@ -81,7 +81,7 @@ def _read(file: Path) -> Mapping[Any, Any]:
 
 
 def _under(attribute: str, weights: Mapping[Any, Any], *, file: Path) -> "OrderedDict[str, Any]":
-    """Give the weights under an attribute, by their keys in it, with torch's versions of them."""
+    """Return the weights under an attribute, by their keys in it, with torch's versions of them."""
     prefix = f"{attribute}."
     state = OrderedDict(
         (key.removeprefix(prefix), value)

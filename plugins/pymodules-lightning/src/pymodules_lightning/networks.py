@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from pymodules_core.errors import BuildError, PymodulesError, closest_match, list_words
-from pymodules_core.settings.structure import show
+from pymodules_core.plugin_api import format_value
 from pymodules_lightning.lightning_class import check_arguments, find_class
 from pymodules_lightning.network_source import NetworkSource
 from pymodules_lightning.network_weights import load_weights
@@ -53,7 +53,7 @@ def build(*, _source: NetworkSource, **arguments: Any) -> nn.Module:
 
 
 def _take(whole: nn.Module, source: NetworkSource) -> nn.Module:
-    """Give the submodule; only one that is registered has keys in a checkpoint."""
+    """Return the submodule; only one that is registered has keys in a checkpoint."""
     # All names of a module that has several.
     paths: dict[str, nn.Module] = dict(whole.named_modules(remove_duplicate=False))
     attribute = source.settings.attribute
@@ -71,7 +71,7 @@ def _take(whole: nn.Module, source: NetworkSource) -> nn.Module:
     near = closest_match(attribute, paths)
     what = f"{kind} has no submodule {attribute!r}"
     if value is not None:
-        what = f"{attribute!r} of {kind} is {show(value)}, no submodule"
+        what = f"{attribute!r} of {kind} is {format_value(value)}, no submodule"
     names = [name for name in paths if "." not in name]
     raise source.error(
         "attribute",

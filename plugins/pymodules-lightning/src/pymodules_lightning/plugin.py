@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from pymodules_core import ModuleSpec, hookimpl
-from pymodules_core.specs import DiscoveryContext
+from pymodules_core import DiscoveryContext, ModuleSpec, hookimpl
 from pymodules_lightning.network_source import NetworkSource
 from pymodules_lightning.settings import Settings
 

@@ -7,9 +7,8 @@ from typing import Any, Literal, Self
 import attrs
 import lightning
 
-from pymodules_core import CheckpointManager, ModulePool
+from pymodules_core import CheckpointManager, Experiment, ModulePool
 from pymodules_core.errors import MonitorError, closest_match, list_words
-from pymodules_core.experiment import Experiment
 
 
 @attrs.frozen(kw_only=True)

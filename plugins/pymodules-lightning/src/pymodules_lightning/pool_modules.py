@@ -13,7 +13,7 @@ class PoolModules(nn.ModuleDict):
     ``modules.encoder`` and ``modules["encoder"]`` are the pool's own module.
 
     Args:
-        pool: The pool; what its settings say of modes goes on to hold.
+        pool: The pool; what its settings say of modes continues to hold.
     """
 
     def __init__(self, pool: ModulePool) -> None:
@@ -31,7 +31,7 @@ class PoolModules(nn.ModuleDict):
         return self
 
     def __getitem__(self, key: str) -> nn.Module:
-        """Give a module by name.
+        """Return a module by name.
 
         Raises:
             UnknownModuleError: No such module.

@@ -5,17 +5,15 @@ from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
 
-from pymodules_core import ModulePool
-from pymodules_core.checkpoints import BestTracker
+from pymodules_core import BEST, FRZN, LAST, BestTracker, ModulePool, epoch_pool
 from pymodules_core.errors import ExistingRunError, SettingsError, display_path
-from pymodules_core.names import BEST, FRZN, LAST, epoch_pool
 from pymodules_lightning.moment import capture_moment, is_moment, restore_moment
 from pymodules_lightning.policy import Policy
 from pymodules_lightning.processes import on_first_process
 
 
 class PoolRun:
-    """Begins or goes on with the run in a folder, and commits to it.
+    """Begins or resumes the run in a folder, and commits to it.
 
     Every process has one and calls the same methods; the first one writes.
 
@@ -53,19 +51,19 @@ class PoolRun:
         return self._checkpoints.best
 
     def is_there(self) -> bool:
-        """Tell whether the folder holds a run."""
+        """Return whether the folder holds a run."""
         return on_first_process(self._trainer, lambda: self._checkpoints.has_commit)
 
     def refuse(self) -> None:
         """Refuse the run that the folder holds.
 
         Raises:
-            ExistingRunError: It says how to go on with it.
+            ExistingRunError: It says how to resume it.
         """
         raise ExistingRunError(
             "a run is there already",
             file=self._path,
-            fix='PoolCheckpoint(existing="resume") goes on with it; else give another folder, or '
+            fix='PoolCheckpoint(existing="resume") resumes it; else give another folder, or '
             "move this one aside",
         )
 
@@ -83,14 +81,14 @@ class PoolRun:
         """Go on from the newest commit: weights, and what Lightning needs.
 
         Raises:
-            SettingsError: Lightning is to go on from a checkpoint of its own besides.
+            SettingsError: Lightning is to resume from a checkpoint of its own besides.
             ExistingRunError: Another trainer made the run.
             CheckpointError: It does not fit today's program, or is damaged.
         """
         trainer = self._trainer
         if trainer.ckpt_path:
             raise SettingsError(
-                f"two moments to go on from: {trainer.ckpt_path} for Lightning, and the run in "
+                f"two moments to resume from: {trainer.ckpt_path} for Lightning, and the run in "
                 f"{display_path(self._path)}",
                 key="ckpt_path",
                 found=str(trainer.ckpt_path),
@@ -179,7 +177,7 @@ class PoolRun:
         self._checkpoints.close()
 
     def leave(self, error: BaseException) -> None:
-        """Finish what is committed when a fit fails; what goes wrong now is told, not raised."""
+        """Finish what is committed when a fit fails; what goes wrong now is logged, not raised."""
         self._checkpoints.__exit__(type(error), error, error.__traceback__)
 
     @property

@@ -11,7 +11,7 @@ ResultT = TypeVar("ResultT")
 
 
 def on_first_process(trainer: Trainer, act: Callable[[], ResultT]) -> ResultT:
-    """Call ``act`` in the first process and give its result in every one.
+    """Call ``act`` in the first process and return its result in every one.
 
     Args:
         trainer: Its strategy connects the processes; each of them has to call this.

@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 
 from pymodules_core.errors import InvalidNameError, SettingsError
-from pymodules_core.names import check_module_name, check_path_name
+from pymodules_core.plugin_api import check_module_name, check_path_name
 
 
 @attrs.frozen(kw_only=True)
@@ -21,7 +21,7 @@ class NetworkSettings:
             LightningModule; without one, weights are those that the class makes.
 
     Raises:
-        SettingsError: ``lightning_module`` or ``attribute`` is no dotted name.
+        SettingsError: ``lightning_module`` or ``attribute`` is not a dotted name.
     """
 
     lightning_module: str

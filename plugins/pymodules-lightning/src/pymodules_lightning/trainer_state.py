@@ -1,4 +1,4 @@
-"""What Lightning's ``Trainer`` needs to go on, as it would write it to a checkpoint of its own.
+"""What Lightning's ``Trainer`` needs to continue, as it would write it to a checkpoint of its own.
 
 Taken and given back through public names of Lightning: ``save_checkpoint`` with a ``CheckpointIO``
 that keeps what it is given, and the ``load_state_dict`` of each part.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pymodules_core import ModulePool
 from pymodules_core.errors import CheckpointError, PymodulesError, TaskError
-from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.plugin_api import decode_state, encode_state
 
 _WEIGHTS, _CALLBACKS = "state_dict", "callbacks"
 _OPTIMIZERS, _SCHEDULERS = "optimizer_states", "lr_schedulers"
@@ -52,7 +52,7 @@ class _CheckpointTaker(CheckpointIO):
 
 
 def capture_trainer(trainer: Trainer, pool: ModulePool) -> dict[str, Any]:
-    """Give the state of loops, optimizers, schedulers, callbacks, precision and data.
+    """Return the state of loops, optimizers, schedulers, callbacks, precision and data.
 
     Every process has to call it.
 
@@ -87,7 +87,7 @@ def capture_trainer(trainer: Trainer, pool: ModulePool) -> dict[str, Any]:
         if not (isinstance(value, Tensor) and _identity(value) in own)
     }
     try:
-        encoded: dict[str, Any] = encode(checkpoint, name="the state of Lightning's Trainer")
+        encoded: dict[str, Any] = encode_state(checkpoint, name="the state of Lightning's Trainer")
     except TaskError as error:
         raise CheckpointError(
             error.what,
@@ -100,7 +100,7 @@ def capture_trainer(trainer: Trainer, pool: ModulePool) -> dict[str, Any]:
 
 
 def restore_trainer(trainer: Trainer, module: LightningModule, state: Mapping[str, Any]) -> None:
-    """Give the parts their state back; the pool's own weights are there already.
+    """Return the parts their state back; the pool's own weights are there already.
 
     Every process has to call it.
 
@@ -112,7 +112,7 @@ def restore_trainer(trainer: Trainer, module: LightningModule, state: Mapping[st
     Raises:
         CheckpointError: The state does not fit today's program.
     """
-    checkpoint: dict[str, Any] = decode(state)
+    checkpoint: dict[str, Any] = decode_state(state)
     checkpoint[_WEIGHTS] = {**module.state_dict(), **checkpoint[_WEIGHTS]}
     for key, there in (
         (_OPTIMIZERS, trainer.optimizers),

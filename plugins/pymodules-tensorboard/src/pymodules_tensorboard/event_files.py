@@ -18,7 +18,7 @@ _FOOTER_BYTES = 4
 
 
 def event_files(folder: Path) -> list[Path]:
-    """Give the event files of a log, oldest first."""
+    """Return the event files of a log, oldest first."""
     return sorted(folder.glob(_PATTERN))
 
 
@@ -65,7 +65,7 @@ def _length_until(file: Path, step: int) -> int:
 
 
 def _read(file: Path, start: int = 0) -> Iterator[tuple[int, Event]]:
-    """Give the whole records from ``start`` on, each with the offset of its end."""
+    """Return the whole records from ``start`` on, each with the offset of its end."""
     with file.open("rb") as stream:
         stream.seek(start)
         while len(header := stream.read(_HEADER.size)) == _HEADER.size:

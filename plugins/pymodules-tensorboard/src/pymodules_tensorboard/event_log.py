@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.tensorboard.writer import SummaryWriter
 
-from pymodules_core.processes.dtensor import local_tensor
+from pymodules_core.plugin_api import local_tensor
 from pymodules_tensorboard.event_files import cut_back, event_files
 from pymodules_tensorboard.pictures import as_picture
 
@@ -25,7 +25,7 @@ class EventLog:
 
     Args:
         folder: Where the event files are.
-        lengths: What ``lengths`` gave at the checkpoint that the run goes on from; empty in a new
+        lengths: What ``lengths`` gave at the checkpoint that the run resumes from; empty in a new
             run, None where it is not known.
         resumed_step: The step of that checkpoint; None in a new run.
     """
@@ -36,7 +36,7 @@ class EventLog:
         self._folder = folder
         step = resumed_step or 0
         # A checkpoint is noted once it is on disk: the notes of those up to the one that the run
-        # goes on from may come after its place in the log, and nobody writes them again.
+        # resumes from may come after its place in the log, and nobody writes them again.
         notes = cut_back(folder, lengths, step=step, is_kept=_is_note)
         _wait_for_newer_name(folder)
         self._writer = SummaryWriter(
@@ -95,13 +95,13 @@ class EventLog:
         self._writer.add_text(tag, text, step)
 
     def note(self, text: str, step: int) -> None:
-        """Log a text about a checkpoint, which stays although the run may go on from before it."""
+        """Log a text about a checkpoint, which stays although the run may resume from before it."""
         self.text(_NOTES, text, step)
-        # Nobody tells of it again, so it must not wait in memory for a process that may be killed.
+        # Nobody says of it again, so it must not wait in memory for a process that may be killed.
         self._writer.flush()
 
     def lengths(self) -> dict[str, int]:
-        """Write all out, and give the bytes of each event file by name.
+        """Write all out, and return the bytes of each event file by name.
 
         Raises:
             OSError: It cannot be written.

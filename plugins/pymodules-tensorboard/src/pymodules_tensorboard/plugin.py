@@ -14,8 +14,7 @@ from pymodules_tensorboard.texts import commit_text, settings_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pymodules_core.checkpoints import Receipt
-    from pymodules_core.training.task.run import Run
+    from pymodules_core import CommitResult, Run
     from pymodules_tensorboard.event_log import EventLog
 
 FOLDER_NAME = "tensorboard"
@@ -25,7 +24,7 @@ logger = logging.getLogger("pymodules_core.tensorboard")
 
 
 class Tensorboard:
-    """Writes what a run tells to ``run.data_dir / "tensorboard"``.
+    """Writes what a run says to ``run.data_dir / "tensorboard"``.
 
     Args:
         settings: What is logged.
@@ -40,12 +39,12 @@ class Tensorboard:
         self._lengths: dict[str, int] | None = None
         self._step = -1
         self._settings_text = ""
-        # The checkpoint that starts a run is told before the run is.
-        self._early: list[Receipt] = []
+        # The checkpoint that starts a run is reported before the run is.
+        self._early: list[CommitResult] = []
 
     @hookimpl
     def run_started(self, run: "Run") -> None:
-        """Open the log; where the run goes on, take back what was logged after its checkpoint."""
+        """Open the log; where the run continues, take back what was logged after its checkpoint."""
         if run.rank:  # of several processes the first one writes
             return
         from pymodules_tensorboard.event_log import EventLog  # noqa: PLC0415  imports torch
@@ -68,7 +67,7 @@ class Tensorboard:
     @hookimpl
     def train_step_finished(self, run: "Run", metrics: Mapping[str, Any]) -> None:
         """Log the first and every n-th step; only then a value is read from its device."""
-        # An accumulation window that the end of data cuts short is told as its step once more.
+        # An accumulation window that the end of data cuts short is reported as its step once more.
         is_due = run.step == 1 or run.step % self._settings.every_n_steps == 0
         if not is_due or run.step == self._step:
             return
@@ -109,7 +108,7 @@ class Tensorboard:
             self._log.image(f"images/{name}", image, run.step)
 
     @hookimpl
-    def checkpoint_committed(self, receipt: "Receipt") -> None:
+    def checkpoint_committed(self, receipt: "CommitResult") -> None:
         """Note a checkpoint."""
         if self._log is not None:
             with self._ending_at_a_fault():

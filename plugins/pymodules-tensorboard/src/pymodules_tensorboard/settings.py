@@ -4,7 +4,7 @@ from typing import Annotated
 
 import attrs
 
-from pymodules_core.settings import Range
+from pymodules_core import Range
 
 
 @attrs.frozen(kw_only=True)

@@ -1,13 +1,9 @@
 """What is shown as text: settings, and checkpoints."""
 
 import json
-from typing import TYPE_CHECKING
 
-from pymodules_core.experiment import Experiment
-from pymodules_core.settings.structure import unstructure
-
-if TYPE_CHECKING:
-    from pymodules_core.checkpoints import Receipt
+from pymodules_core import CommitResult, Experiment
+from pymodules_core.plugin_api import unstructure
 
 
 def settings_text(experiment: Experiment) -> str:
@@ -16,7 +12,7 @@ def settings_text(experiment: Experiment) -> str:
     return f"**{experiment.name}**\n\n```\n{shown}\n```"
 
 
-def commit_text(receipt: "Receipt") -> str:
+def commit_text(receipt: "CommitResult") -> str:
     """Show one checkpoint as a line."""
     best = ", best moved" if receipt.best_moved else ""
     return (

@@ -6,7 +6,7 @@ transformers, and listing modules stays fast.
 
 from typing import TYPE_CHECKING
 
-from pymodules_core.lazy import lazy_names
+from pymodules_core.plugin_api import lazy_names
 
 if TYPE_CHECKING:
     from pymodules_transformers.export import save_folder

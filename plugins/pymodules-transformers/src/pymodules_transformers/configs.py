@@ -11,7 +11,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from pymodules_core.errors import CheckpointFileError, SettingsError, closest_match, list_words
 
-# Fields of every config that are no choice made there: settings of their own, or notes of a save.
+# Fields of every config that nobody chooses there: settings of their own, or notes of a save.
 _OWN_SETTINGS = {
     "dtype": "dtype",
     "torch_dtype": "dtype",
@@ -123,32 +123,36 @@ def _check_fields(
     for name, value in fields.items():
         if name in _OWN_SETTINGS:
             raise SettingsError(
-                f"{key}.{name}: is no field of the config here",
+                f"{key}.{name}: is not a field of the config here",
                 key=f"{key}.{name}",
                 found=name,
                 fix=f"write {_OWN_SETTINGS[name]} beside config",
             )
-        known = _field_names(config_class)
-        if name not in known:
-            near = closest_match(name, known)
-            fix = f"write {near!r} or remove {name!r}" if near else None
-            raise SettingsError(
-                f"{key}.{name}: {config_class.__name__} has no such field; it has: "
-                f"{list_words(known, most=_MOST_SHOWN)}",
-                key=f"{key}.{name}",
-                found=name,
-                closest=near,
-                fix=fix or f"remove {name!r}",
-            )
+        _refuse_unknown(config_class, name, key=key)
         if isinstance(value, Mapping) and (inner := _config_class_of(config_class, name, value)):
             given = {key: value[key] for key in value if key != _TYPE}
             _check_fields(inner, given, key=f"{key}.{name}")
 
 
+def _refuse_unknown(config_class: type[PreTrainedConfig], name: str, *, key: str) -> None:
+    known = _field_names(config_class)
+    if name in known:
+        return
+    near = closest_match(name, known)
+    raise SettingsError(
+        f"{key}.{name}: {config_class.__name__} has no such field; it has: "
+        f"{list_words(known, most=_MOST_SHOWN)}",
+        key=f"{key}.{name}",
+        found=name,
+        closest=near,
+        fix=f"write {near!r} or remove {name!r}" if near else f"remove {name!r}",
+    )
+
+
 def _config_class_of(
     config_class: type[PreTrainedConfig], name: str, value: Mapping[str, Any]
 ) -> type[PreTrainedConfig] | None:
-    """Give the class of a config within a config; None for a plain table, or one of any class."""
+    """Return the class of a config within a config; None for a plain table, or one of any class."""
     inner = config_class.sub_configs.get(name)
     if inner is not None and value.get(_TYPE) in CONFIG_MAPPING:
         chosen: type[PreTrainedConfig] = CONFIG_MAPPING[value[_TYPE]]
@@ -158,7 +162,7 @@ def _config_class_of(
 
 
 def _field_names(config_class: type[PreTrainedConfig]) -> list[str]:
-    """Give what may be set of a config: fields, those of this model first, and other names."""
+    """Return what may be set of a config: fields, those of this model first, and other names."""
     common = {field.name for field in dataclasses.fields(PreTrainedConfig)}
     names = [field.name for field in dataclasses.fields(config_class)]
     names.sort(key=lambda name: name in common)

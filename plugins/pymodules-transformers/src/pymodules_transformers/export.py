@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedModel
 
-from pymodules_core.checkpoints import apply_weights, match_weights, read_state_dict
+from pymodules_core import apply_weights, match_weights, read_state_dict
 from pymodules_core.errors import BuildError, CheckpointError, display_path
 from pymodules_transformers.quiet import quiet_and_offline
 
@@ -25,7 +25,7 @@ def save_folder(
         The folder.
 
     Raises:
-        BuildError: ``module`` is no model of transformers.
+        BuildError: ``module`` is not a model of transformers.
         CheckpointError: The folder is not empty, or the file does not fit the module.
     """
     if not isinstance(module, PreTrainedModel):

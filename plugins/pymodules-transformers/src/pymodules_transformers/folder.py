@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from pymodules_core.checkpoints import read_state_dict
+from pymodules_core import read_state_dict
 from pymodules_core.errors import (
     CheckpointFileError,
     CheckpointNotFoundError,
@@ -17,7 +17,7 @@ from pymodules_core.errors import (
     display_path,
     list_words,
 )
-from pymodules_core.names import check_path_name, resolve_inside
+from pymodules_core.plugin_api import check_path_name, resolve_inside
 
 CONFIG_NAME = "config.json"
 GENERATION_NAME = "generation_config.json"
@@ -46,7 +46,7 @@ class ModelFolder:
 
         Raises:
             CheckpointNotFoundError: There is no such folder, or no such file in it.
-            CheckpointFileError: It is not a JSON object, or the folder is one of an adapter.
+            CheckpointFileError: It is not JSON object, or the folder is one of an adapter.
         """
         if not self.path.is_dir():
             raise self._no_folder_error()
@@ -70,7 +70,7 @@ class ModelFolder:
         """Read ``generation_config.json``; None where there is none.
 
         Raises:
-            CheckpointFileError: It is not a JSON object.
+            CheckpointFileError: It is not JSON object.
         """
         if not (self.path / GENERATION_NAME).is_file():
             return None
@@ -122,7 +122,7 @@ class ModelFolder:
             content = json.loads(file.read_text("utf-8"), object_hook=_to_float)
         except (OSError, ValueError) as error:
             raise CheckpointFileError(
-                f"is no JSON: {error}", file=file, fix="copy the whole folder again"
+                f"is not JSON: {error}", file=file, fix="copy the whole folder again"
             ) from error
         if not isinstance(content, dict):
             raise CheckpointFileError(
@@ -156,7 +156,7 @@ class ModelFolder:
 
 
 def _to_float(content: dict[str, Any]) -> Any:
-    """Give an infinity or NaN as transformers writes it; any other object as it is."""
+    """Return an infinity or NaN as transformers writes it; any other object as it is."""
     if content.keys() == {"__float__"}:
         return float(content["__float__"])
     return content

@@ -81,7 +81,7 @@ def _fix(new: Collection[str], unused: Collection[str]) -> str:
 
 
 def _patterns(names: Iterable[str]) -> str:
-    """Give patterns over names, one for each layer that they belong to, as TOML."""
+    """Return patterns over names, one for each layer that they belong to, as TOML."""
     layers = dict.fromkeys(
         f"{name.rpartition('.')[0]}.*" if "." in name else name for name in names
     )

@@ -14,7 +14,7 @@ from pymodules_core.errors import (
     closest_match,
     list_words,
 )
-from pymodules_core.settings import structure
+from pymodules_core.plugin_api import structure
 from pymodules_transformers.configs import config_of_file, config_of_type
 from pymodules_transformers.folder import CONFIG_NAME, ModelFolder
 from pymodules_transformers.loading import check_fit

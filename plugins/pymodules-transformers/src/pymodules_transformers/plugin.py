@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from pymodules_core import ModuleSpec, hookimpl
+from pymodules_core import DiscoveryContext, ModuleSpec, hookimpl
 from pymodules_core.errors import SettingsError
-from pymodules_core.names import resolve_inside
-from pymodules_core.specs import DiscoveryContext
+from pymodules_core.plugin_api import resolve_inside
 from pymodules_transformers.settings import ModelSettings, Settings
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ _NO_THREADS = "HF_DEACTIVATE_ASYNC_LOAD"
 def quiet_and_offline() -> Iterator[None]:
     """Run a block without progress bars, log lines, threads that outlive it, and requests.
 
-    What is wrong with a config or with weights is told by errors of this package. All is put back
+    What is wrong with a config or with weights is reported by errors of this package. All is reset
     as it was, so that what a task does with transformers itself is not changed.
     """
     verbosity = transformers_logging.get_verbosity()

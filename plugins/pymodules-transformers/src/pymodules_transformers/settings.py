@@ -5,7 +5,7 @@ from typing import Any, Literal, TypeAlias
 import attrs
 
 from pymodules_core.errors import InvalidNameError, SettingsError
-from pymodules_core.names import check_module_name, check_path_name
+from pymodules_core.plugin_api import check_module_name, check_path_name
 
 Head: TypeAlias = Literal[
     "base",

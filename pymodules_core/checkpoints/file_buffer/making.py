@@ -1,0 +1,63 @@
+"""Chooses how checkpoint files are made: by the buffer, or by ``torch.save`` alone."""
+
+import io
+import logging
+import zipfile
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, TypeAlias
+
+import torch
+
+from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
+from pymodules_core.checkpoints.file_buffer.pinned_memory import Pages
+from pymodules_core.checkpoints.file_buffer.plain_file import PlainFile
+
+logger = logging.getLogger("pymodules_core")
+
+CheckpointFile: TypeAlias = FileBuffer | PlainFile
+
+
+def make_file(
+    state: Mapping[str, Any],
+    *,
+    memory: Pages | None = None,
+    values: Iterable[torch.Tensor] | None = None,
+) -> CheckpointFile:
+    """Make the bytes of the file that holds a state dict.
+
+    Args:
+        state: What ``Content`` takes.
+        memory: Memory that nobody needs any more; taken where it has the size.
+        values: Values of the distinct tensors in their order, in the place of those in ``state``.
+    """
+    kind = FileBuffer if is_layout_known() else PlainFile
+    return kind(state, pages=memory, values=values)
+
+
+@cache
+def is_layout_known() -> bool:
+    """Return whether this torch writes files in the layout that ``FileBuffer`` fills.
+
+    Checked once a process, on a small state: what the buffer made has to be an archive with right
+    checksums that ``torch.load`` reads the same values from.
+    """
+    state = {"weight": torch.arange(6.0).view(2, 3), "mask": torch.tensor([True, False])}
+    try:
+        buffer = FileBuffer(state)
+        buffer.finish()
+        file = io.BytesIO(buffer.pages[: buffer.size_bytes])
+        with zipfile.ZipFile(file) as archive:
+            is_whole = archive.testzip() is None
+        file.seek(0)
+        found = torch.load(file, weights_only=True)
+        if is_whole and all(torch.equal(found[key], state[key]) for key in state):
+            return True
+    except Exception as error:
+        logger.debug("the file buffer cannot be used", exc_info=error)
+    logger.warning(
+        "torch %s writes checkpoint files in a layout that pymodules does not know: commits are "
+        "slower, files and digests are the same. Fix: pip install -U pymodules-core",
+        torch.__version__,
+    )
+    return False

@@ -1,0 +1,56 @@
+"""What authors of plugins and packages need beside the names of ``pymodules_core`` itself.
+
+Settings of their own, names and paths that come from a person, states that have to come back, and
+modules as wrappers and processes leave them. Names are loaded when first used.
+"""
+
+from typing import TYPE_CHECKING
+
+from pymodules_core.lazy import lazy_names as lazy_names
+
+if TYPE_CHECKING:
+    from pymodules_core.checkpoints.file_format.state_dict import refuse_lazy
+    from pymodules_core.checkpoints.file_format.state_dict import unwrap as unwrap
+    from pymodules_core.discovery.plugins.manager import PluginManager as PluginManager
+    from pymodules_core.names import check_module_name as check_module_name
+    from pymodules_core.names import check_path_name as check_path_name
+    from pymodules_core.names import resolve_inside as resolve_inside
+    from pymodules_core.processes.dtensor import local_tensor as local_tensor
+    from pymodules_core.rng import random_state as random_state
+    from pymodules_core.rng import restore_random_state as restore_random_state
+    from pymodules_core.run_files import checkpoints_dir as checkpoints_dir
+    from pymodules_core.settings.structure import show
+    from pymodules_core.settings.structure import structure as structure
+    from pymodules_core.settings.structure import unstructure as unstructure
+    from pymodules_core.training.state.encoding import decode, encode
+
+    check_initialized = refuse_lazy
+    decode_state = decode
+    encode_state = encode
+    format_value = show
+
+_HOMES = {
+    "PluginManager": "pymodules_core.discovery.plugins.manager",
+    "check_initialized": "pymodules_core.checkpoints.file_format.state_dict:refuse_lazy",
+    "check_module_name": "pymodules_core.names",
+    "check_path_name": "pymodules_core.names",
+    "checkpoints_dir": "pymodules_core.run_files",
+    "decode_state": "pymodules_core.training.state.encoding:decode",
+    "encode_state": "pymodules_core.training.state.encoding:encode",
+    "format_value": "pymodules_core.settings.structure:show",
+    "lazy_names": "pymodules_core.lazy",
+    "local_tensor": "pymodules_core.processes.dtensor",
+    "random_state": "pymodules_core.rng",
+    "resolve_inside": "pymodules_core.names",
+    "restore_random_state": "pymodules_core.rng",
+    "structure": "pymodules_core.settings.structure",
+    "unstructure": "pymodules_core.settings.structure",
+    "unwrap": "pymodules_core.checkpoints.file_format.state_dict",
+}
+__all__ = list(_HOMES)
+
+__getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
