@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
@@ -234,8 +235,13 @@ def record_numbers(layout: Layout) -> list[int]:
         CheckpointFileError: A link or pipe is in the place of a part of the store.
     """
     layout.check()
+    return listed_numbers(layout)
+
+
+def listed_numbers(layout: Layout) -> list[int]:
+    """Return what ``record_numbers`` returns, for a writer that looked at the store already."""
     try:
-        names = [path.name for path in layout.commits.iterdir()]
+        names = os.listdir(layout.commits)  # noqa: PTH208  half the time of iterdir, at each commit
     except (FileNotFoundError, NotADirectoryError):
         return []
     stems = [name.removesuffix(RECORD_SUFFIX) for name in names if name.endswith(RECORD_SUFFIX)]

@@ -18,8 +18,8 @@ from pymodules_core.checkpoints.store.records import (
     MOST_NUMBER,
     CommitRecord,
     encode_record,
+    listed_numbers,
     readable_records,
-    record_numbers,
 )
 from pymodules_core.checkpoints.store.recovery import Recovery
 from pymodules_core.checkpoints.store.views import ViewPlan, Views, attempt, is_link_to
@@ -222,7 +222,7 @@ class Store:
     def _refuse_other_writer(self) -> None:
         """Refuse to write where locks reach not every machine and another writer committed."""
         if self._newest is not None and any(
-            number > self._newest for number in record_numbers(self._layout)
+            number > self._newest for number in listed_numbers(self._layout)
         ):
             raise self._lock.lost()
 
@@ -241,7 +241,7 @@ class Store:
         be damaged with the newest: the spare one has others.
         """
         numbers = {one.number for one in kept}
-        for number in record_numbers(self._layout):
+        for number in listed_numbers(self._layout):
             if number not in numbers:
                 self._disk.unlink(self._layout.record(number))
         self.objects.keep_only(set[str]().union(*(one.used_digests() for one in kept)))
