@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from support import start_command, write_experiment
 
 from pymodules_core.moved import MOVED_MODULES, MOVED_NAMES
+from pymodules_core.testing import write_distribution
 
 # What packages, examples and docs imported before there was a public API: module, then names.
 OLD_IMPORTS = """
@@ -110,3 +112,29 @@ def test_the_warning_is_at_the_line_that_imports_the_old_name(tmp_path, old, new
 def test_an_unknown_name_is_an_attribute_error(module):
     with pytest.raises(AttributeError, match=f"module '{module}' has no attribute 'Trainr'"):
         _ = importlib.import_module(module).Trainr
+
+
+def test_a_plugin_that_imports_old_names_trains(tmp_path):
+    write_distribution(
+        tmp_path / "site",
+        "acme-old",
+        "from pymodules_core.checkpoints import Receipt\n"
+        "from pymodules_core.hookspecs import hookimpl\n"
+        "from pymodules_core.processes.sharding import local_part\n"
+        "from pymodules_core.settings import Range\n"
+        "from pymodules_core.specs import DiscoveryContext\n"
+        "from pymodules_core.training.run import Run\n"
+        "@hookimpl\n"
+        "def checkpoint_committed(run, receipt):\n"
+        "    assert isinstance(run, Run) and isinstance(receipt, Receipt)\n"
+        "    with (run.data_dir / 'commits.txt').open('a') as file:\n"
+        "        print(receipt.pools, file=file)\n",
+    )
+    path = write_experiment(tmp_path, toml="[train]\nepochs = 1\n")
+
+    trained = start_command("train", str(path), PYTHONPATH=str(tmp_path / "site"))
+
+    assert trained.returncode == 0, trained.stderr
+    assert "acme-old" not in trained.stderr
+    first = (path / "data" / "commits.txt").read_text().splitlines()[0]
+    assert first == "('frzn', 'init', 'last')"
