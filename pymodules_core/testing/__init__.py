@@ -32,7 +32,8 @@ _HOMES = {
 }
 __all__ = list(_HOMES)
 
-__getattr__ = lazy_names(__name__, _HOMES)
+if not TYPE_CHECKING:  # it would make every name there could be one of type Any
+    __getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -46,7 +46,7 @@ def provide_module(context: DiscoveryContext) -> ModuleSpec:
 def epoch_finished(run: Run) -> None:
     run.log("width", 1.0)
 """
-WRONG = 'from pymodules_core import Trainer\n\nTrainer("tiny").fit().best_epoc\n'
+WRONG = 'from pymodules_core import Trainer, Trainr\n\nTrainer("tiny").fit().best_epoc\n'
 
 
 def check_types(environment, *files: Path) -> str:
@@ -81,6 +81,8 @@ def test_the_types_of_installed_packages_are_checked(environment, example_wheel,
         environment.pip("uninstall", "--yes", "--quiet", "pymodules-example")
 
     assert printed == (
+        'wrong.py:1: error: Module "pymodules_core" has no attribute "Trainr"; maybe "Trainer"?  '
+        "[attr-defined]\n"
         'wrong.py:3: error: "RunResult" has no attribute "best_epoc"; maybe "best_epoch"?  '
-        "[attr-defined]\nFound 1 error in 1 file (checked 3 source files)\n"
+        "[attr-defined]\nFound 2 errors in 1 file (checked 3 source files)\n"
     )

@@ -670,7 +670,7 @@ def test_a_migration_is_told(acme, path, caplog):
     fit(path)
     acme(2)
 
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="pymodules_core"):
         go_on(path, 3)
 
     assert "weights of module 'net': migrated from version 1 to 2 by acme-nets 2.0 (plugin)" in (
