@@ -14,6 +14,7 @@ import attrs
 import torch
 from blake3 import blake3
 from torch.serialization import skip_data
+from torch.utils.serialization import config
 
 from pymodules_core.checkpoints.file_buffer.pinned_memory import Pages, start_copies
 from pymodules_core.checkpoints.file_format.digest import Content, digest_of, identity_of, memory_of
@@ -82,7 +83,7 @@ class FileBuffer:
         self._outline, self._order = content.outline, content.order
         frame = _Frame()
         with skip_data():
-            torch.save(_hollow(state), cast("IO[bytes]", frame))
+            save_with_crcs(_hollow(state), cast("IO[bytes]", frame))
         self.size_bytes = frame.size_bytes
         is_fit = pages is not None and pages.has_room_for(frame.size_bytes)
         self.memory = pages if pages is not None and is_fit else Pages(frame.size_bytes)
@@ -189,6 +190,13 @@ def plain_torch() -> Iterator[None]:
     """Leave inference mode, gradients and a default device, whatever the caller is in."""
     with torch.inference_mode(mode=False), torch.no_grad(), torch.device("cpu"):
         yield
+
+
+def save_with_crcs(state: Any, file: IO[bytes]) -> None:
+    """Have ``torch.save`` write a file whose checksums are right, whatever the caller set."""
+    settings: Any = config  # whose methods its stubs lack
+    with settings.patch({"save.compute_crc32": True}):
+        torch.save(state, file)
 
 
 class _Frame:

@@ -2,16 +2,21 @@
 
 import io
 import logging
+import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 
-from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
+from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer, plain_torch
 from pymodules_core.checkpoints.file_buffer.pinned_memory import Pages
 from pymodules_core.checkpoints.file_buffer.plain_file import PlainFile
+from pymodules_core.checkpoints.file_format.read import read_own_file
+from pymodules_core.errors import CheckpointError, CheckpointFileError
+from pymodules_core.names import CHECKPOINT_SUFFIX
 
 logger = logging.getLogger("pymodules_core")
 
@@ -41,23 +46,47 @@ def is_layout_known() -> bool:
 
     Checked once a process, on a small state: what the buffer made has to be an archive with right
     checksums that ``torch.load`` reads the same values from.
+
+    Raises:
+        CheckpointError: What torch writes by itself could not be read here either.
     """
-    state = {"weight": torch.arange(6.0).view(2, 3), "mask": torch.tensor([True, False])}
-    try:
-        buffer = FileBuffer(state)
-        buffer.finish()
-        file = io.BytesIO(buffer.pages[: buffer.size_bytes])
-        with zipfile.ZipFile(file) as archive:
-            is_whole = archive.testzip() is None
-        file.seek(0)
-        found = torch.load(file, weights_only=True)
-        if is_whole and all(torch.equal(found[key], state[key]) for key in state):
-            return True
-    except Exception as error:
-        logger.debug("the file buffer cannot be used", exc_info=error)
+    with plain_torch():
+        state = {"weight": torch.arange(6.0).view(2, 3), "mask": torch.tensor([True, False])}
+        try:
+            if _holds(FileBuffer(state), state):
+                return True
+        except Exception as error:
+            logger.debug("the file buffer cannot be used", exc_info=error)
+        _refuse_unreadable(PlainFile(state))
     logger.warning(
         "torch %s writes checkpoint files in a layout that pymodules does not know: commits are "
         "slower, files and digests are the same. Fix: pip install -U pymodules-core",
         torch.__version__,
     )
     return False
+
+
+def _holds(buffer: FileBuffer, state: Mapping[str, torch.Tensor]) -> bool:
+    buffer.finish()
+    file = io.BytesIO(buffer.pages[: buffer.size_bytes])
+    with zipfile.ZipFile(file) as archive:
+        is_whole = archive.testzip() is None
+    file.seek(0)
+    found = torch.load(file, weights_only=True)
+    return is_whole and all(torch.equal(found[key], state[key]) for key in state)
+
+
+def _refuse_unreadable(made: PlainFile) -> None:
+    """Refuse to save what a resume would refuse to read, while nothing is lost yet."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, f"state{CHECKPOINT_SUFFIX}")
+        file.write_bytes(made.pages[: made.size_bytes])
+        try:
+            read_own_file(file, is_mapped=False)
+        except CheckpointFileError as error:
+            raise CheckpointError(
+                f"torch {torch.__version__} writes files that a resume would refuse: "
+                f"one {error.what}",
+                found=str(torch.__version__),
+                fix="pip install -U pymodules-core, or an earlier torch",
+            ) from error

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pymodules_core.checkpoints.file_buffer.buffer import Finished, plain_torch
+from pymodules_core.checkpoints.file_buffer.buffer import Finished, plain_torch, save_with_crcs
 from pymodules_core.checkpoints.file_buffer.pinned_memory import Pages
 from pymodules_core.checkpoints.file_format.digest import Content, identity_of
 from pymodules_core.checkpoints.file_format.state_dict import map_tensors
@@ -39,7 +39,7 @@ class PlainFile:
         file = io.BytesIO()
         with plain_torch():
             copied = map_tensors(state, lambda tensor: copies[identity_of(tensor)])
-            torch.save(copied, file)
+            save_with_crcs(copied, file)
         self.size_bytes = file.tell()
         is_fit = pages is not None and pages.has_room_for(self.size_bytes)
         self.memory = pages if pages is not None and is_fit else Pages(self.size_bytes)

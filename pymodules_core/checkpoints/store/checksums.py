@@ -68,58 +68,41 @@ def checksum_of_parts(
     return checksum.hexdigest()
 
 
-def gaps_between(holes: Sequence[TensorRange], size_bytes: int) -> list[tuple[int, int]]:
+def gaps_between(ranges: Sequence[TensorRange], size_bytes: int) -> list[tuple[int, int]]:
     """Return start and stop of what lies before, between and behind the tensors of a file."""
-    starts = [0, *(hole.stop for hole in holes)]
-    return list(zip(starts, [*(hole.start for hole in holes), size_bytes], strict=True))
+    starts = [0, *(one.stop for one in ranges)]
+    return list(zip(starts, [*(one.start for one in ranges), size_bytes], strict=True))
 
 
 def checksum_of_bytes(content: memoryview) -> str:
-    """Return what ``seal_of_file`` returns of a file with these bytes."""
-    spans = find_tensor_ranges(cast("IO[bytes]", MemoryFile(content)))
-    fingerprints = {
-        span.start + offset: fingerprint(chunk)
-        for span in spans
-        for offset, chunk in chunks_in(content[span.start : span.stop])
-    }
-    frame = (content[slice(*gap)] for gap in gaps_between(spans, len(content)))
-    return checksum_of_parts(frame, fingerprints)
+    """Return what ``checksum_of_file`` returns of a file with these bytes."""
+    frame, chunks = _split(cast("IO[bytes]", MemoryFile(content)), len(content))
+    return checksum_of_parts(
+        frame, {start: fingerprint(content[start:stop]) for start, stop in chunks}
+    )
 
 
 def checksum_of_file(path: Path) -> str:
     """Read a file and return its checksum.
 
-    By reads and not through a mapping: a file that is cut meanwhile would end the process. Of one
-    that ``torch.save`` did not write, a shard, all bytes are read as those of a single tensor.
+    By reads and not through a mapping: a file that is cut meanwhile would end the process.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: It is not a checkpoint file.
+        ValueError: It is not a file, or is cut meanwhile.
     """
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep the reader waiting
         raise ValueError("it is not a file")
     with path.open("rb") as file:
         size_bytes = os.fstat(file.fileno()).st_size
-        is_shard = not is_archive(file.read(4))
-        holes = [TensorRange(0, 0, size_bytes, (0, 0))] if is_shard else find_tensor_ranges(file)
-        if any(start > stop for start, stop in gaps_between(holes, size_bytes)):
-            raise ValueError("its tensors overlap")
-        frame = []
-        for start, stop in gaps_between(holes, size_bytes):
-            file.seek(start)
-            frame.append(file.read(stop - start))
-        pieces = [
-            (hole.start + start, hole.start + stop)
-            for hole in holes
-            for start, stop in cuts_of(hole.stop - hole.start)
-        ]
+        frame, chunks = _split(file, size_bytes)
         read = partial(_fingerprints, file.fileno())
         count = min(_core_count(), _MOST_THREADS) if size_bytes >= _WORTH_THREADS_BYTES else 1
         if count == 1:
-            return checksum_of_parts(frame, read(pieces))
-        # Every other piece, so that together they read the file from start to end.
+            return checksum_of_parts(frame, read(chunks))
+        # Every other chunk, so that together they read the file from start to end.
         with ThreadPoolExecutor(count) as threads:
-            parts = threads.map(read, (pieces[first::count] for first in range(count)))
+            parts = threads.map(read, (chunks[first::count] for first in range(count)))
             return checksum_of_parts(frame, dict(ChainMap(*parts)))
 
 
@@ -129,6 +112,33 @@ def checksum_if_readable(path: Path) -> str | None:
         return checksum_of_file(path)
     except (OSError, ValueError):
         return None
+
+
+def _split(file: IO[bytes], size_bytes: int) -> tuple[list[bytes], list[tuple[int, int]]]:
+    """Return what lies around the tensors of a file, and start and stop of each of their chunks."""
+    ranges = _ranges_in(file, size_bytes)
+    frame = []
+    for start, stop in gaps_between(ranges, size_bytes):
+        file.seek(start)
+        frame.append(file.read(stop - start))
+    return frame, [
+        (one.start + start, one.start + stop)
+        for one in ranges
+        for start, stop in cuts_of(one.stop - one.start)
+    ]
+
+
+def _ranges_in(file: IO[bytes], size_bytes: int) -> list[TensorRange]:
+    """Return where the tensors lie; of a layout that is not known, all bytes count as one."""
+    whole = [TensorRange(0, 0, size_bytes, (0, 0))]
+    if not is_archive(file.read(4)):  # a shard
+        return whole
+    try:
+        ranges = find_tensor_ranges(file)
+    except ValueError:
+        return whole
+    overlaps = any(start > stop for start, stop in gaps_between(ranges, size_bytes))
+    return whole if overlaps else ranges
 
 
 def _fingerprints(descriptor: int, pieces: Sequence[tuple[int, int]]) -> dict[int, bytes]:

@@ -24,6 +24,7 @@ _CENTRAL_CRC_OFFSET = 16
 _CENTRAL_LENGTHS_OFFSET = 28
 _CENTRAL_LENGTHS = struct.Struct("<HHH")
 _ARCHIVE_START = b"PK\x03\x04"
+_PICKLE_NAME = "archive/data.pkl"
 _DATA_PREFIX = "archive/data/"
 
 
@@ -88,25 +89,26 @@ def find_tensor_ranges(file: IO[bytes]) -> list[TensorRange]:
     """Return the tensors of a file that ``torch.save`` laid out, in the order of the file.
 
     Raises:
-        ValueError: It is no such file.
+        ValueError: It is not in the layout that is known here.
     """
     try:
         with zipfile.ZipFile(file) as archive:
             entries, central = archive.infolist(), archive.start_dir
-        holes = []
+            archive.getinfo(_PICKLE_NAME)
+        ranges = []
         for entry in entries:
             file.seek(entry.header_offset + _LOCAL_LENGTHS_OFFSET)
             lengths = _LOCAL_LENGTHS.unpack(file.read(_LOCAL_LENGTHS.size))
             start = entry.header_offset + _LOCAL_HEADER_BYTES + sum(lengths)
-            stop = start + entry.file_size
+            stop = start + entry.compress_size
             if entry.filename.startswith(_DATA_PREFIX):
                 places = stop + _DESCRIPTOR_CRC_OFFSET, central + _CENTRAL_CRC_OFFSET
                 number = int(entry.filename.removeprefix(_DATA_PREFIX))
-                holes.append(TensorRange(number, start, stop, places))
+                ranges.append(TensorRange(number, start, stop, places))
             file.seek(central + _CENTRAL_LENGTHS_OFFSET)
             lengths = _CENTRAL_LENGTHS.unpack(file.read(_CENTRAL_LENGTHS.size))
             central += _CENTRAL_HEADER_BYTES + sum(lengths)
     # One flipped bit makes zipfile raise anything.
     except Exception as error:
         raise ValueError(f"its table of contents cannot be read: {error}") from error
-    return sorted(holes, key=attrgetter("start"))
+    return sorted(ranges, key=attrgetter("start"))
