@@ -60,7 +60,7 @@ _HOMES = {
     "PoolReader": "pymodules_core.checkpoints.loading.pool_reader",
     "Processes": "pymodules_core.processes.group",
     "Range": "pymodules_core.settings.strict",
-    "Receipt": "pymodules_core.checkpoints.saving.commits:CommitResult",
+    "Receipt": "pymodules_core.checkpoints.saving.commits",
     "Resumed": "pymodules_core.checkpoints.loading.resume_point",
     "Run": "pymodules_core.training.task.run",
     "RunResult": "pymodules_core.training.run_output.result",

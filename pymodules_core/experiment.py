@@ -260,11 +260,13 @@ def _no_experiment_called(name: str, home: Path) -> ExperimentNotFoundError:
     if os.path.lexists(path):
         return _no_experiment(path, name)
     names = [found.name for found in list_experiments(home)]
+    near = closest_match(name, names)
+    elsewhere = f"--data-home / {DATA_HOME_VARIABLE} for another home"
     return ExperimentNotFoundError(
         f"no experiment {name!r} in {display_path(home)}; there are: {list_words(names)}",
         found=name,
-        closest=closest_match(name, names),
-        fix=f"pymodules new {name}, or --data-home / {DATA_HOME_VARIABLE} for another home",
+        closest=near,
+        fix=f"write {near!r}, or {elsewhere}" if near else f"pymodules new {name}, or {elsewhere}",
     )
 
 

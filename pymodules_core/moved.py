@@ -1,7 +1,7 @@
 """Names that plugins import from where they were: they work, with a warning that has the new place.
 
-Modules are found by their old name; what was renamed inside a module that is still there, through
-the module's ``__getattr__``.
+``MOVED`` is the one table. A module that is gone is found by its old name, and has what moved out
+of it; one that is still there has it through its ``__getattr__``.
 """
 
 import importlib
@@ -13,27 +13,34 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# A module to the one that took its place.
-MOVED_MODULES = {
-    "pymodules_core.checkpoints.lineage": "pymodules_core.checkpoints.tools.lineage",
-    "pymodules_core.checkpoints.reading": "pymodules_core.checkpoints.loading.pool_reader",
-    "pymodules_core.checkpoints.state_dicts": "pymodules_core.checkpoints.file_format.state_dict",
-    "pymodules_core.processes.sharding": "pymodules_core.processes.dtensor",
-    "pymodules_core.training.reporting": "pymodules_core.training.run_output.console",
-    "pymodules_core.training.state.random_state": "pymodules_core.rng",
-    "pymodules_core.training.run": "pymodules_core.training.task.run",
-}
-# A name, with the module that had it, to the public place of it.
-MOVED_NAMES = {
+_API = "pymodules_core.plugin_api"
+_CONSOLE = "pymodules_core.training.run_output.console"
+_STATE = "pymodules_core.training.state"
+_STATE_DICT = "pymodules_core.checkpoints.file_format.state_dict"
+MOVED = {
     "pymodules_core.checkpoints.Receipt": "pymodules_core.CommitResult",
-    "pymodules_core.processes.dtensor.local_part": "pymodules_core.plugin_api.local_tensor",
-    "pymodules_core.training.run_output.console.SilentReporter": (
-        "pymodules_core.training.run_output.console.SilentPrinter"
+    f"{_STATE_DICT}.refuse_lazy": f"{_API}.check_initialized",
+    "pymodules_core.checkpoints.lineage.newest_record": (
+        "pymodules_core.checkpoints.tools.lineage.newest_record"
     ),
+    "pymodules_core.checkpoints.reading.PoolReader": "pymodules_core.PoolReader",
+    "pymodules_core.checkpoints.state_dicts.refuse_lazy": f"{_API}.check_initialized",
+    "pymodules_core.checkpoints.state_dicts.unwrap": f"{_API}.unwrap",
+    "pymodules_core.processes.dtensor.local_part": f"{_API}.local_tensor",
+    "pymodules_core.processes.sharding.local_part": f"{_API}.local_tensor",
+    "pymodules_core.settings.structure.show": f"{_API}.format_value",
     "pymodules_core.training.Run": "pymodules_core.Run",
     "pymodules_core.training.RunResult": "pymodules_core.RunResult",
     "pymodules_core.training.Trainer": "pymodules_core.Trainer",
+    "pymodules_core.training.reporting.SilentReporter": f"{_CONSOLE}.SilentPrinter",
+    "pymodules_core.training.run.Run": "pymodules_core.Run",
+    f"{_CONSOLE}.SilentReporter": f"{_CONSOLE}.SilentPrinter",
+    f"{_STATE}.encoding.decode": f"{_API}.decode_state",
+    f"{_STATE}.encoding.encode": f"{_API}.encode_state",
+    f"{_STATE}.random_state.random_state": f"{_API}.random_state",
+    f"{_STATE}.random_state.restore_random_state": f"{_API}.restore_random_state",
 }
+_MODULES = {old.rpartition(".")[0] for old in MOVED}
 
 
 def moved_names(module: str, otherwise: Callable[[str], Any] | None = None) -> Callable[[str], Any]:
@@ -46,9 +53,9 @@ def moved_names(module: str, otherwise: Callable[[str], Any] | None = None) -> C
 
     def find(name: str) -> Any:
         old = f"{module}.{name}"
-        if old in MOVED_NAMES:
-            warnings.warn(f"{old} is now {MOVED_NAMES[old]}", DeprecationWarning, stacklevel=2)
-            place, _, new = MOVED_NAMES[old].rpartition(".")
+        if old in MOVED:
+            warnings.warn(f"{old} is now {MOVED[old]}", DeprecationWarning, stacklevel=2)
+            place, _, new = MOVED[old].rpartition(".")
             return getattr(importlib.import_module(place), new)
         if otherwise is not None:
             return otherwise(name)
@@ -58,7 +65,7 @@ def moved_names(module: str, otherwise: Callable[[str], Any] | None = None) -> C
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Finds a module by its old name and loads the one that took its place."""
+    """Finds a module that is gone by its old name."""
 
     def find_spec(
         self,
@@ -66,19 +73,16 @@ class MovedModules(MetaPathFinder, Loader):
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        """Return a spec for an old name, None for any other."""
+        """Return a spec for an old name that no finder before this one has found."""
         del path, target
-        return ModuleSpec(fullname, self) if fullname in MOVED_MODULES else None
+        return ModuleSpec(fullname, self) if fullname in _MODULES else None
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to Python: ``exec_module`` replaces what it makes."""
+        """Leave it to Python."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Let the old name stand for the new module, which is one object with two names."""
-        old = module.__name__
-        # Frames of the import system do not count: the warning is at the line that imports.
-        warnings.warn(f"{old} is now {MOVED_MODULES[old]}", DeprecationWarning, stacklevel=2)
-        sys.modules[old] = importlib.import_module(MOVED_MODULES[old])
+        """Give the module what moved out of it."""
+        module.__getattr__ = moved_names(module.__name__)  # type: ignore[method-assign]  # PEP 562
 
 
 if not any(isinstance(finder, MovedModules) for finder in sys.meta_path):

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from pymodules_core.lazy import lazy_names as lazy_names
 
 if TYPE_CHECKING:
-    from pymodules_core.checkpoints.file_format.state_dict import refuse_lazy
+    from pymodules_core.checkpoints.file_format.state_dict import (
+        check_initialized as check_initialized,
+    )
     from pymodules_core.checkpoints.file_format.state_dict import unwrap as unwrap
     from pymodules_core.discovery.plugins.manager import PluginManager as PluginManager
     from pymodules_core.names import check_module_name as check_module_name
@@ -19,25 +21,21 @@ if TYPE_CHECKING:
     from pymodules_core.rng import random_state as random_state
     from pymodules_core.rng import restore_random_state as restore_random_state
     from pymodules_core.run_files import checkpoints_dir as checkpoints_dir
-    from pymodules_core.settings.structure import show
+    from pymodules_core.settings.structure import format_value as format_value
     from pymodules_core.settings.structure import structure as structure
     from pymodules_core.settings.structure import unstructure as unstructure
-    from pymodules_core.training.state.encoding import decode, encode
-
-    check_initialized = refuse_lazy
-    decode_state = decode
-    encode_state = encode
-    format_value = show
+    from pymodules_core.training.state.encoding import decode_state as decode_state
+    from pymodules_core.training.state.encoding import encode_state as encode_state
 
 _HOMES = {
     "PluginManager": "pymodules_core.discovery.plugins.manager",
-    "check_initialized": "pymodules_core.checkpoints.file_format.state_dict:refuse_lazy",
+    "check_initialized": "pymodules_core.checkpoints.file_format.state_dict",
     "check_module_name": "pymodules_core.names",
     "check_path_name": "pymodules_core.names",
     "checkpoints_dir": "pymodules_core.run_files",
-    "decode_state": "pymodules_core.training.state.encoding:decode",
-    "encode_state": "pymodules_core.training.state.encoding:encode",
-    "format_value": "pymodules_core.settings.structure:show",
+    "decode_state": "pymodules_core.training.state.encoding",
+    "encode_state": "pymodules_core.training.state.encoding",
+    "format_value": "pymodules_core.settings.structure",
     "lazy_names": "pymodules_core.lazy",
     "local_tensor": "pymodules_core.processes.dtensor",
     "random_state": "pymodules_core.rng",

@@ -22,7 +22,7 @@ def test_an_unknown_name_lists_what_there_is(tmp_path, monkeypatch):
     assert str(caught.value) == (
         "no experiment 'digits_gna' in data; there are: digits_gan, other\n"
         "  closest match: digits_gan\n"
-        "  fix: pymodules new digits_gna, or --data-home / PYMODULES_DATA_HOME for another home"
+        "  fix: write 'digits_gan', or --data-home / PYMODULES_DATA_HOME for another home"
     )
 
 

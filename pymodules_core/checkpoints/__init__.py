@@ -41,4 +41,5 @@ _find = lazy_names(
         "read_state_dict": "pymodules_core.checkpoints.sharded.folder",
     },
 )
-__getattr__ = moved_names(__name__, _find)
+if not TYPE_CHECKING:  # it would make every name there could be one of type Any
+    __getattr__ = moved_names(__name__, _find)

@@ -151,7 +151,7 @@ class CheckpointManager:
                 "initial weights are not loaded yet for: "
                 + list_words(sorted(self._pool.pending_weights)),
                 found=sorted(self._pool.pending_weights),
-                fix="call load_initial_weights(pool) of pymodules_core.initial_weights first",
+                fix="call pymodules_core.load_initial_weights(pool) first",
             )
         # What cannot be saved is reported before anything is written.
         for name in self._pool:

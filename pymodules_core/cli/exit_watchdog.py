@@ -12,7 +12,7 @@ import time
 import traceback
 from contextlib import suppress
 
-TOLD_AFTER_S = 10.0
+WARN_AFTER_S = 10.0
 ENDED_AFTER_S = 300.0
 _MOST_FRAMES = 4
 
@@ -32,8 +32,8 @@ def end_in_time(code: int) -> None:
 
 
 def _watch(code: int) -> None:
-    time.sleep(TOLD_AFTER_S)
-    more_s = ENDED_AFTER_S - TOLD_AFTER_S
+    time.sleep(WARN_AFTER_S)
+    more_s = ENDED_AFTER_S - WARN_AFTER_S
     _say(f"the process ends in {more_s:g} s at the latest: all is done, but {_what_is_left()}")
     time.sleep(more_s)
     _say(f"the process ends now, although {_what_is_left()}")

@@ -22,7 +22,7 @@ Existing = Literal["refuse", "reset", "resume"]
 
 _INVALID = 2
 # Processes that end with these have said why.
-_TOLD = (1, _INVALID)
+_REPORTED = (1, _INVALID)
 _CRASHES = {
     getattr(signal, name, None) for name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
 }  # Windows has no SIGBUS
@@ -121,7 +121,7 @@ def _exit_code_of_success(experiment: Experiment, received: signal.Signals | Non
 
 def _tell_interrupted(exit_codes: Mapping[int, int], received: signal.Signals) -> int:
     """Say that a signal ended processes before they could save, unless one of them failed."""
-    if any(code in _TOLD for code in exit_codes.values()):
+    if any(code in _REPORTED for code in exit_codes.values()):
         return _exit_code_of(exit_codes)
     _say("interrupted")
     return 128 + received
@@ -129,22 +129,22 @@ def _tell_interrupted(exit_codes: Mapping[int, int], received: signal.Signals) -
 
 def _tell_failed(exit_codes: Mapping[int, int]) -> None:
     """Say which processes ended without a word, and how."""
-    is_told = any(code in _TOLD for code in exit_codes.values())
-    untold = {
+    is_reported = any(code in _REPORTED for code in exit_codes.values())
+    unreported = {
         rank: code
         for rank, code in exit_codes.items()
-        if code not in {*_TOLD, LOST_EXIT_CODE}
+        if code not in {*_REPORTED, LOST_EXIT_CODE}
         # A library that loses its connection may abort: a consequence of what was reported.
-        and not (is_told and code == -signal.SIGABRT)
+        and not (is_reported and code == -signal.SIGABRT)
     }
-    for rank, code in untold.items():
+    for rank, code in unreported.items():
         error = ProcessesError(
             f"process {rank} {_how_it_ended(code)}",
             found=code,
             fix=f"{_what_to_look_at(code)}; --resume resumes from the latest commit",
         )
         _say(f"error: {error}")
-    if not untold and not is_told:
+    if not unreported and not is_reported:
         _say(f"error: {ProcessLostError('a process ended before the others')}")
 
 
@@ -176,7 +176,7 @@ def _what_to_look_at(code: int) -> str:
 
 
 def _exit_code_of(exit_codes: Mapping[int, int]) -> int:
-    return next((code for code in exit_codes.values() if code in _TOLD), 1)
+    return next((code for code in exit_codes.values() if code in _REPORTED), 1)
 
 
 def _say(text: str) -> None:

@@ -13,22 +13,24 @@ import click
 
 from pymodules_core.cli.exit_watchdog import end_in_time
 from pymodules_core.cli.lazy_group import LazyCommand, LazyGroup
-from pymodules_core.cli.messages import WarningHandler, tell_error
+from pymodules_core.cli.messages import WarningHandler, report_error
 from pymodules_core.errors import PymodulesError
 from pymodules_core.processes.environment import RankInfo, rank_info
 
 _COMMANDS = {
     "new": LazyCommand("new", "Write a new experiment from a template."),
     "new-plugin": LazyCommand("new_plugin", "Write a new package that provides a module."),
-    "list": LazyCommand("list_modules", "Show the modules of an experiment, executing none."),
+    "list": LazyCommand(
+        "list_modules", "Show the modules of an experiment without executing them."
+    ),
     "plugins": LazyCommand("plugins", "Show installed plugins, what they do, and what failed."),
-    "check": LazyCommand("check", "Try everything a run needs, or a plugin; write nothing."),
+    "check": LazyCommand("check", "Dry-run an experiment, or test a plugin; write nothing."),
     "train": LazyCommand("train", "Train an experiment."),
     "eval": LazyCommand("evaluate", "Evaluate a checkpoint pool of a run."),
-    "status": LazyCommand("status", "Show how far the runs of a data home are."),
+    "status": LazyCommand("status", "Show the progress of all runs in a data home."),
     "compare": LazyCommand("compare", "Show settings and results of experiments side by side."),
     "plot": LazyCommand("plot", "Write a page with the charts of one or more experiments."),
-    "ckpt": LazyCommand("ckpt", "Look at checkpoint pools, compare, export, mend and drop them."),
+    "ckpt": LazyCommand("ckpt", "Inspect, compare, export, repair and prune checkpoints."),
 }
 
 
@@ -91,7 +93,7 @@ def run(arguments: list[str]) -> int:
         code = cli.main(arguments, prog_name="pymodules", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  all are reported
-        return tell_error(error, place, is_debug=is_debug)
+        return report_error(error, place, is_debug=is_debug)
     finally:
         logger.removeHandler(handler)
 

@@ -60,7 +60,7 @@ class WarningHandler(logging.Handler):
             click.echo(text, err=True)
 
 
-def tell_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
+def report_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
     """Say what ended the command, unless another process says it, and return the exit code.
 
     Args:
@@ -84,13 +84,13 @@ def tell_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
         _say(f"process {ranks.rank} ends: {error}", is_shown=is_debug)
         wait_until_reported()
         return error.exit_code
-    exit_code = _tell_failure(error, ranks, is_debug=is_debug)
+    exit_code = _report_failure(error, ranks, is_debug=is_debug)
     if ranks.size > 1:
         mark_reported()
     return exit_code
 
 
-def _tell_failure(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
+def _report_failure(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
     if not isinstance(error, ProcessLostError):  # a consequence, and reported before its cause
         _record_for_torchrun(error)
     if isinstance(error, PymodulesError):

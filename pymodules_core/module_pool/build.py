@@ -32,7 +32,7 @@ from pymodules_core.errors import (
 from pymodules_core.experiment import Experiment
 from pymodules_core.rng import random_stream
 from pymodules_core.settings import ModuleSettings
-from pymodules_core.settings.structure import show
+from pymodules_core.settings.structure import format_value
 from pymodules_core.specs import FileOrigin, ModuleSpec
 
 POOL_ARGUMENT = "module_pool"
@@ -118,7 +118,7 @@ class PoolBuilder(Mapping[str, nn.Module]):
             module = factory(**arguments)
         if isinstance(module, nn.Module):
             return module
-        hint, found = None, show(module)
+        hint, found = None, format_value(module)
         if inspect.isclass(module):
             hint = f"write {module.__name__}() instead of {module.__name__}"
             found = f"class {module.__name__}"
@@ -155,7 +155,7 @@ class PoolBuilder(Mapping[str, nn.Module]):
             target = build
         try:
             parameters = inspect.signature(target).parameters
-        except (TypeError, ValueError):  # builtins and some classes tell no signature
+        except (TypeError, ValueError):  # builtins and some classes have no signature
             return chosen | given
         self._check_arguments(spec, given, parameters)
         if POOL_ARGUMENT in parameters:
@@ -296,7 +296,7 @@ def _resolve(spec: ModuleSpec) -> Callable[..., Any]:
     if not callable(target):
         raise BuildError(
             f"factory {spec.factory!r} of module {spec.name!r} of {spec.origin} is "
-            f"{show(target)}, not a function",
+            f"{format_value(target)}, not a function",
             found=spec.factory,
             fix="name a function or class that gives the module",
         )

@@ -5,7 +5,7 @@ and never imported here: where nobody did, there is none.
 """
 
 import sys
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 
@@ -103,4 +103,5 @@ def offsets_of(like: torch.Tensor) -> tuple[int, ...]:
     return tuple(offsets)
 
 
-__getattr__ = moved_names(__name__)
+if not TYPE_CHECKING:  # it would make every name there could be one of type Any
+    __getattr__ = moved_names(__name__)

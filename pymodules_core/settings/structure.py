@@ -8,12 +8,13 @@ the closest match and the fix.
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import cattrs
 
 from pymodules_core.errors import SettingsError, closest_match, list_words
+from pymodules_core.moved import moved_names
 from pymodules_core.settings.strict import MismatchError, make_converter
 
 T = TypeVar("T")
@@ -77,7 +78,7 @@ def structure(
     )
 
 
-def show(value: object) -> str:
+def format_value(value: object) -> str:
     """Return type and value for a message, cut to one short line."""
     try:
         text = repr(value)
@@ -104,7 +105,7 @@ def _walk(error: BaseException, path: KeyPath) -> list[Problem]:
         return [
             Problem(
                 path,
-                f"expected {error.expected}, found {show(error.found)}",
+                f"expected {error.expected}, found {format_value(error.found)}",
                 error.found,
                 fix=error.fix,
             )
@@ -151,3 +152,7 @@ def _unknown_key(path: KeyPath, key: str, cls: type) -> Problem:
         closest=near,
         fix=f"write {near!r} or remove {key!r}" if near else f"known keys: {list_words(known)}",
     )
+
+
+if not TYPE_CHECKING:  # it would make every name there could be one of type Any
+    __getattr__ = moved_names(__name__)

@@ -68,18 +68,18 @@ def check_plugin(plugin: object, *, settings: Mapping[str, Any] | None = None) -
 def _try_all(sandbox: Sandbox, faults: list[str]) -> Iterator[str]:
     for check in CHECKS:
         found = len(faults)
-        with _Warnings(sandbox.subject.name) as told:
+        with _Warnings(sandbox.subject.name) as warned:
             try:
                 line = f"{check.title}: {check.run(sandbox)}"
             except NonconformityError as error:
                 faults.append(f"{check.title}: {error}")
             # Whatever it raises while it is built, trained or saved is what is looked for.
-            except (Exception, SystemExit) as error:  # noqa: BLE001  told in the list
+            except (Exception, SystemExit) as error:  # noqa: BLE001  reported in the list
                 text = str(error) if isinstance(error, PymodulesError) else repr(error)
                 faults.append(f"{check.title}: {text}".replace("\n", "\n    "))
             else:
                 # A hook that raised is not called again, and a run without it is as it should be.
-                faults += [f"{check.title}: {text}" for text in told.texts]
+                faults += [f"{check.title}: {text}" for text in warned.texts]
         if len(faults) == found:
             yield line
         elif check.is_needed:

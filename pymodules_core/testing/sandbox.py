@@ -12,7 +12,7 @@ from pymodules_core.testing.experiments import TINY_TASK, write_experiment
 from pymodules_core.testing.steps import TrainedSteps, train_steps_with
 from pymodules_core.testing.subject import Subject
 
-# One optimizer has the parameters of all modules, so that none is told to be left out. Those that
+# One optimizer has the parameters of all modules, so that none is reported as left out. Those that
 # the task does not use get no gradient, and stay as they are.
 _TASK = TINY_TASK.replace(
     "module_pool.net.parameters()",

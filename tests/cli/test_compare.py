@@ -187,7 +187,7 @@ def test_an_experiment_that_is_not_there_is_told_with_the_closest(home, capsys):
     assert capsys.readouterr().err == (
         "error: no experiment 'alhpa' in data; there are: alpha\n"
         "  closest match: alpha\n"
-        "  fix: pymodules new alhpa, or --data-home / PYMODULES_DATA_HOME for another home\n"
+        "  fix: write 'alpha', or --data-home / PYMODULES_DATA_HOME for another home\n"
     )
 
 

@@ -14,7 +14,7 @@ COMMAND = """
 import sys
 from pymodules_core.cli import exit_watchdog, main
 
-exit_watchdog.TOLD_AFTER_S, exit_watchdog.ENDED_AFTER_S = {told_s}, {ended_s}
+exit_watchdog.WARN_AFTER_S, exit_watchdog.ENDED_AFTER_S = {told_s}, {ended_s}
 sys.argv = ["pymodules", "list", {argument!r}]
 main.main()
 """

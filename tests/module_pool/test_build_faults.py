@@ -46,7 +46,7 @@ def builder_of(factory, *, experiment: Experiment | None = None, **others) -> Po
 
 
 def test_what_builds_a_module_and_takes_long_is_told_with_its_place(monkeypatch, caplog):
-    monkeypatch.setattr(build, "watch_call", partial(watch_call, told_after_s=0.05))
+    monkeypatch.setattr(build, "watch_call", partial(watch_call, warn_after_s=0.05))
 
     def slow():
         time.sleep(0.2)

@@ -4,7 +4,7 @@ import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
 from pymodules_core.errors import CheckpointError, UninitializedModuleError, list_words
+from pymodules_core.moved import moved_names
 from pymodules_core.processes.dtensor import is_dtensor
 
 _PRIMITIVES = {str, bytes, int, float, bool, type(None)}
@@ -36,7 +37,7 @@ def unwrap(module: nn.Module) -> nn.Module:
             return module
 
 
-def refuse_lazy(module: nn.Module, *, name: str) -> None:
+def check_initialized(module: nn.Module, *, name: str) -> None:
     """Refuse a module that cannot be saved or loaded yet.
 
     Raises:
@@ -77,7 +78,7 @@ def live_state_dict(module: nn.Module, *, name: str) -> "OrderedDict[str, Any]":
         UninitializedModuleError: A lazy parameter has no shape yet.
         CheckpointError: A value is neither a dense tensor nor a primitive.
     """
-    refuse_lazy(module, name=name)
+    check_initialized(module, name=name)
     given = unwrap(module).state_dict()
     state: OrderedDict[str, Any] = OrderedDict(
         (key, value.detach() if isinstance(value, torch.Tensor) else value)
@@ -233,3 +234,7 @@ def _count_items(value: object, counts: dict[int, int]) -> int:
         items = value.values() if isinstance(value, dict) else value
         counts[id(value)] = 1 + sum(_count_items(item, counts) for item in items)
     return counts[id(value)]
+
+
+if not TYPE_CHECKING:  # it would make every name there could be one of type Any
+    __getattr__ = moved_names(__name__)

@@ -76,7 +76,7 @@ def _copy_all(copies: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
 def _warn_of_doubts(report: LoadReport) -> None:
     for key, doubt in report.doubtful.items():
         logger.warning(
-            "weights of %s: %s: %s, loaded from %s all the same",
+            "weights of %s: %s: %s, loaded from %s anyway",
             report.module_name,
             show_key(key),
             doubt,

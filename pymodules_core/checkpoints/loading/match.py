@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import nn
 
-from pymodules_core.checkpoints.file_format.state_dict import refuse_lazy, show_key, unwrap
+from pymodules_core.checkpoints.file_format.state_dict import check_initialized, show_key, unwrap
 from pymodules_core.checkpoints.loading.keys import Migrate, under_own_keys
 from pymodules_core.checkpoints.loading.value_checks import kind_fault, value_doubt
 from pymodules_core.errors import WeightMismatchError, closest_match
@@ -106,7 +106,7 @@ def match_weights(
         WeightMismatchError: With one table of all that does not fit.
         UninitializedModuleError: The module has lazy parameters without a shape.
     """
-    refuse_lazy(module, name=module_name)
+    check_initialized(module, name=module_name)
     inner = unwrap(module)
     own = inner.state_dict()
     known = under_own_keys(

@@ -101,7 +101,7 @@ class Disk:
             os.close(descriptor)
 
     def link(self, source: Path, target: Path) -> None:
-        """Return a file a second name."""
+        """Make a hard link to a file."""
         target.hardlink_to(source)
 
     def rename(self, source: Path, target: Path) -> None:

@@ -182,7 +182,7 @@ class Objects:
                 self._known.pop(path.name.removesuffix(CHECKPOINT_SUFFIX), None)
 
     def _take(self, file: Written) -> Added:
-        """Return a file that is whole and synced its name."""
+        """Move a whole and synced file to its name, unless the object is there already."""
         if self._is_there(file.digest):
             self._disk.unlink(file.path)
             return Added(file.digest, self._known[file.digest], 0)

@@ -10,15 +10,17 @@ _COMMANDS = {
     "diff": LazyCommand("diff", "Compare two pools, module by module and tensor by tensor."),
     "lineage": LazyCommand("lineage", "Draw where weights came from, across experiments."),
     "export": LazyCommand("export", "Write modules as safetensors or as one merged file."),
-    "verify": LazyCommand("verify", "Read every byte and say what is damaged."),
-    "repair": LazyCommand("repair", "Make whole again what can be; what is damaged is put aside."),
-    "prune": LazyCommand("prune", "Drop pools of epochs."),
+    "verify": LazyCommand("verify", "Read every byte and report what is damaged."),
+    "repair": LazyCommand(
+        "repair", "Restore damaged files from intact copies, quarantine the rest."
+    ),
+    "prune": LazyCommand("prune", "Delete old epoch pools."),
 }
 
 
 @click.group("ckpt", cls=LazyGroup, package=__name__, table=_COMMANDS)
 def command() -> None:
-    """Look at checkpoint pools, compare, export, mend and drop them.
+    """Inspect, compare, export, repair and prune checkpoints.
 
     EXP is an experiment, or any folder that a CheckpointManager wrote.
     """

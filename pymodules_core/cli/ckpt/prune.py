@@ -30,7 +30,7 @@ def command(
 ) -> None:
     """Drop POOLS, or all but the newest pools of epochs; frzn, init, last and best always stay.
 
-    What other experiments took their initial weights from is kept unless told otherwise.
+    What other experiments took their initial weights from is kept without --even-if-needed.
     """
     from pymodules_core.checkpoints.tools.lineage import users_of
     from pymodules_core.checkpoints.tools.pruning import plan_pruning, prune

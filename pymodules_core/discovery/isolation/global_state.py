@@ -21,11 +21,7 @@ _TORCH = {
     "default dtype": ("get_default_dtype", "set_default_dtype", None),
     "grad mode": ("is_grad_enabled", "set_grad_enabled", True),
     "number of torch threads": ("get_num_threads", "set_num_threads", None),
-    "deterministic mode": (
-        "are_deterministic_algorithms_enabled",
-        "use_deterministic_algorithms",
-        False,
-    ),
+    "deterministic mode": ("get_deterministic_debug_mode", "set_deterministic_debug_mode", 0),
     "precision of float32 products": (
         "get_float32_matmul_precision",
         "set_float32_matmul_precision",

@@ -15,7 +15,7 @@ from types import FrameType
 
 logger = logging.getLogger("pymodules_core")
 
-TOLD_AFTER_S = 60.0
+WARN_AFTER_S = 60.0
 _AGAIN_AFTER_S = 1.0
 _MOST_FRAMES = 4
 # Windows has none.
@@ -31,7 +31,7 @@ class CallTimeoutError(BaseException):
 
 @contextmanager
 def watch_call(
-    culprit: str, *, told_after_s: float = TOLD_AFTER_S, ended_after_s: float | None = None
+    culprit: str, *, warn_after_s: float = WARN_AFTER_S, ended_after_s: float | None = None
 ) -> Iterator[None]:
     """Warn once where a block takes long, with the place where it is.
 
@@ -40,7 +40,7 @@ def watch_call(
 
     Args:
         culprit: Who runs in the block, for the warning.
-        told_after_s: When to warn.
+        warn_after_s: When to warn.
         ended_after_s: When to raise ``CallTimeoutError`` in the block, and then each second: what
             catches it and continues is interrupted again. None lets it take its time.
     """
@@ -51,26 +51,26 @@ def watch_call(
     ):
         yield
         return
-    told = is_over = False
+    is_reported = is_over = False
 
     def ring(_: int, frame: FrameType | None) -> None:
-        nonlocal told
+        nonlocal is_reported
         if is_over:  # it rang while it was put off
             return
-        if ended_after_s is not None and (told or ended_after_s <= told_after_s):
+        if ended_after_s is not None and (is_reported or ended_after_s <= warn_after_s):
             raise CallTimeoutError(f"it was not done after {ended_after_s:g} s")
-        told = True
+        is_reported = True
         stack = traceback.format_list(traceback.extract_stack(frame)[-_MOST_FRAMES:])
         logger.warning(
             "%s takes more than %g s; this is where it is:\n%s",
             culprit,
-            told_after_s,
+            warn_after_s,
             "".join(stack).rstrip(),
         )
         if ended_after_s is not None:
-            signal.setitimer(signal.ITIMER_REAL, ended_after_s - told_after_s, _AGAIN_AFTER_S)
+            signal.setitimer(signal.ITIMER_REAL, ended_after_s - warn_after_s, _AGAIN_AFTER_S)
 
-    first_s = told_after_s if ended_after_s is None else min(told_after_s, ended_after_s)
+    first_s = warn_after_s if ended_after_s is None else min(warn_after_s, ended_after_s)
     signal.signal(_ALARM, ring)
     try:
         again_s = _AGAIN_AFTER_S if first_s == ended_after_s else 0

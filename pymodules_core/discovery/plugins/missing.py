@@ -85,7 +85,7 @@ def add_former_provider(
         return error
     name = f"{origin.distribution} {origin.version}"
     error.what += f"\n  {source} says {name} provided it"
-    # Whatever has a name like it was there, too: it is no slip.
+    # Whatever has a name like it was there, too: it is not a typo.
     error.closest = None
     error.fix = install_command([origin]) or (
         f"{name} is installed: `pymodules plugins` says what it gives, and [plugins] and "

@@ -8,7 +8,7 @@ from pymodules_core.discovery.plugins.records import PluginRecord
 from pymodules_core.errors import SettingsError, list_words
 from pymodules_core.settings import structure
 from pymodules_core.settings.strict import is_structured
-from pymodules_core.settings.structure import show
+from pymodules_core.settings.structure import format_value
 from pymodules_core.specs import Locator
 
 _TABLES = "plugins.settings"
@@ -72,7 +72,7 @@ def make_settings(
     if not is_structured(cls):
         raise PluginFaultError(
             "settings",
-            f"{_CLASS_NAME} is {show(cls)}, expected an attrs class or dataclass",
+            f"{_CLASS_NAME} is {format_value(cls)}, expected an attrs class or dataclass",
             f"write @attrs.frozen above class {_CLASS_NAME}",
         )
     try:
@@ -127,5 +127,5 @@ def make_instance(cls: type, settings: Any) -> object:
 def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(cls).parameters
-    except (TypeError, ValueError):  # some classes tell no signature
+    except (TypeError, ValueError):  # some classes have no signature
         return {}

@@ -14,7 +14,7 @@ from pymodules_core.discovery.scan.import_files import ExperimentFiles
 from pymodules_core.errors import ModuleFileError, closest_match
 from pymodules_core.hookspecs import hookimpl
 from pymodules_core.names import check_module_name
-from pymodules_core.settings.structure import show
+from pymodules_core.settings.structure import format_value
 from pymodules_core.specs import DiscoveryContext, FileOrigin, ModuleSpec
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class ModuleFile:
         has_module, build = "module" in namespace, namespace.get("build")
         if build is not None and not inspect.isroutine(build) and not callable(build):
             raise ModuleFileError(
-                f"build is {show(build)}, expected a function that returns the module",
+                f"build is {format_value(build)}, expected a function that returns the module",
                 file=self.file,
                 found=build,
                 fix="write def build(): return MyModule()",

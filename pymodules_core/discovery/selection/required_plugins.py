@@ -112,7 +112,7 @@ def explain_left_out(plugins: PluginManager) -> Iterator[None]:
             error.what += "\n  installed plugins are left out by --no-plugins"
             error.fix = f"{_WITH_PLUGINS}, or remove it there"
         elif named and (why := why_left_out(plugins, named[0])):
-            # It is no slip, and another one is no replacement.
+            # It is not a typo, and another one does not replace it.
             error.closest = None
             error.what += f"\n  plugin {named[0]} {why[0]}"
             error.fix = f"{why[1]}, or remove it there"

@@ -40,7 +40,7 @@ from pymodules_core.training.data.sampling import (
 )
 from pymodules_core.training.data.sharded import is_sharded
 from pymodules_core.training.data.workers import read_from_workers
-from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.training.state.encoding import decode_state, encode_state
 from pymodules_core.training.state.user_state import Stateful
 
 logger = logging.getLogger("pymodules_core")
@@ -162,12 +162,12 @@ class Batches:
         if self._stateful is None:
             return None
         state = self._stateful.state_dict()
-        return {"data": encode(state, name=f"{self._phase}_data().state_dict()")}
+        return {"data": encode_state(state, name=f"{self._phase}_data().state_dict()")}
 
     def load_state_dict(self, state: dict[str, Any] | None) -> None:
         """Load what ``state_dict`` returned."""
         if self._stateful is not None and state is not None:
-            self._stateful.load_state_dict(decode(state["data"]))
+            self._stateful.load_state_dict(decode_state(state["data"]))
 
     def _iterate(self) -> Iterator[Any]:
         batches = iter(self._batches)

@@ -8,7 +8,7 @@ from typing import Any
 from pymodules_core.discovery import PluginManager, PluginRecord
 from pymodules_core.discovery.isolation.global_state import guard_global_state, keep_random_streams
 from pymodules_core.specs import Origin
-from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.training.state.encoding import decode_state, encode_state
 from pymodules_core.training.task.hooks import PluginCalls
 from pymodules_core.training.task.run import Run
 
@@ -50,7 +50,7 @@ class PluginStates:
         self._kept = dict(states)
         for record, plugin in self._plugins:
             if record.name in states:
-                take = partial(_load_state, plugin, decode(states[record.name]))
+                take = partial(_load_state, plugin, decode_state(states[record.name]))
                 if self._call(record, "load_state_dict", take):
                     del self._kept[record.name]
                 else:
@@ -67,7 +67,7 @@ def _load_state(plugin: Any, state: Any) -> bool:
 
 
 def _encoded_state(plugin: Any) -> Any:
-    return encode(plugin.state_dict(), name="its state")
+    return encode_state(plugin.state_dict(), name="its state")
 
 
 @contextmanager

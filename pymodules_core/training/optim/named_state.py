@@ -24,7 +24,7 @@ from pymodules_core.training.optim.parameter_groups import (
     restored_groups,
     without_parameters,
 )
-from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.training.state.encoding import decode_state, encode_state
 
 logger = logging.getLogger("pymodules_core")
 
@@ -64,15 +64,21 @@ def optimizer_state(
     names_in_order = [names[parameter] for parameter in parameters_of(optimizer)]
     groups = [
         {
-            **encode(without_parameters(group), name=f"a group of {name}"),
+            **encode_state(without_parameters(group), name=f"a group of {name}"),
             PARAMETERS: [names_in_order[number] for number in group[PARAMETERS]],
         }
         for group in numbered.pop(_GROUPS)
     ]
     by_name = {names_in_order[n]: values for n, values in numbered.pop(_STATE).items()}
     by_name |= {names[key]: values for key, values in removed.items() if key in names}
-    encoded = {key: encode(values, name=f"state of {name}") for key, values in by_name.items()}
-    return {_STATE: encoded, _GROUPS: groups, "more": encode(numbered, name=f"state of {name}")}
+    encoded = {
+        key: encode_state(values, name=f"state of {name}") for key, values in by_name.items()
+    }
+    return {
+        _STATE: encoded,
+        _GROUPS: groups,
+        "more": encode_state(numbered, name=f"state of {name}"),
+    }
 
 
 def _numbered_state(optimizer: Optimizer) -> tuple[dict[str, Any], dict[Parameter, Any]]:
@@ -168,11 +174,11 @@ def _set_groups(
     for group in groups:
         parameters = {PARAMETERS: [by_name[key] for key in group.parameters]}
         if group.start is None:
-            optimizer.add_param_group({**decode(group.options), **parameters})
+            optimizer.add_param_group({**decode_state(group.options), **parameters})
         else:
             own = today[group.start]
             if group.options is not None and not keeps_options:
-                own |= decode(group.options)
+                own |= decode_state(group.options)
             optimizer.param_groups.append(own | parameters)
 
 
@@ -184,7 +190,7 @@ def _load_state(
 ) -> None:
     parameters = [by_name[key] for key in own_names]
     states = {
-        number: _distributed(decode(stored[_STATE][key]), parameters[number])
+        number: _distributed(decode_state(stored[_STATE][key]), parameters[number])
         for number, key in enumerate(own_names)
         if key in stored[_STATE]
     }
@@ -193,7 +199,7 @@ def _load_state(
         {**group, PARAMETERS: [next(numbers) for _ in group[PARAMETERS]]}
         for group in optimizer.param_groups
     ]
-    optimizer.load_state_dict({_STATE: states, _GROUPS: groups, **decode(stored["more"])})
+    optimizer.load_state_dict({_STATE: states, _GROUPS: groups, **decode_state(stored["more"])})
     for number, values in states.items():
         _keep_dtypes(optimizer.state.get(parameters[number], {}), values)
 
@@ -207,7 +213,7 @@ def _restore_removed(
     """Restore the state of parameters that were removed from all groups."""
     for key, values in stored[_STATE].items():
         if key in by_name and key not in grouped:
-            optimizer.state[by_name[key]] = _distributed(decode(values), by_name[key])
+            optimizer.state[by_name[key]] = _distributed(decode_state(values), by_name[key])
 
 
 def _losses(restored: RestoredGroups, gone: Sequence[str], name: str) -> Iterator[str]:
@@ -259,6 +265,6 @@ def options_of(optimizer: Optimizer, *, name: str) -> list[Any]:
         TaskError: One would not come back from a file.
     """
     return [
-        copy.deepcopy(encode(without_parameters(group), name=f"a group of {name}"))
+        copy.deepcopy(encode_state(without_parameters(group), name=f"a group of {name}"))
         for group in optimizer.param_groups
     ]

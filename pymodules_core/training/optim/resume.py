@@ -22,7 +22,7 @@ from pymodules_core.training.optim.named_state import (
     untrained_line,
 )
 from pymodules_core.training.optim.parameter_groups import PARAMETERS
-from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.training.state.encoding import decode_state, encode_state
 
 logger = logging.getLogger("pymodules_core")
 
@@ -126,7 +126,7 @@ class OptimizerResume:
             if is_same(before, self._start):
                 loaded = load_optimizer()
                 if self._scheduler is not None:
-                    self._scheduler.load_state_dict(decode(state["scheduler"]))
+                    self._scheduler.load_state_dict(decode_state(state["scheduler"]))
                     # It has what it keeps of each group where the task put it, a function for one.
                     if None in loaded.starts and not is_same(
                         self._scheduler_state(), state["scheduler"]
@@ -178,11 +178,11 @@ class OptimizerResume:
             for key, value in today[start].items():
                 if key in old and is_same(old[key], value):
                     continue
-                group[key] = decode(value)
+                group[key] = decode_state(value)
                 self._warn(
                     "%s was %s when the run began, and is now %s",
                     key,
-                    decode(old.get(key)),
+                    decode_state(old.get(key)),
                     group[key],
                 )
 
@@ -196,7 +196,7 @@ class OptimizerResume:
             # It follows metrics, which are not kept: what it has seen, but not what it made of it.
             if state["start"]["kinds"][1] == self._start["kinds"][1]:
                 seen = {key: state["scheduler"][key] for key in _SEEN_BY_PLATEAU}
-                scheduler.load_state_dict(decode({**start, **seen}))
+                scheduler.load_state_dict(decode_state({**start, **seen}))
         else:
             with warnings.catch_warnings():
                 # torch expects an optimizer's step before each, and there were.
@@ -214,7 +214,7 @@ class OptimizerResume:
     def _scheduler_state(self) -> Any:
         if self._scheduler is None:
             return None
-        return encode(self._scheduler.state_dict(), name=f"the scheduler of {self._where}")
+        return encode_state(self._scheduler.state_dict(), name=f"the scheduler of {self._where}")
 
     def _warn(self, text: str, *facts: object) -> None:
         logger.warning("%s: %s", self._where, text % facts)

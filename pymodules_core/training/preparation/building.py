@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pymodules_core.checkpoints import LoadReport
-from pymodules_core.checkpoints.file_format.state_dict import refuse_lazy
+from pymodules_core.checkpoints.file_format.state_dict import check_initialized
 from pymodules_core.discovery import PluginManager
 from pymodules_core.errors import (
     SettingsError,
@@ -83,17 +83,17 @@ class BuiltParts:
         # First: modules are built in what it sets for the process, such as the default dtype.
         task = Task.load(plugins, experiment)
         pool = ModulePool.discover(experiment, plugins=plugins)
-        _refuse_lazy(pool)
+        _check_initialized(pool)
         reports = load_initial_weights(pool) if load_weights else []
         pool.to(device)
         return cls(device=device, plugins=plugins, pool=pool, reports=reports, task=task)
 
 
-def _refuse_lazy(pool: ModulePool) -> None:
+def _check_initialized(pool: ModulePool) -> None:
     """Refuse modules without a shape: nothing would give them one before the first commit."""
     for name, entry in pool.entries.items():
         try:
-            refuse_lazy(entry.module, name=name)
+            check_initialized(entry.module, name=name)
         except UninitializedModuleError as error:
             if isinstance(entry.origin, FileOrigin):
                 error.file = entry.origin.file

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from typing import IO, Any, Protocol, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 import attrs
 from rich.console import Console, RenderableType
@@ -248,4 +248,5 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
     return " ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
 
-__getattr__ = moved_names(__name__)
+if not TYPE_CHECKING:  # it would make every name there could be one of type Any
+    __getattr__ = moved_names(__name__)

@@ -8,17 +8,18 @@ import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pymodules_core.errors import TaskError
+from pymodules_core.moved import moved_names
 
 _KIND, _VALUE = "$", "value"
 _PRIMITIVES = {str, bytes, int, float, bool, type(None)}
 
 
-def encode(value: Any, *, name: str) -> Any:
+def encode_state(value: Any, *, name: str) -> Any:
     """Write a value as tensors and primitives.
 
     Args:
@@ -27,7 +28,7 @@ def encode(value: Any, *, name: str) -> Any:
         name: What it is, for messages.
 
     Returns:
-        What ``decode`` gives the value back from. Tensors are the value's own, not copied.
+        What ``decode_state`` gives the value back from. Tensors are the value's own, not copied.
 
     Raises:
         TaskError: Something in it would not come back.
@@ -83,15 +84,15 @@ def _encode_tagged(value: Any, name: str) -> dict[str, Any] | None:
     return None
 
 
-def decode(value: Any) -> Any:
-    """Return what ``encode`` was given."""
+def decode_state(value: Any) -> Any:
+    """Return what ``encode_state`` was given."""
     if isinstance(value, Mapping):
         if _KIND in value:
             return _DECODERS[value[_KIND]](value[_VALUE])
         kind = OrderedDict if isinstance(value, OrderedDict) else dict
-        return kind((key, decode(item)) for key, item in value.items())
+        return kind((key, decode_state(item)) for key, item in value.items())
     if isinstance(value, list | tuple):
-        return type(value)(decode(item) for item in value)
+        return type(value)(decode_state(item) for item in value)
     return value
 
 
@@ -138,13 +139,17 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "bytes": _decode_bytes,
     "cuda": _to_device,
     "size": torch.Size,
-    "deque": lambda value: deque((decode(item) for item in value[0]), maxlen=value[1]),
-    "set": lambda items: {decode(item) for item in items},
-    "frozenset": lambda items: frozenset(decode(item) for item in items),
+    "deque": lambda value: deque((decode_state(item) for item in value[0]), maxlen=value[1]),
+    "set": lambda items: {decode_state(item) for item in items},
+    "frozenset": lambda items: frozenset(decode_state(item) for item in items),
     "path": Path,
     "array": lambda tensor: tensor.numpy(),
     "number": lambda tensor: tensor.numpy()[()],
-    "counter": lambda value: Counter(decode(value)),
-    "dict": lambda items: {key: decode(item) for key, item in items},
-    "ordered": lambda items: OrderedDict((key, decode(item)) for key, item in items),
+    "counter": lambda value: Counter(decode_state(value)),
+    "dict": lambda items: {key: decode_state(item) for key, item in items},
+    "ordered": lambda items: OrderedDict((key, decode_state(item)) for key, item in items),
 }
+
+
+if not TYPE_CHECKING:  # it would make every name there could be one of type Any
+    __getattr__ = moved_names(__name__)

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from pymodules_core.errors import TaskError, UnassignedStateError
-from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.training.state.encoding import decode_state, encode_state
 
 
 @runtime_checkable
@@ -92,7 +92,7 @@ class UserState(MutableMapping[str, Any]):
             TaskError: A value has become something that a checkpoint cannot hold.
         """
         waiting = {
-            key: {"object": encode(state, name=f"run.state[{key!r}]")}
+            key: {"object": encode_state(state, name=f"run.state[{key!r}]")}
             for key, state in self._waiting.items()
         }
         return waiting | {key: self._encode(key, value) for key, value in self._values.items()}
@@ -103,14 +103,14 @@ class UserState(MutableMapping[str, Any]):
         self._waiting.clear()
         for key, saved in state.items():
             if "object" in saved:
-                self._waiting[key] = decode(saved["object"])
+                self._waiting[key] = decode_state(saved["object"])
             else:
-                self._values[key] = decode(saved["plain"])
+                self._values[key] = decode_state(saved["plain"])
 
     def _encode(self, key: str, value: Any) -> dict[str, Any]:
         name = f"run.state[{key!r}]"
         if isinstance(value, torch.Generator):
             return {"object": value.get_state()}
         if isinstance(value, Stateful) and not isinstance(value, type):
-            return {"object": encode(value.state_dict(), name=f"{name}.state_dict()")}
-        return {"plain": encode(value, name=name)}
+            return {"object": encode_state(value.state_dict(), name=f"{name}.state_dict()")}
+        return {"plain": encode_state(value, name=name)}

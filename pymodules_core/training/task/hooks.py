@@ -110,7 +110,7 @@ class RunEvents:
             self._calls.call(record, hook_name, call, self._surroundings(record, hook_name))
 
     def _streams(self, name: str, hook_name: str) -> AbstractContextManager[None]:
-        """Return a hook random streams of its own: when it is called must not show in the training.
+        """Return a context with random streams of its own: a hook must not shift the training's.
 
         A process that resumes a run calls some hooks again, and a commit may reach the disk
         earlier or later. After a step everything is in its place: the task draws from the run's

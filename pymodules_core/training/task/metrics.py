@@ -8,7 +8,7 @@ import torch
 
 from pymodules_core.errors import TaskError
 from pymodules_core.processes.group import Processes
-from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.training.state.encoding import decode_state, encode_state
 
 
 @runtime_checkable
@@ -124,13 +124,13 @@ class MetricAverages:
         What accumulates by itself is not among them; ``stateful`` names it.
         """
         return {
-            "totals": encode(self._totals, name="metrics"),
+            "totals": encode_state(self._totals, name="metrics"),
             "weights": dict(self._weights),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
-        self._totals = decode(state["totals"])
+        self._totals = decode_state(state["totals"])
         self._weights = dict(state["weights"])
 
     @property
@@ -152,10 +152,10 @@ def merged_sums(states: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     totals: dict[str, float] = {}
     weights: dict[str, int] = {}
     for state in states:
-        for name, total in decode(state["totals"]).items():
+        for name, total in decode_state(state["totals"]).items():
             totals[name] = totals.get(name, 0.0) + float(total)
             weights[name] = weights.get(name, 0) + state["weights"][name]
-    return {"totals": encode(totals, name="metrics"), "weights": weights}
+    return {"totals": encode_state(totals, name="metrics"), "weights": weights}
 
 
 def _joined(name: str, metric: StatefulMetric, processes: Processes) -> StatefulMetric:

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from pymodules_core.errors import TaskError
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
-from pymodules_core.settings.structure import show
+from pymodules_core.settings.structure import format_value
 from pymodules_core.training.optim.block import OptimizeBlock
 from pymodules_core.training.state.user_state import UserState
 from pymodules_core.training.task.control import RunControl, detached
@@ -182,7 +182,7 @@ def _check_image(name: Any, image: Any) -> None:
         )
     if not isinstance(image, torch.Tensor):
         raise TaskError(
-            f"image {name!r} is {show(image)}, expected a tensor",
+            f"image {name!r} is {format_value(image)}, expected a tensor",
             key=name,
             found=image,
             fix="torch.as_tensor(image)",

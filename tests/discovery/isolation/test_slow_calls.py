@@ -18,7 +18,7 @@ def stubborn():
 
 
 def test_a_call_that_takes_long_is_told_once_with_its_place_and_goes_on(caplog):
-    with watch_call("the hook", told_after_s=0.05):
+    with watch_call("the hook", warn_after_s=0.05):
         time.sleep(0.15)
 
     (told,) = caplog.messages
@@ -29,22 +29,22 @@ def test_a_call_that_takes_long_is_told_once_with_its_place_and_goes_on(caplog):
 
 
 @pytest.mark.parametrize("hang", [lambda: time.sleep(10), stubborn], ids=["sleeps", "tries again"])
-@pytest.mark.parametrize("told_after_s", [0.02, 60.0], ids=["reported before", "not told"])
-def test_a_call_that_has_to_end_is_ended(caplog, hang, told_after_s):
+@pytest.mark.parametrize("warn_after_s", [0.02, 60.0], ids=["reported before", "not told"])
+def test_a_call_that_has_to_end_is_ended(caplog, hang, warn_after_s):
     start = time.monotonic()
 
     with (
         pytest.raises(CallTimeoutError, match=r"it was not done after 0\.05 s"),
-        watch_call("the hook", told_after_s=told_after_s, ended_after_s=0.05),
+        watch_call("the hook", warn_after_s=warn_after_s, ended_after_s=0.05),
     ):
         hang()
 
     assert time.monotonic() - start < 5
-    assert len(caplog.messages) == (told_after_s < 1)
+    assert len(caplog.messages) == (warn_after_s < 1)
 
 
 def test_afterwards_nothing_rings(caplog):
-    with watch_call("the hook", told_after_s=60.0):
+    with watch_call("the hook", warn_after_s=60.0):
         pass
 
     assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
@@ -56,7 +56,7 @@ def test_an_alarm_of_the_program_is_left_alone(monkeypatch):
     rung = []
     before = signal.signal(signal.SIGALRM, lambda *_: rung.append(True))
     try:
-        with watch_call("the hook", told_after_s=0.01, ended_after_s=0.02):
+        with watch_call("the hook", warn_after_s=0.01, ended_after_s=0.02):
             signal.setitimer(signal.ITIMER_REAL, 0.03)
             time.sleep(0.1)
     finally:

@@ -26,7 +26,7 @@ from pymodules_core.training.optim.named_state import (
     parameter_names,
 )
 from pymodules_core.training.run_output.console import SilentPrinter
-from pymodules_core.training.state.encoding import decode, encode
+from pymodules_core.training.state.encoding import decode_state, encode_state
 from pymodules_core.training.state.user_state import UserState
 
 
@@ -77,7 +77,7 @@ def same(first, second):
 
 @given(VALUES)
 def test_nested_values_come_back_through_a_file_as_they_were(value):
-    assert same(decode(through_a_file(encode(value, name="x"))), value)
+    assert same(decode_state(through_a_file(encode_state(value, name="x"))), value)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_nested_values_come_back_through_a_file_as_they_were(value):
     ],
 )
 def test_arrays_and_numbers_of_numpy_come_back(value):
-    found = decode(through_a_file(encode(value, name="x")))
+    found = decode_state(through_a_file(encode_state(value, name="x")))
 
     assert type(found) is type(value)
     assert found.dtype == value.dtype
@@ -107,7 +107,7 @@ def test_paths_sizes_and_tensors_come_back():
         "tensor": torch.ones(2).requires_grad_(),
     }
 
-    found = decode(through_a_file(encode(value, name="x")))
+    found = decode_state(through_a_file(encode_state(value, name="x")))
 
     assert (found["path"], found["size"]) == (value["path"], value["size"])
     assert torch.equal(found["tensor"], torch.ones(2))
@@ -143,7 +143,7 @@ KEEP = (
 )
 def test_what_would_not_come_back_is_refused_by_name(value, message):
     with pytest.raises(TaskError) as caught:
-        encode(value, name="x")
+        encode_state(value, name="x")
 
     assert str(caught.value) == message
 
@@ -337,7 +337,7 @@ def test_a_scheduler_goes_on_as_if_it_had_not_stopped(name):
     saved = through_a_file(
         {
             "optimizer": optimizer_state(optimizer, names, name="main"),
-            "scheduler": encode(scheduler.state_dict(), name="scheduler"),
+            "scheduler": encode_state(scheduler.state_dict(), name="scheduler"),
         }
     )
     expected = advance(optimizer, scheduler, 6)
@@ -345,7 +345,7 @@ def test_a_scheduler_goes_on_as_if_it_had_not_stopped(name):
     again = torch.optim.SGD(parameters_of(pool), lr=0.1, momentum=0.5)
     other = SCHEDULERS[name](again)
     load_optimizer_state(again, saved["optimizer"], names, name="main")
-    other.load_state_dict(decode(saved["scheduler"]))
+    other.load_state_dict(decode_state(saved["scheduler"]))
 
     assert advance(again, other, 6) == expected
 
@@ -432,7 +432,7 @@ def test_a_list_that_holds_itself_is_refused():
     value.append(value)
 
     with pytest.raises(TaskError, match="x holds itself, or is nested too deep"):
-        encode(value, name="x")
+        encode_state(value, name="x")
 
 
 def test_a_class_is_no_object_with_state():
