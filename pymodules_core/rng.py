@@ -75,8 +75,7 @@ def random_stream(seed: int, *purpose: str | int) -> Iterator[None]:
     numpy = sys.modules.get("numpy")
     numpy_state = numpy.random.get_state() if numpy is not None else None
     python_state = random.getstate()
-    has_cuda = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = list(range(torch.cuda.device_count())) if has_cuda else []
+    devices = list(range(torch.cuda.device_count())) if _is_cuda_in_use() else []
     with torch.random.fork_rng(devices=devices):
         seed_everything(derive_seed(seed, *purpose))
         try:
@@ -137,7 +136,7 @@ def random_state() -> dict[str, Any]:
     if numpy is not None:
         kind, words, *rest = numpy.random.get_state()
         state["numpy"] = [kind, torch.tensor(words.tolist(), dtype=torch.int64), *rest]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if _is_cuda_in_use():
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
 
@@ -157,3 +156,8 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     if torch.cuda.is_available():
         for index, one in enumerate(state.get("cuda", [])[: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(one, index)
+
+
+def _is_cuda_in_use() -> bool:
+    is_initialized: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's
+    return torch.cuda.is_available() and is_initialized

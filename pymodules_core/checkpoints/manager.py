@@ -232,16 +232,19 @@ class CheckpointManager:
             metrics: Name to value; must hold the monitored one where ``best`` is proposed.
             state: The training state that belongs to these weights, where ``last`` is named:
                 tensors and primitives.
-            module_states: Module name to a part of the training state that is the module's own and
-                sharded as it is; saved as the module is, gathered or in shards.
+            module_states: Module name to its part of the training state, such as the state that an
+                optimizer keeps for a sharded module; gathered or sharded as the module is.
+
+        Returns:
+            What was written, or will be where saving is asynchronous.
 
         Raises:
             InvalidNameError: No such pool.
-            CheckpointError: No pool, ``frzn`` or ``init`` is named, there is a state without
+            CheckpointError: No pool is named, or ``frzn`` or ``init`` is; there is a state without
                 ``last``, a metric is not a number, the monitored one is missing, ``start`` was not
                 called, a module cannot be saved, or an earlier commit could not be written.
-            FrozenModuleError: A frozen module has changed; looked at once an epoch, and raised like
-                what an earlier commit raised.
+            FrozenModuleError: A frozen module has changed; checked once an epoch, and raised by a
+                later call where saving is asynchronous.
         """
         check_pools(pools, has_state=state is not None)
         metrics = metric_values(metrics or {})

@@ -66,7 +66,10 @@ def cli() -> None:
 
 
 def main() -> None:
-    """Run the command and exit with its code: 0, 1 the run failed, 2 invalid, 130 interrupted."""
+    """Run the command and exit with its code.
+
+    0; 1 the run failed; 2 wrong usage or an invalid experiment; 128 + a signal that interrupted it.
+    """
     out = sys.stdout
     if isinstance(out, io.TextIOWrapper) and out.errors == "strict":
         out.reconfigure(errors="backslashreplace")  # a file's name may be in no encoding

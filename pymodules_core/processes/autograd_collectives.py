@@ -30,7 +30,7 @@ class _SumOverRanks(torch.autograd.Function):
 
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """Return the sum of a tensor over all processes; gradients come back summed, too."""
-    total: Tensor = _SumOverRanks.apply(tensor)  # type: ignore[no-untyped-call]
+    total: Tensor = _SumOverRanks.apply(tensor)  # type: ignore[no-untyped-call]  # torch's
     return total
 
 

@@ -84,7 +84,7 @@ def empty_local_tensor(like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     made: torch.Tensor = package.DTensor.from_local(
         local,
         like.device_mesh,  # type: ignore[attr-defined]  # a DTensor
-        like.placements,  # type: ignore[attr-defined]
+        like.placements,  # type: ignore[attr-defined]  # a DTensor
         run_check=False,
         shape=like.shape,
         stride=like.stride(),
@@ -98,7 +98,7 @@ def offsets_of(like: torch.Tensor) -> tuple[int, ...]:
     _, offsets = utils.compute_local_shape_and_global_offset(
         like.shape,
         like.device_mesh,  # type: ignore[attr-defined]  # a DTensor
-        like.placements,  # type: ignore[attr-defined]
+        like.placements,  # type: ignore[attr-defined]  # a DTensor
     )
     return tuple(offsets)
 

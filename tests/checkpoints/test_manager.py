@@ -216,7 +216,7 @@ def test_weights_that_settings_ask_for_must_be_loaded_before_the_start(tmp_path)
 
     assert str(caught.value) == (
         "initial weights are not loaded yet for: net\n"
-        "  fix: call load_initial_weights(pool) of pymodules_core.initial_weights first"
+        "  fix: call pymodules_core.load_initial_weights(pool) first"
     )
 
 

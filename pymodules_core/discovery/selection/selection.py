@@ -150,9 +150,7 @@ def _check_table_names(
                 key=f"modules.{table}.{name}",
                 found=name,
                 closest=near,
-                fix=f"write {near!r}, or rename the module to {name!r}"
-                if near
-                else "remove it, or add the module",
+                fix=f"write {near!r}" if near else "remove it, or add the module",
             )
             raise locate(
                 add_former_provider(error, former.provider_of(name), otherwise="remove it there")

@@ -160,7 +160,7 @@ class ManagedOptimizer:
     def _backward(self, loss: "Tensor") -> None:
         """Compute gradients for the parameters of this optimizer and of no other."""
         if self._is_single:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own
             return
         if not self._is_graph_known:
             refuse_reentrant_checkpoints(loss, self.name)

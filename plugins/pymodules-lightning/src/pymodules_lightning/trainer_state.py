@@ -160,14 +160,14 @@ def _restore(trainer: Trainer, module: LightningModule, checkpoint: dict[str, An
         config.scheduler.load_state_dict(found)
 
 
-# Lightning sets both outside of Trainer.__init__, where no type checker finds them.
 def _datamodule(trainer: Trainer) -> LightningDataModule | None:
-    found: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]
+    # Lightning sets it outside of Trainer.__init__, where no type checker finds it.
+    found: LightningDataModule | None = trainer.datamodule  # type: ignore[attr-defined]  # set late
     return found
 
 
 def _callbacks(trainer: Trainer) -> list[Callback]:
-    found: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    found: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set late
     return found
 
 
