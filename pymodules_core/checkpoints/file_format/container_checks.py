@@ -10,7 +10,17 @@ import stat
 import zipfile
 from pathlib import Path
 
+from pymodules_core.checkpoints.file_format.pickle_gate import (
+    SAVE_AGAIN,
+    SAVE_IN_SCRIPT,
+    budget_bytes,
+    check_pickle,
+)
 from pymodules_core.checkpoints.file_format.state_dict import show_key
+from pymodules_core.checkpoints.file_format.zip_checks import (
+    find_strange_entries,
+    find_strange_table,
+)
 from pymodules_core.errors import (
     CheckpointFileError,
     CheckpointNotFoundError,
@@ -19,14 +29,8 @@ from pymodules_core.errors import (
     list_words,
 )
 
-SAVE_AGAIN = "save it with torch.save(module.state_dict(), file)"
-SAVE_IN_SCRIPT = f"where you trust it, load it in a script of yours and there {SAVE_AGAIN}"
 _GET_AGAIN = "download or copy it again, or take another file"
 _GET_WHOLE = "take an earlier pool, or copy the file again"
-_FOLDER_ATTRIBUTE = 0x10
-# Of the part of a file that says what it holds: some 200 bytes and 10 containers a tensor.
-_MOST_PICKLE_BYTES = 96 << 20
-_MOST_CONTAINERS = 2_000_000
 
 
 def check_is_file(path: Path, *, most_bytes: int | None = None) -> None:
@@ -81,21 +85,26 @@ def refuse_link_out(path: Path, root: Path) -> None:
         )
 
 
-def check_archive(path: Path) -> None:
-    """Look at the container before torch does: kind, sizes, CRCs.
+def check_archive(path: Path, *, is_whole: bool = False) -> None:
+    """Look at a file before torch does: kind, sizes, checksums, and what its pickle would make.
+
+    Args:
+        path: The file.
+        is_whole: Its bytes are known to be those that were written, so no checksum is looked at.
 
     Raises:
-        CheckpointFileError: It is not an archive of ``torch.save``, or damaged.
+        CheckpointFileError: It is not an archive of ``torch.save``, is damaged, or holds more than
+            a state dict.
     """
     with _open_archive(path) as archive:
         try:
-            damaged = archive.testzip()
+            damaged = None if is_whole else archive.testzip()
+            entry = next(one for one in archive.infolist() if one.filename.endswith("/data.pkl"))
+            content = archive.read(entry)
         except Exception as error:
             raise CheckpointFileError(
                 f"is damaged: {str(error) or 'an entry ends early'}", file=path, fix=_GET_WHOLE
             ) from error
-        if damaged is None:
-            _refuse_long_pickle(archive, path)
     if damaged is not None:
         raise CheckpointFileError(
             f"is damaged: the checksum of {show_key(damaged)} does not match",
@@ -103,49 +112,17 @@ def check_archive(path: Path) -> None:
             found=damaged,
             fix=_GET_WHOLE,
         )
-
-
-def check_table_of_contents(path: Path) -> None:
-    """Look at the container of a file whose bytes are known to be whole: kind and sizes.
-
-    Raises:
-        CheckpointFileError: It is not an archive of ``torch.save``.
-    """
-    with _open_archive(path) as archive:
-        _refuse_long_pickle(archive, path)
-
-
-def _refuse_long_pickle(archive: zipfile.ZipFile, path: Path) -> None:
-    """Refuse what takes a hundred times its size in memory before a look at it is possible."""
-    entry = next(one for one in archive.infolist() if one.filename.endswith("/data.pkl"))
-    found = entry.file_size
-    if found <= _MOST_PICKLE_BYTES:
-        try:
-            content = archive.read(entry)
-        except Exception as error:
-            raise CheckpointFileError(f"is damaged: {error}", file=path, fix=_GET_WHOLE) from error
-        # Too many rather than too few: these bytes are in texts and numbers as well.
-        found = sum(map(content.count, (b"}", b"]", b"(", b")")))
-        if found <= _MOST_CONTAINERS:
-            return
-    raise CheckpointFileError(
-        "describes far more lists, dicts and numbers than weights need",
-        file=path,
-        found=found,
-        fix=SAVE_AGAIN,
-    )
+    check_pickle(path, content)
 
 
 def _open_archive(path: Path) -> zipfile.ZipFile:
+    archive, fault = None, None
     try:
         with path.open("rb") as file:
             head = file.read(512)
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        kind, fix = _describe_head(head)
-        raise CheckpointFileError(
-            f"is not a checkpoint: it is {kind}", file=path, found=kind, fix=fix
-        ) from error
+            if zipfile.is_zipfile(file):
+                fault = find_strange_table(file, budget_bytes=budget_bytes(path))
+                archive = zipfile.ZipFile(path) if fault is None else None
     except OSError as error:
         raise _unreadable(path, error) from error
     # One flipped bit makes zipfile raise anything: UnicodeDecodeError, NotImplementedError.
@@ -153,11 +130,16 @@ def _open_archive(path: Path) -> zipfile.ZipFile:
         raise CheckpointFileError(
             f"is damaged: its table of contents cannot be read: {error}", file=path, fix=_GET_WHOLE
         ) from error
-    if fault := _find_foreign(archive, size_bytes=path.stat().st_size):
+    if archive is not None:
+        fault = find_strange_entries(archive, size_bytes=path.stat().st_size)
+        if fault is None:
+            return archive
         archive.close()
+    if fault is not None:
         fix = _GET_WHOLE if fault.startswith("is damaged") else SAVE_AGAIN
         raise CheckpointFileError(fault, file=path, fix=fix)
-    return archive
+    kind, fix = _describe_head(head)
+    raise CheckpointFileError(f"is not a checkpoint: it is {kind}", file=path, found=kind, fix=fix)
 
 
 def _not_found(path: Path) -> CheckpointNotFoundError:
@@ -188,30 +170,6 @@ def _unreadable(path: Path, error: OSError) -> CheckpointFileError:
     return CheckpointFileError(
         f"cannot be read: {error.strerror or error}", file=path, fix="make it a readable file"
     )
-
-
-def _find_foreign(archive: zipfile.ZipFile, *, size_bytes: int) -> str | None:
-    """Say why a zip archive was not written by ``torch.save`` of a state dict."""
-    entries = archive.infolist()
-    names = [entry.filename for entry in entries]
-    if len(set(names)) != len(names):
-        return "holds two entries of one name"
-    if any(name.endswith("/archive_format") for name in names):
-        return "is a program of torch.export, expected a state dict"
-    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        return "is a TorchScript program, expected a state dict"
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        return "holds compressed entries, which torch.save never writes"
-    # torch reads nothing for a folder, and leaves in the tensor what the memory held before.
-    if any(entry.external_attr & _FOLDER_ATTRIBUTE for entry in entries):
-        return "is damaged: its table of contents calls an entry a folder"
-    # Entries that overlap, or lie about their size, would take far more memory than the file.
-    total = sum(entry.file_size for entry in entries)
-    if total > size_bytes:
-        return f"its entries add up to {total:,} bytes in a file of {size_bytes:,}"
-    if not any(name.endswith("/data.pkl") for name in names):
-        return "is a zip archive without data.pkl, so no file of torch.save"
-    return None
 
 
 def _describe_head(head: bytes) -> tuple[str, str]:

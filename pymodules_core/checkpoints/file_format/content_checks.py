@@ -1,8 +1,5 @@
-"""What a file holds instead of a state dict: one message, and nothing of it is executed."""
+"""What a file holds instead of a state dict: one message each."""
 
-import pickletools
-import re
-import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pymodules_core.checkpoints.file_format.container_checks import SAVE_AGAIN, SAVE_IN_SCRIPT
+from pymodules_core.checkpoints.file_format.pickle_gate import SAVE_AGAIN
 from pymodules_core.checkpoints.file_format.state_dict import (
     count_items,
     is_plain,
@@ -101,20 +98,6 @@ def refuse_strange_tensors(path: Path, state: Mapping[str, Any]) -> None:
     _refuse_claims(path, state)
 
 
-def refused_pickle(path: Path, error: Exception) -> CheckpointFileError:
-    """Say what ``weights_only`` refused: a whole module, or a name that could run code."""
-    names, texts = _scan_pickle(path)
-    # torch names the first name it refused; for operations of newer pickles it names none.
-    refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-    foreign = (name for name in names if not name.startswith(("torch.", "collections.")))
-    name = refused[1] if refused else next(foreign, "an unknown object")
-    if {"_parameters", "_modules"} <= texts:
-        what = f"holds a whole pickled module, {name}, expected a state dict"
-    else:
-        what = f"holds {name}, which is not a tensor or primitive and could run code"
-    return CheckpointFileError(what, file=path, found=name, fix=SAVE_IN_SCRIPT)
-
-
 def unreadable_content(path: Path, error: Exception) -> CheckpointFileError:
     """Wrap what torch raised for an archive that is whole by its checksums."""
     lines = str(error).splitlines()
@@ -145,23 +128,3 @@ def _refuse_claims(path: Path, state: Mapping[str, Any]) -> None:
             found=claimed,
             fix="save them whole: tensor.contiguous()",
         )
-
-
-def _scan_pickle(path: Path) -> tuple[list[str], set[str]]:
-    """Read names and texts off a pickle's operations; none of them is executed."""
-    names: list[str] = []
-    texts: list[str] = []
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entry = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
-            for operation, argument, _ in pickletools.genops(archive.read(entry)):
-                if operation.name == "GLOBAL":
-                    names.append(str(argument).replace(" ", "."))
-                elif operation.name == "STACK_GLOBAL":
-                    names.append(".".join(texts[-2:]))
-                elif isinstance(argument, str):
-                    texts.append(argument)
-    # A pickle that is damaged as well: what was read so far has to do.
-    except Exception:  # noqa: BLE001, S110
-        pass
-    return names, set(texts)

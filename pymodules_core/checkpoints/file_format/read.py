@@ -1,12 +1,11 @@
 """One checkpoint file: written so that it is whole or absent, read so that nothing bad gets in.
 
-Reading never trusts a file: ``weights_only``, sizes and CRCs first (torch checks no CRC), and every
-failure says what the file is instead.
+Reading never trusts a file: container, CRCs (torch checks none) and pickle are looked at first, and
+every failure says what the file is instead.
 """
 
 import json
 import pickle
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,10 @@ import torch
 from pymodules_core.checkpoints.file_format.container_checks import (
     check_archive,
     check_is_file,
-    check_table_of_contents,
 )
 from pymodules_core.checkpoints.file_format.content_checks import (
     check_state,
     refuse_strange_tensors,
-    refused_pickle,
     unreadable_content,
 )
 from pymodules_core.checkpoints.file_format.layout_version import with_marks
@@ -32,6 +29,8 @@ from pymodules_core.run_files import replace_file
 if TYPE_CHECKING:
     from collections import OrderedDict
 
+# Held now: a library that patches torch.load later changes nothing here.
+_load = torch.load
 SAFETENSORS_SUFFIX = ".safetensors"
 MARKS_OF_SAFETENSORS = "pymodules_versions"
 
@@ -70,7 +69,7 @@ def read_own_file(path: Path, *, is_mapped: bool) -> "OrderedDict[str, Any]":
         CheckpointFileError: It is not a state dict, or would run code.
     """
     try:
-        check_table_of_contents(path)
+        check_archive(path, is_whole=True)
         state = _unpickled(path, path, is_mapped=is_mapped)
     except CheckpointFileError as error:
         if path.exists():
@@ -82,13 +81,10 @@ def read_own_file(path: Path, *, is_mapped: bool) -> "OrderedDict[str, Any]":
 
 def _unpickled(path: Path, file: Any, *, is_mapped: bool = False) -> "OrderedDict[str, Any]":
     try:
-        with warnings.catch_warnings():
-            # Of a newer pickle than its own: what it cannot read of one it refuses anyway.
-            warnings.filterwarnings("ignore", "Detected pickle protocol")
-            state = torch.load(file, map_location="cpu", weights_only=True, mmap=is_mapped)
+        state = _load(file, map_location="cpu", weights_only=True, mmap=is_mapped)
     except pickle.UnpicklingError as error:
         # Not chained: the text of torch's error advises weights_only=False.
-        raise refused_pickle(path, error) from None
+        raise unreadable_content(path, error) from None
     # torch raises anything here: KeyError, IndexError, EOFError, RuntimeError, OSError.
     except Exception as error:
         raise unreadable_content(path, error) from error

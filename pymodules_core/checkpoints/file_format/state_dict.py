@@ -20,6 +20,10 @@ _MAPPINGS = {dict, OrderedDict}
 _SEQUENCES = {list, tuple, torch.Size}
 
 _DEEPEST = 100
+# Reading takes at most 64 MiB beside what a file's size allows, so that no stranger's file takes
+# all memory; what is saved fits, estimated from above: a value, a container with its items, a text.
+_MOST_PLAIN_BYTES = 64 << 20
+_VALUE_BYTES, _CONTAINER_BYTES, _ITEM_BYTES, _REFERENCE_BYTES = 60, 400, 110, 10
 _LONGEST_SHOWN = 100
 
 
@@ -114,8 +118,10 @@ def refuse_unsaveable(state: Mapping[str, Any], *, owner: str) -> None:
         owner: Whose they are, for messages.
 
     Raises:
-        CheckpointError: A value is neither a dense tensor nor a nested primitive.
+        CheckpointError: A value is neither a dense tensor nor a nested primitive, or millions of
+            primitives.
     """
+    plain_bytes, seen = 0, set[int]()
     for key, value in state.items():
         if not is_plain(value):
             raise CheckpointError(
@@ -136,6 +142,15 @@ def refuse_unsaveable(state: Mapping[str, Any], *, owner: str) -> None:
                     if tensor.is_meta
                     else "keep its parts: indices and values, or int_repr and scale",
                 )
+        plain_bytes += _plain_bytes(value, seen)
+        if plain_bytes > _MOST_PLAIN_BYTES:
+            raise CheckpointError(
+                f"{owner}: too many Python numbers, texts and lists: with {key} they take over "
+                f"{_MOST_PLAIN_BYTES >> 20} MiB to read back",
+                key=key,
+                found=plain_bytes,
+                fix="keep many numbers in a tensor: torch.tensor(values)",
+            )
 
 
 def _unsaveable_kind(tensor: torch.Tensor) -> str | None:
@@ -225,6 +240,19 @@ def _is_plain(value: object, *, depth: int, done: set[int]) -> bool:
     # Walked once: a small file may hold one list a billion times.
     done.add(id(value))
     return True
+
+
+def _plain_bytes(value: object, seen: set[int]) -> int:
+    """Return at least what reading takes for a value beside its tensors."""
+    if isinstance(value, torch.Tensor) or id(value) in seen:
+        return 0
+    if isinstance(value, Mapping | list | tuple):
+        seen.add(id(value))
+        items = value.values() if isinstance(value, Mapping) else value
+        item_bytes = _ITEM_BYTES if isinstance(value, Mapping) else _REFERENCE_BYTES
+        own = _CONTAINER_BYTES + item_bytes * len(value)
+        return own + sum(_plain_bytes(item, seen) for item in items)
+    return _VALUE_BYTES + (sys.getsizeof(value) if isinstance(value, str | bytes) else 0)
 
 
 def _count_items(value: object, counts: dict[int, int]) -> int:

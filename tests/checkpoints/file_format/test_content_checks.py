@@ -129,7 +129,7 @@ def test_metadata_is_read_back():
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02"], ids=["empty", "cut short"])
-def test_an_error_of_torch_without_a_text_is_told_by_its_name(content):
+def test_a_pickle_that_ends_early_is_damaged(content):
     torch.save({"w": torch.ones(2)}, "net.pt")
     rewrite_entry("net/data.pkl", lambda _: content)
 
@@ -137,9 +137,9 @@ def test_an_error_of_torch_without_a_text_is_told_by_its_name(content):
         read_state_dict(Path("net.pt"))
 
     assert str(caught.value) == (
-        f"net.pt: cannot be read: EOFError\n  fix: take an earlier pool, or {AGAIN}"
+        "net.pt: cannot be read: its pickle is damaged: pickle exhausted before seeing STOP\n"
+        f"  fix: take an earlier pool, or {AGAIN}"
     )
-    assert isinstance(caught.value.__cause__, EOFError)
 
 
 def test_a_storage_that_is_too_short_gives_no_memory_of_others():
@@ -255,21 +255,3 @@ def test_a_file_that_may_not_be_read_is_told(request):
     assert str(caught.value) == (
         "net.pt: cannot be read: Permission denied\n  fix: make it a readable file"
     )
-
-
-@pytest.mark.parametrize("operation", [b"}", b"]", b")", b"("])
-def test_millions_of_containers_are_refused_before_they_are_made(tmp_path, operation):
-    path = tmp_path / "net.pt"
-    torch.save({}, path)
-    with zipfile.ZipFile(path) as archive:
-        entries = {name: archive.read(name) for name in archive.namelist()}
-    name = next(name for name in entries if name.endswith("/data.pkl"))
-    entries[name] = b"\x80\x02](" + operation * 2_000_001 + b"e."
-    with zipfile.ZipFile(path, "w") as archive:
-        for entry, content in entries.items():
-            archive.writestr(entry, content)
-
-    with pytest.raises(CheckpointFileError, match="far more lists, dicts and numbers") as caught:
-        read_state_dict(path)
-
-    assert caught.value.found >= 2_000_001

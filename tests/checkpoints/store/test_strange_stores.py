@@ -350,11 +350,11 @@ def test_a_plain_file_that_claims_terabytes_is_refused(tmp_path):
     (tmp_path / "best").mkdir()
     torch.save({"w": torch.ones(1).expand(10**9, 10**3)}, tmp_path / "best" / "net.pt")
 
-    with pytest.raises(CheckpointFileError, match="w for one") as caught:
+    with pytest.raises(CheckpointFileError) as caught:
         PoolReader(tmp_path).read("best")
 
     assert caught.value.what == (
-        "claims 4,000,000,000,000 bytes in tensors that repeat a few values, w for one"
+        "claims 4,000,000,000,000 bytes in its tensors, far more than it has"
     )
 
 

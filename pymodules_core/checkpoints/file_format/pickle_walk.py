@@ -1,0 +1,246 @@
+"""``PickleWalk``: what a pickle would make, followed operation by operation; nothing is executed.
+
+torch's ``weights_only`` allows more than weights need: ``bytearray(2 << 30)``, an encoding that
+takes quadratic time, attributes that hide methods. The walk lets only through what a state dict
+needs. What operations do is in the comments of CPython's ``Lib/pickletools.py``.
+"""
+
+import math
+import sys
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+import torch
+
+from pymodules_core.checkpoints.file_format.pickle_values import (
+    ELEMENT_BYTES,
+    TENSOR_TYPES,
+    ForeignObjectError,
+    Global,
+    Made,
+    StrangeContentError,
+    constant_of,
+    lengths_of,
+    of_type,
+    refuse_hidden,
+    storage_of,
+)
+
+# What CPython takes for each, and at most loses to rounding up.
+_ALLOCATION_BYTES = 24
+_REFERENCE_BYTES, _CONTAINER_BYTES, _ITEM_BYTES, _ORDERED_DICT_BYTES = 8, 72, 100, 240
+# An integer of more bits is not its own hash: those of one hash make a dict quadratic.
+_OWN_HASH_BITS = 60
+_MOST_OF_ONE_HASH = 100
+
+
+class PickleWalk:
+    """The stack of an unpickler, with a stand-in for each tensor.
+
+    Args:
+        budget_bytes: What all objects together may take, and what all tensors together may claim.
+    """
+
+    def __init__(self, *, budget_bytes: int) -> None:
+        self._budget_bytes = budget_bytes
+        self._object_bytes = 0
+        self._claimed_bytes = 0
+        self._stack: list[Any] = []
+        self._outer: list[list[Any]] = []
+        self._memo: dict[int, Any] = {}
+        self._hashes: Counter[int] = Counter()
+        self._steps: dict[str, Callable[[Any], None]] = {
+            **dict.fromkeys(["PROTO", "STOP"], lambda _: None),
+            **dict.fromkeys(["NONE", "NEWTRUE", "NEWFALSE", "BININT1"], self._refer),
+            **dict.fromkeys(["BININT", "BININT2", "LONG1", "BINFLOAT"], self._push),
+            **dict.fromkeys(["BINUNICODE", "SHORT_BINSTRING"], self._push),
+            **dict.fromkeys(["BINPUT", "LONG_BINPUT"], self._remember),
+            **dict.fromkeys(["BINGET", "LONG_BINGET"], lambda key: self._refer(self._memo[key])),
+            **{f"TUPLE{length}": partial(self._tuple, length) for length in (1, 2, 3)},
+            "EMPTY_TUPLE": lambda _: self._refer(()),
+            "EMPTY_LIST": lambda _: self._push([]),
+            "EMPTY_DICT": lambda _: self._push({}),
+            "EMPTY_SET": lambda _: self._push(Made(), 3 * _CONTAINER_BYTES),
+            "MARK": self._mark,
+            "TUPLE": lambda _: self._push(tuple(self._pop_mark())),
+            "APPEND": lambda _: self._extend([self._stack.pop()]),
+            "APPENDS": lambda _: self._extend(self._pop_mark()),
+            "SETITEM": lambda _: self._set_items([self._stack.pop(-2), self._stack.pop()]),
+            "SETITEMS": lambda _: self._set_items(self._pop_mark()),
+            "GLOBAL": self._find,
+            "BINPERSID": lambda _: self._push(storage_of(self._stack.pop())),
+            "REDUCE": lambda _: self._push(self._call(self._stack.pop(-2), self._stack.pop())),
+            "BUILD": self._build,
+        }
+
+    def follow(self, operation: str, argument: Any) -> None:
+        """Follow one operation, as ``pickletools.genops`` names it.
+
+        Raises:
+            ForeignObjectError: It names what could run code, or is none that ``torch.save`` writes.
+            StrangeContentError: It makes what no state dict holds, or too much.
+            Exception: The pickle is damaged.
+        """
+        if operation not in self._steps:
+            raise ForeignObjectError(None)
+        self._steps[operation](argument)
+
+    def _charge(self, size_bytes: int) -> None:
+        self._object_bytes += size_bytes
+        if self._object_bytes > self._budget_bytes:
+            raise StrangeContentError(
+                "describes far more lists, dicts and numbers than weights need"
+            )
+
+    def _refer(self, value: Any) -> None:
+        self._stack.append(value)
+        self._charge(_REFERENCE_BYTES)
+
+    def _push(self, value: Any, size_bytes: int | None = None) -> None:
+        self._refer(value)
+        self._charge(size_bytes or sys.getsizeof(value) + _ALLOCATION_BYTES)
+
+    def _mark(self, _: None) -> None:
+        self._outer.append(self._stack)
+        self._stack = []
+        self._charge(_CONTAINER_BYTES)
+
+    def _pop_mark(self) -> list[Any]:
+        items, self._stack = self._stack, self._outer.pop()
+        return items
+
+    def _tuple(self, length: int, _: None) -> None:
+        items = self._stack[-length:]
+        del self._stack[-length:]
+        self._push(tuple(items))
+
+    def _extend(self, items: list[Any]) -> None:
+        of_type(self._stack[-1], list).extend(items)
+
+    def _set_items(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if not isinstance(target, dict):
+            raise TypeError("an item is set in what is not a dict")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            self._check_hash(key)
+            self._charge(_ITEM_BYTES)
+            target[key] = value
+
+    def _check_hash(self, key: Any) -> None:
+        if isinstance(key, tuple):
+            raise StrangeContentError("has a key of type tuple, expected str")
+        if isinstance(key, int) and key.bit_length() > _OWN_HASH_BITS:
+            self._hashes[hash(key)] += 1
+            if self._hashes[hash(key)] > _MOST_OF_ONE_HASH:
+                raise StrangeContentError(
+                    "has keys that were chosen to be slow: numbers of one hash"
+                )
+
+    def _remember(self, key: int) -> None:
+        self._memo[key] = self._stack[-1]
+        self._charge(_ITEM_BYTES)
+
+    def _find(self, words: str) -> None:
+        package, _, name = words.partition(" ")
+        # Of Python 2, whose names pickles of protocol 2 still have.
+        package, name = NAME_MAPPING.get(
+            (package, name), (IMPORT_MAPPING.get(package, package), name)
+        )
+        found = f"{package}.{name}"
+        if not (
+            found in _CALLS
+            or found in ELEMENT_BYTES
+            or found in TENSOR_TYPES
+            or constant_of(found) is not None
+        ):
+            raise ForeignObjectError(found)
+        self._push(Global(found))
+
+    def _call(self, function: Any, arguments: Any) -> Any:
+        name = of_type(function, Global).name
+        if name not in _CALLS:
+            raise ForeignObjectError(name)
+        return _CALLS[name](self, *of_type(arguments, tuple))
+
+    def _build(self, _: None) -> None:
+        state = self._stack.pop()
+        refuse_hidden(state, type(of_type(self._stack[-1], OrderedDict)))
+
+    def make_ordered_dict(self) -> "OrderedDict[Any, Any]":
+        """Return an empty one, which is how pickles make them."""
+        self._charge(_ORDERED_DICT_BYTES)
+        return OrderedDict()
+
+    def make_tensor(self, storage: Any, _offset: Any, size: Any, *_rest: Any) -> Made:
+        """Return a tensor of its storage's dtype, and claim its bytes."""
+        return self._claim(of_type(storage, Made).element_bytes, size)
+
+    def make_tensor_v3(self, _storage: Any, _offset: Any, size: Any, *rest: Any) -> Made:
+        """Return a tensor that says its dtype, and claim its bytes."""
+        name = next(one.name for one in rest if isinstance(one, Global))
+        return self._claim(of_type(constant_of(name), torch.dtype).itemsize, size)
+
+    def make_parameter(self, data: Any, *rest: Any) -> Made:
+        """Return a parameter; what it gets last are its attributes, if any."""
+        if rest and type(rest[-1]) is dict:
+            refuse_hidden(rest[-1], torch.nn.Parameter)
+        return cast("Made", of_type(data, Made))
+
+    def make_of_type(self, function: Any, kind: Any, arguments: Any, state: Any) -> Made:
+        """Return a tensor that has attributes."""
+        if of_type(kind, Global).name not in TENSOR_TYPES:
+            raise ForeignObjectError(kind.name)
+        refuse_hidden(state, torch.nn.Parameter)
+        return cast("Made", of_type(self._call(function, arguments), Made))
+
+    def make_set(self, items: Any) -> Made:
+        """Return a set."""
+        for item in of_type(items, list):
+            self._check_hash(item)
+            self._charge(_ITEM_BYTES)
+        return Made()
+
+    def make_bytes(self, text: Any, encoding: Any) -> bytes:
+        """Return bytes, from the encoding that pickle uses for them."""
+        if encoding != "latin1":
+            raise StrangeContentError("encodes a text in another way than torch.save does")
+        return cast("str", of_type(text, str)).encode(encoding)
+
+    def _claim(self, element_bytes: int, size: Any) -> Made:
+        lengths = lengths_of(size)
+        self._claimed_bytes += element_bytes * math.prod(lengths)
+        if self._claimed_bytes > self._budget_bytes:
+            raise StrangeContentError(
+                f"claims {self._claimed_bytes:,} bytes in its tensors, far more than it has",
+                fix="save them whole: tensor.contiguous()",
+            )
+        return Made(element_bytes)
+
+
+def _made_later(*_: Any) -> Made:
+    """Stand for what is refused with its key once it is made: sparse, meta, complex."""
+    return Made()
+
+
+_CALLS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": PickleWalk.make_ordered_dict,
+    "collections.Counter": _made_later,
+    "torch._utils._rebuild_tensor": PickleWalk.make_tensor,
+    "torch._utils._rebuild_tensor_v2": PickleWalk.make_tensor,
+    "torch._utils._rebuild_tensor_v3": PickleWalk.make_tensor_v3,
+    "torch._utils._rebuild_qtensor": PickleWalk.make_tensor,
+    "torch._utils._rebuild_parameter": PickleWalk.make_parameter,
+    "torch._utils._rebuild_parameter_with_state": PickleWalk.make_parameter,
+    "torch._utils._rebuild_sparse_tensor": _made_later,
+    "torch._utils._rebuild_meta_tensor_no_storage": _made_later,
+    "torch._tensor._rebuild_from_type_v2": PickleWalk.make_of_type,
+    "torch.serialization._get_layout": _made_later,
+    "torch.device": _made_later,
+    "torch.Size": lambda _, lengths: lengths_of(lengths),
+    "builtins.complex": _made_later,
+    "builtins.set": PickleWalk.make_set,
+    "_codecs.encode": PickleWalk.make_bytes,
+}
