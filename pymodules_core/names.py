@@ -25,6 +25,7 @@ BEST = "best"
 EPOCH_PREFIX = "epoch_"
 CHECKPOINT_SUFFIX = ".pt"
 
+_FIXED_POOLS = (FRZN, INIT, LAST, BEST)
 _LONGEST_NAME_BYTES = 200
 _EPOCH_POOL = re.compile(rf"{EPOCH_PREFIX}([1-9][0-9]{{0,17}})")
 _WINDOWS_RESERVED = frozenset(
@@ -60,38 +61,10 @@ def check_module_name(name: object, *, file: Path | None = None) -> str:
     Raises:
         InvalidNameError: If it may not.
     """
-    rule = "a module name is a Python identifier that does not start with '_'"
-    if not isinstance(name, str):
-        raise InvalidNameError(
-            f"module name: expected str, found {type(name).__name__}",
-            file=file,
-            found=name,
-            fix=f"name it {str(name)!r}" if str(name).isidentifier() else "name it with a text",
-        )
-    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
-        suggestion = _suggest_identifier(name)
-        raise InvalidNameError(
-            f"module name {name!r} is not allowed: {rule}",
-            file=file,
-            found=name,
-            fix=f"name it {suggestion!r}" if suggestion else "choose another name",
-        )
-    if unicodedata.normalize("NFKC", name) != name:
-        raise InvalidNameError(
-            f"module name {name!r} is not in Unicode form NFKC, so file and attribute would differ",
-            file=file,
-            found=name,
-            fix=f"name it {unicodedata.normalize('NFKC', name)!r}",
-        )
-    if name in RESERVED_MODULE_NAMES:
-        raise InvalidNameError(
-            f"module name {name!r} is an attribute of the module pool",
-            file=file,
-            found=name,
-            fix=f"name it {name + '_net'!r}",
-        )
-    check_path_name(name, kind="module name", file=file)
-    return name
+    if (fault := _module_name_fault(name)) is not None:
+        what, fix = fault
+        raise InvalidNameError(what, file=file, found=name, fix=fix)
+    return check_path_name(name, kind="module name", file=file)
 
 
 def check_path_name(name: object, *, kind: str, file: Path | None = None) -> str:
@@ -208,17 +181,16 @@ def check_pool_name(pool_name: object, *, existing: Iterable[str] | None = None)
     Raises:
         InvalidNameError: For any other name.
     """
-    fixed = (FRZN, INIT, LAST, BEST)
-    if isinstance(pool_name, str) and (pool_name in fixed or parse_epoch_pool(pool_name)):
+    if isinstance(pool_name, str) and _is_pool_name(pool_name):
         return pool_name
-    there = list(existing) if existing is not None else [*fixed, epoch_pool(1)]
+    if existing is None:
+        there = [*_FIXED_POOLS, epoch_pool(1)]
+        choice = f"pools are {list_words(_FIXED_POOLS)} and {EPOCH_PREFIX}<n>"
+    else:
+        there = list(existing)
+        choice = f"there are: {list_words(there)}"
     raise InvalidNameError(
-        f"unknown checkpoint pool {pool_name!r}; "
-        + (
-            f"there are: {list_words(there)}"
-            if existing is not None
-            else f"pools are {list_words(fixed)} and {EPOCH_PREFIX}<n>"
-        ),
+        f"unknown checkpoint pool {pool_name!r}; {choice}",
         found=pool_name,
         closest=closest_match(str(pool_name), there),
     )
@@ -229,16 +201,38 @@ def pool_names_in(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     names = (path.name for path in folder.iterdir() if path.is_dir())
-    known = [n for n in names if n in {FRZN, INIT, LAST, BEST} or parse_epoch_pool(n)]
-    return sorted(known, key=pool_sort_key)
+    return sorted(filter(_is_pool_name, names), key=pool_sort_key)
 
 
 def pool_sort_key(pool_name: str) -> tuple[int, int]:
     """Order pools as a run writes them: frzn, init, last, best, then epochs by number."""
-    fixed = (FRZN, INIT, LAST, BEST)
-    if pool_name in fixed:
-        return fixed.index(pool_name), 0
-    return len(fixed), parse_epoch_pool(pool_name) or 0
+    if pool_name in _FIXED_POOLS:
+        return _FIXED_POOLS.index(pool_name), 0
+    return len(_FIXED_POOLS), parse_epoch_pool(pool_name) or 0
+
+
+def _is_pool_name(name: str) -> bool:
+    return name in _FIXED_POOLS or parse_epoch_pool(name) is not None
+
+
+def _module_name_fault(name: object) -> tuple[str, str] | None:
+    """Return why a name may not be a module's, and the fix."""
+    if not isinstance(name, str):
+        fix = f"name it {str(name)!r}" if str(name).isidentifier() else "name it with a text"
+        return f"module name: expected str, found {type(name).__name__}", fix
+    refused = f"module name {name!r} is"
+    if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+        rule = "a module name is a Python identifier that does not start with '_'"
+        better = _suggest_identifier(name)
+        fix = f"name it {better!r}" if better else "choose another name"
+        return f"{refused} not allowed: {rule}", fix
+    normal = unicodedata.normalize("NFKC", name)
+    if normal != name:
+        reason = "not in Unicode form NFKC, so file and attribute would differ"
+        return f"{refused} {reason}", f"name it {normal!r}"
+    if name in RESERVED_MODULE_NAMES:
+        return f"{refused} an attribute of the module pool", f"name it {name + '_net'!r}"
+    return None
 
 
 def _path_name_fault(name: str) -> str | None:

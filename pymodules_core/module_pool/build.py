@@ -55,7 +55,7 @@ class PoolBuilder(Mapping[str, nn.Module]):
     def __init__(
         self, specs: Mapping[str, ModuleSpec], *, seed: int, experiment: Experiment | None
     ) -> None:
-        self._former = FormerPlugins(experiment.path if experiment else None)
+        self._former = FormerPlugins(experiment)
         self._specs = specs
         self._seed = seed
         self._experiment = experiment

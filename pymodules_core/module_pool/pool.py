@@ -99,7 +99,7 @@ class ModulePool(Mapping[str, nn.Module]):
         self._seed = seed
         self._experiment = experiment
         self._files: ExperimentFiles | None = None
-        self._former = FormerPlugins(experiment.path if experiment else None)
+        self._former = FormerPlugins(experiment)
         self.pending_weights = {
             name for name, e in self._entries.items() if e.settings.weights_source is not None
         }
@@ -136,17 +136,13 @@ class ModulePool(Mapping[str, nn.Module]):
         """
         experiment = Experiment.open(experiment, data_home=data_home)
         plugins = plugins or PluginManager.for_experiment(experiment)
-        settings = experiment.settings
         provided = plugins.provided_specs()
-        former = FormerPlugins(experiment.path)
-        require_plugins(plugins, experiment, former)
+        require_plugins(plugins, experiment)
         with explain_left_out(plugins):
-            specs = select_specs(
-                provided, settings.modules, locate=experiment.locate, former=former
-            )
+            specs = select_specs(provided, experiment)
         if not specs:
-            raise no_modules(experiment, former)
-        seed = settings.train.seed if seed is None else seed
+            raise no_modules(experiment)
+        seed = experiment.settings.train.seed if seed is None else seed
         by_name = {spec.name: spec for spec in specs}
         builder = PoolBuilder(by_name, seed=seed, experiment=experiment)
         # All settings before the first build: a typo is reported before minutes of construction.

@@ -3,12 +3,11 @@
 The run on disk knows: it recorded where its modules and plugins came from.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
-from pymodules_core.discovery.plugins.records import normalise
+from pymodules_core.discovery.plugins.records import names_of, normalise
 from pymodules_core.errors import (
     PymodulesError,
     SettingsError,
@@ -29,41 +28,31 @@ class FormerPlugins:
     """The plugins that an experiment's run had, by its ``run.json``, which is read when asked.
 
     Args:
-        experiment_path: The experiment's folder; None outside one, where nothing is known.
+        experiment: The experiment; None outside one, where nothing is known.
     """
 
-    def __init__(self, experiment_path: Path | None) -> None:
-        self._experiment_path = experiment_path
+    def __init__(self, experiment: Experiment | None) -> None:
+        self._experiment = experiment
 
-    @property
-    def providers(self) -> list[DistributionOrigin]:
-        """The plugins that provided modules, each as often as it did."""
-        return [origin for _, origin in self._modules]
-
-    def provider_of(self, module_name: str) -> DistributionOrigin | None:
-        """Return the plugin that provided a module; None for any other origin, or none known."""
-        return next((o for name, o in self._modules if name == module_name), None)
+    @cached_property
+    def providers(self) -> dict[str, DistributionOrigin]:
+        """The plugins that provided modules, by the names of these."""
+        origins = ((row.get("name"), row.get("origin")) for row in self._rows("modules"))
+        return {
+            str(name): origin
+            for name, facts in origins
+            if (origin := DistributionOrigin.from_json(facts)) is not None
+        }
 
     def plugin_called(self, name: str) -> DistributionOrigin | None:
         """Return the plugin that a name of ``[plugins]`` meant: its own or its distribution's."""
-        wanted = normalise(name)
-        for plugin_name, origin in self._plugins:
-            names = (plugin_name, origin.distribution, origin.entry_point)
-            if wanted in map(normalise, names):
-                return origin
-        return None
+        origins = map(DistributionOrigin.from_json, self._rows("plugins"))
+        return next((o for o in origins if o is not None and normalise(name) in names_of(o)), None)
 
-    @cached_property
-    def _modules(self) -> list[tuple[str, DistributionOrigin]]:
-        return list(_origins(self._facts.get("modules"), "origin"))
-
-    @cached_property
-    def _plugins(self) -> list[tuple[str, DistributionOrigin]]:
-        return list(_origins(self._facts.get("plugins"), None))
-
-    @cached_property
-    def _facts(self) -> dict[str, Any]:
-        return read_run_facts(self._experiment_path) if self._experiment_path else {}
+    def _rows(self, table: str) -> Iterator[Mapping[str, Any]]:
+        """Yield what is a table of a list of tables: the file may say anything."""
+        rows = read_run_facts(self._experiment.path).get(table) if self._experiment else None
+        return (row for row in (rows if isinstance(rows, list) else ()) if isinstance(row, Mapping))
 
 
 def add_former_provider(
@@ -111,15 +100,14 @@ def unknown_module(
         found=name,
         closest=closest_match(str(name), known),
     )
-    return add_former_provider(error, former.provider_of(str(name)))
+    return add_former_provider(error, former.providers.get(str(name)))
 
 
-def no_modules(experiment: Experiment, former: FormerPlugins) -> SettingsError:
+def no_modules(experiment: Experiment) -> SettingsError:
     """Build the error about an experiment without any module.
 
     Args:
         experiment: The experiment.
-        former: The plugins of its run.
     """
     error = SettingsError(
         f"no module in the pool of experiment {experiment.name!r}",
@@ -127,14 +115,15 @@ def no_modules(experiment: Experiment, former: FormerPlugins) -> SettingsError:
         fix=f"add {display_path(experiment.modules_dir)}/<module_name>.py, or install a package "
         "that provides modules",
     )
-    chosen, files = experiment.settings.modules, experiment.modules_dir.glob("[!_.]*.py")
-    left_out = sorted(file.stem for file in files)
+    chosen = experiment.settings.modules
+    left_out = sorted(file.stem for file in experiment.modules_dir.glob("[!_.]*.py"))
     if left_out and (chosen.exclude or chosen.include != ("*",)):
         error.key = f"modules.{'exclude' if chosen.exclude else 'include'}"
         error.what = f"{error.key}: {error.what}"
         error.fix = f"let [modules] include and exclude leave one of: {list_words(left_out)}"
         return experiment.locate(error)
-    missing = [origin for origin in former.providers if not is_installed(origin)]
+    providers = FormerPlugins(experiment).providers
+    missing = [one for one in providers.values() if not is_installed(one)]
     if missing:
         names = dict.fromkeys(f"{origin.distribution} {origin.version}" for origin in missing)
         error.what += f"\n  {RUN_FILE_NAME} says that its run had modules of {list_words(names)}"
@@ -144,11 +133,8 @@ def no_modules(experiment: Experiment, former: FormerPlugins) -> SettingsError:
 
 def install_command(origins: Iterable[DistributionOrigin]) -> str | None:
     """Return the command that installs plugins in their versions; None where all are installed."""
-    wanted = {
-        f"{origin.distribution}=={origin.version}": None
-        for origin in origins
-        if not is_installed(origin)
-    }
+    missing = [origin for origin in origins if not is_installed(origin)]
+    wanted = dict.fromkeys(f"{origin.distribution}=={origin.version}" for origin in missing)
     return f"pip install {' '.join(wanted)}" if wanted else None
 
 
@@ -156,12 +142,3 @@ def is_installed(origin: DistributionOrigin) -> bool:
     """Return whether a plugin's distribution is installed in its version."""
     found = find_distribution(origin.distribution)
     return found is not None and bool(found.version == origin.version)
-
-
-def _origins(rows: object, key: str | None) -> Iterable[tuple[str, DistributionOrigin]]:
-    """Read names and origins of a list of tables; whatever is none is left out."""
-    for row in rows if isinstance(rows, list) else ():
-        if isinstance(row, Mapping):
-            origin = DistributionOrigin.from_json(row.get(key) if key else row)
-            if origin is not None:
-                yield str(row.get("name")), origin

@@ -94,7 +94,7 @@ def load_packaged_task(
             None if near else f"pip install {distribution}",
             closest=near,
         )
-        raise add_former_provider(error, FormerPlugins(experiment.path).plugin_called(distribution))
+        raise add_former_provider(error, FormerPlugins(experiment).plugin_called(distribution))
     origin = DistributionOrigin(point.dist.name, point.dist.version, point.name)
     try:
         namespace = point.load()

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from pymodules_core.errors import PymodulesError, SettingsError, missing_package_fix
-from pymodules_core.specs import Origin
+from pymodules_core.specs import DistributionOrigin, Origin
 
 
 class PluginState(StrEnum):
@@ -31,7 +31,6 @@ class PluginFailure:
             ``provide_module``.
         reason: One line.
         remedy: What makes it work.
-        fix: That, or how to do without it.
         error: The exception, where there was one.
     """
 
@@ -39,8 +38,12 @@ class PluginFailure:
     stage: str
     reason: str
     remedy: str
-    fix: str
     error: BaseException | None = None
+
+    @property
+    def fix(self) -> str:
+        """The remedy, or how to do without the plugin."""
+        return f'{self.remedy}, or switch it off: [plugins] disable = ["{self.origin.provider}"]'
 
     def __str__(self) -> str:
         return f"plugin {self.origin}: {self.stage} failed: {self.reason}\n  fix: {self.fix}"
@@ -117,20 +120,26 @@ class PluginRecord:
         self, stage: str, reason: str, *, error: BaseException | None = None, fix: str | None = None
     ) -> None:
         """Drop the plugin for a reason."""
-        remedy = fix or f"pip install -U {self.origin.provider}"
         self.state = PluginState.FAILED
         self.failure = PluginFailure(
             origin=self.origin,
             stage=stage,
             reason=reason,
-            remedy=remedy,
-            fix=f'{remedy}, or switch it off: [plugins] disable = ["{self.origin.provider}"]',
+            remedy=fix or f"pip install -U {self.origin.provider}",
             error=error,
         )
 
     def _names(self) -> Iterable[str]:
         distribution, _, entry_point = self.name.partition(":")
         return map(normalise, (self.name, distribution, entry_point))
+
+
+def names_of(origin: Origin | None) -> set[str]:
+    """Return the names that mean a provider, as ``normalise`` gives them."""
+    names = [] if origin is None else [origin.provider]
+    if isinstance(origin, DistributionOrigin):
+        names += [origin.entry_point, f"{origin.distribution}:{origin.entry_point}"]
+    return set(map(normalise, names))
 
 
 def import_fault_of(error: BaseException, target: str, provider: str) -> tuple[str, str | None]:

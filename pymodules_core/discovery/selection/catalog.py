@@ -5,14 +5,13 @@ from functools import partial
 import attrs
 
 from pymodules_core.discovery.plugins.manager import PluginManager
-from pymodules_core.discovery.plugins.missing import FormerPlugins
 from pymodules_core.discovery.scan.static_reader import StaticModuleFile, read_module_file
 from pymodules_core.discovery.selection.required_plugins import explain_left_out, report_unmatched
 from pymodules_core.discovery.selection.selection import select_specs
 from pymodules_core.discovery.selection.spec_settings import check_spec_settings
 from pymodules_core.errors import DuplicateModuleError, PymodulesError
 from pymodules_core.experiment import Experiment
-from pymodules_core.settings import ModuleSettings, ModulesSettings
+from pymodules_core.settings import ModuleSettings
 from pymodules_core.specs import FileOrigin, ModuleSpec, Origin
 
 # Up to so many files a listing also reports syntax errors, for 0.2 ms a file.
@@ -76,16 +75,7 @@ def list_modules(plugins: PluginManager, experiment: Experiment | None = None) -
     conflict = None
     try:
         with explain_left_out(plugins):
-            specs = (
-                select_specs(
-                    specs,
-                    experiment.settings.modules,
-                    locate=experiment.locate,
-                    former=FormerPlugins(experiment.path),
-                )
-                if experiment
-                else select_specs(specs, ModulesSettings())
-            )
+            specs = select_specs(specs, experiment)
     except DuplicateModuleError as error:
         conflict = error
     whole = len(specs) <= _MOST_FILES_PARSED_WHOLE

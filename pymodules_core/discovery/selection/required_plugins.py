@@ -30,23 +30,21 @@ def report_unmatched(plugins: PluginManager) -> None:
         logger.warning("%s", _no_plugin(plugins, key, pattern))
 
 
-def require_plugins(plugins: PluginManager, experiment: Experiment, former: FormerPlugins) -> None:
+def require_plugins(plugins: PluginManager, experiment: Experiment) -> None:
     """Refuse to continue without plugins that an experiment names.
 
     Args:
         plugins: The plugins.
         experiment: Names some.
-        former: Those of its run, to say in which version it had them.
 
     Raises:
         SettingsError: ``allow`` or ``settings`` names one that is not installed.
         PluginError: One of those failed.
     """
     for key, name in plugins.unmatched():
-        if key not in _NEEDED or "*" in name:
-            logger.warning("%s", _no_plugin(plugins, key, name))
-            continue
-        raise experiment.locate(_not_installed(plugins, key, name, former))
+        if key in _NEEDED and "*" not in name:
+            raise experiment.locate(_not_installed(plugins, key, name, FormerPlugins(experiment)))
+        logger.warning("%s", _no_plugin(plugins, key, name))
     settings = experiment.settings.plugins
     _report_kept_out(plugins, settings.settings)
     named = [("plugins.allow", name) for name in settings.allow or ()]
@@ -66,8 +64,7 @@ def _not_installed(
         # An entry point is rarely called as what pip installs: `tensorboard` is not.
         fix=f"pip install {name if '-' in name else f'pymodules-{name}, say'}, or remove it there",
     )
-    add_former_provider(error, former.plugin_called(name), otherwise="remove it there")
-    return error
+    return add_former_provider(error, former.plugin_called(name), otherwise="remove it there")
 
 
 def _report_kept_out(plugins: PluginManager, names: Iterable[str]) -> None:

@@ -10,34 +10,27 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from pymodules_core.discovery.plugins.missing import FormerPlugins, add_former_provider
-from pymodules_core.discovery.plugins.records import normalise
+from pymodules_core.discovery.plugins.records import names_of, normalise
 from pymodules_core.errors import (
     DuplicateModuleError,
     SettingsError,
     closest_match,
     list_words,
 )
+from pymodules_core.experiment import Experiment
 from pymodules_core.names import check_distinct
 from pymodules_core.settings import ModulesSettings
-from pymodules_core.specs import DistributionOrigin, Locator, ModuleSpec
+from pymodules_core.specs import DistributionOrigin, ModuleSpec
 
 logger = logging.getLogger("pymodules_core")
 
 
-def select_specs(
-    specs: Sequence[ModuleSpec],
-    settings: ModulesSettings,
-    *,
-    locate: Locator = lambda error: error,
-    former: FormerPlugins | None = None,
-) -> list[ModuleSpec]:
+def select_specs(specs: Sequence[ModuleSpec], experiment: Experiment | None) -> list[ModuleSpec]:
     """Apply ``include``, ``exclude`` and ``override``.
 
     Args:
         specs: What the providers gave, names may repeat.
-        settings: ``[modules]``.
-        locate: Says where the setting behind an error was written.
-        former: The plugins of the experiment's run, to name what is missing.
+        experiment: Gives ``[modules]``; None takes all.
 
     Returns:
         One spec a name, sorted by name.
@@ -46,18 +39,27 @@ def select_specs(
         DuplicateModuleError: Two providers of one name, or names that differ only in case.
         SettingsError: A table names a module or provider that nobody gives.
     """
-    former = former or FormerPlugins(None)
+    settings = experiment.settings.modules if experiment else ModulesSettings()
+    former = FormerPlugins(experiment)
     by_name: dict[str, list[ModuleSpec]] = defaultdict(list)
     for spec in specs:
         by_name[spec.name].append(spec)
-    for table in ("override", "settings", "args"):
-        _check_table_names(table, getattr(settings, table), by_name, locate, former)
-    _report_patterns_without_match(settings, by_name)
-    chosen = [
-        _choose(name, by_name[name], settings.override.get(name), locate, former)
-        for name in sorted(by_name)
-        if is_included(name, settings)
-    ]
+    names = sorted(by_name)
+    try:
+        for table in ("override", "settings", "args"):
+            for name in getattr(settings, table):
+                if name not in by_name:
+                    raise _no_such_module(table, name, names, former)
+        _report_patterns_without_match(settings, names)
+        chosen = [
+            _choose(name, by_name[name], settings.override.get(name), former)
+            for name in names
+            if is_included(name, settings)
+        ]
+    except SettingsError as error:
+        if experiment is not None:
+            experiment.locate(error)
+        raise
     check_distinct(spec.name for spec in chosen)
     return chosen
 
@@ -68,16 +70,12 @@ def is_included(name: str, settings: ModulesSettings) -> bool:
 
 
 def _choose(
-    name: str,
-    specs: list[ModuleSpec],
-    override: str | None,
-    locate: Locator,
-    former: FormerPlugins,
+    name: str, specs: list[ModuleSpec], override: str | None, former: FormerPlugins
 ) -> ModuleSpec:
     if override is not None:
-        matching = [spec for spec in specs if normalise(override) in _provider_names(spec)]
+        matching = [spec for spec in specs if normalise(override) in names_of(spec.origin)]
         if not matching:
-            raise locate(_no_such_provider(name, specs, override, former))
+            raise _no_such_provider(name, specs, override, former)
         specs = matching
     if len(specs) == 1:
         return specs[0]
@@ -88,8 +86,22 @@ def _choose(
         key=f"modules.override.{name}",
         found=[str(spec.origin) for spec in specs],
         fix="pick one in experiment.toml:  [modules.override]  "
-        + f'{name} = "{_shortest_unique_provider(specs)}"',
+        f'{name} = "{_shortest_unique_provider(specs)}"',
     )
+
+
+def _no_such_module(
+    table: str, name: str, known: list[str], former: FormerPlugins
+) -> SettingsError:
+    near = closest_match(name, known)
+    error = SettingsError(
+        f"modules.{table}.{name}: no module is called {name!r}; there are: {list_words(known)}",
+        key=f"modules.{table}.{name}",
+        found=name,
+        closest=near,
+        fix=None if near else "remove it, or add the module",
+    )
+    return add_former_provider(error, former.providers.get(name), otherwise="remove it there")
 
 
 def _no_such_provider(
@@ -105,23 +117,10 @@ def _no_such_provider(
         closest=near,
         fix=None if near else f"pip install {override}, or remove it there",
     )
-    origin = former.provider_of(name)
-    if origin is not None and normalise(override) not in _names_of(origin):
-        origin = None
-    return add_former_provider(error, origin, otherwise="remove it there")
-
-
-def _provider_names(spec: ModuleSpec) -> set[str]:
-    if spec.origin is None:
-        return set()
-    if isinstance(spec.origin, DistributionOrigin):
-        return _names_of(spec.origin)
-    return {normalise(spec.origin.provider)}
-
-
-def _names_of(origin: DistributionOrigin) -> set[str]:
-    whole = f"{origin.distribution}:{origin.entry_point}"
-    return set(map(normalise, (origin.distribution, origin.entry_point, whole)))
+    origin = former.providers.get(name)
+    if normalise(override) in names_of(origin):
+        add_former_provider(error, origin, otherwise="remove it there")
+    return error
 
 
 def _shortest_unique_provider(specs: list[ModuleSpec]) -> str:
@@ -134,30 +133,7 @@ def _shortest_unique_provider(specs: list[ModuleSpec]) -> str:
     return last.provider if last is not None else "files"
 
 
-def _check_table_names(
-    table: str,
-    names: Iterable[str],
-    known: Iterable[str],
-    locate: Locator,
-    former: FormerPlugins,
-) -> None:
-    for name in names:
-        if name not in set(known):
-            near = closest_match(name, known)
-            error = SettingsError(
-                f"modules.{table}.{name}: no module is called {name!r}; "
-                f"there are: {list_words(sorted(known))}",
-                key=f"modules.{table}.{name}",
-                found=name,
-                closest=near,
-                fix=f"write {near!r}" if near else "remove it, or add the module",
-            )
-            raise locate(
-                add_former_provider(error, former.provider_of(name), otherwise="remove it there")
-            )
-
-
-def _report_patterns_without_match(settings: ModulesSettings, names: Iterable[str]) -> None:
+def _report_patterns_without_match(settings: ModulesSettings, names: list[str]) -> None:
     for key in ("include", "exclude"):
         for pattern in getattr(settings, key):
             if pattern != "*" and not any(fnmatchcase(name, pattern) for name in names):
@@ -165,7 +141,7 @@ def _report_patterns_without_match(settings: ModulesSettings, names: Iterable[st
                     "modules.%s: %r matches no module; there are: %s",
                     key,
                     pattern,
-                    list_words(sorted(names)),
+                    list_words(names),
                 )
 
 
