@@ -57,6 +57,12 @@ def is_structured(cls: object) -> bool:
     return isinstance(cls, type) and (attrs.has(cls) or dataclasses.is_dataclass(cls))
 
 
+def field_names(cls: type) -> list[str]:
+    """Return the names of the fields of an attrs class or dataclass."""
+    fields = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls)
+    return [field.name for field in fields]
+
+
 def make_converter() -> cattrs.Converter:
     """Build a converter that coerces nothing and says where what is wrong is."""
     converter = cattrs.Converter(detailed_validation=True)

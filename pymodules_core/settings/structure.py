@@ -5,7 +5,6 @@ a hook that refuses to; and its errors are walked into the dotted path of the ke
 the closest match and the fix.
 """
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +14,7 @@ import cattrs
 
 from pymodules_core.errors import SettingsError, closest_match, list_words
 from pymodules_core.moved import moved_names
-from pymodules_core.settings.strict import MismatchError, make_converter
+from pymodules_core.settings.strict import MismatchError, field_names, make_converter
 
 T = TypeVar("T")
 KeyPath = tuple[str, ...]
@@ -141,9 +140,7 @@ def _walk_part(error: BaseException, path: KeyPath) -> list[Problem]:
 
 
 def _unknown_key(path: KeyPath, key: str, cls: type) -> Problem:
-    known = [
-        field.name for field in (attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(cls))
-    ]
+    known = field_names(cls)
     near = closest_match(key, known)
     return Problem(
         (*path, key),

@@ -7,13 +7,13 @@ from typing import Any
 
 import attrs
 import torch
-from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from pymodules_core.checkpoints import CheckpointManager
 from pymodules_core.discovery.selection.spec_settings import check_spec_settings
 from pymodules_core.errors import list_words
 from pymodules_core.names import FRZN, LAST
+from pymodules_core.settings.strict import field_names
 from pymodules_core.testing import probe
 from pymodules_core.testing.digests import digests_of_pool
 from pymodules_core.testing.sandbox import NonconformityError, Sandbox
@@ -53,9 +53,7 @@ def check_settings(sandbox: Sandbox) -> str:
     if isinstance(settings, Mapping):
         return "none"
     cls = type(settings)
-    names = [field.name for field in getattr(cls, "__attrs_attrs__", ())] or [
-        *getattr(cls, "__dataclass_fields__", ())
-    ]
+    names = field_names(cls)
     text = inspect.getdoc(cls) or ""
     if missing := [name for name in names if f"{name}:" not in text]:
         raise NonconformityError(
@@ -95,16 +93,16 @@ def check_specs(sandbox: Sandbox) -> str:
 
 def check_discovery(sandbox: Sandbox) -> str:
     """Listing modules imports no torch, where factories are dotted names."""
-    if sandbox.subject.plugin is not None:
+    if sandbox.tested.plugin is not None:
         return "not looked at: it is not installed, so nothing discovers it"
     if not all(isinstance(spec.factory, str) for spec in sandbox.specs()):
         return "not looked at: a factory is not a dotted name, and has to be imported"
-    answer = probe.ask("discovery", target=sandbox.subject.target)
+    answer = probe.ask("discovery", target=sandbox.tested.target)
     if answer is None:
         raise NonconformityError("importing it ends the process")
     if answer["torch"]:
         raise NonconformityError(
-            f"importing {sandbox.subject.target} imports torch, which makes pymodules list and "
+            f"importing {sandbox.tested.target} imports torch, which makes pymodules list and "
             "--help slow: let the factory name what needs it, 'package.module:function'"
         )
     return "no torch"
@@ -112,10 +110,10 @@ def check_discovery(sandbox: Sandbox) -> str:
 
 def check_surroundings(sandbox: Sandbox) -> str:
     """Importing it changes nothing for others."""
-    if not sandbox.subject.target:
+    if not sandbox.tested.target:
         return _NOT_IMPORTABLE
     changed = probe.ask(
-        "surroundings", environment=sandbox.environment, target=sandbox.subject.target
+        "surroundings", environment=sandbox.environment, target=sandbox.tested.target
     )
     if changed is None:
         raise NonconformityError("importing it ends the process")
@@ -171,7 +169,7 @@ def check_worker(sandbox: Sandbox) -> str:
     names = sandbox.own_modules(pool)
     if not names:
         return "none to send"
-    if parametrized := [name for name in names if _is_parametrized(pool[name])]:
+    if parametrized := [name for name in names if any(map(is_parametrized, pool[name].modules()))]:
         return f"not looked at: torch pickles no parametrized modules, {list_words(parametrized)}"
     file = sandbox.folder / "modules.pickle"
     try:
@@ -206,10 +204,6 @@ def check_training(sandbox: Sandbox) -> str:
     if fault := _first_difference(alone, whole):
         raise NonconformityError(f"it changes the training of modules of others: {fault}")
     return "7 steps, stopped after 2, 4 and 6: the same to the last bit"
-
-
-def _is_parametrized(module: nn.Module) -> bool:
-    return any(map(is_parametrized, module.modules()))
 
 
 def _first_difference(one: TrainedSteps, other: TrainedSteps) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pymodules_core.errors import PluginConformanceError, PymodulesError, list_words
 from pymodules_core.testing.checks import CHECKS
 from pymodules_core.testing.sandbox import NonconformityError, Sandbox
-from pymodules_core.testing.subject import TEST, Subject
+from pymodules_core.testing.under_test import TEST, PluginUnderTest
 
 if TYPE_CHECKING:
     from typing import Self
@@ -50,14 +50,14 @@ def check_plugin(plugin: object, *, settings: Mapping[str, Any] | None = None) -
         PluginError: No installed plugin is called so.
     """
     faults: list[str] = []
-    subjects = Subject.find(plugin, settings or {})
-    for subject in subjects:
+    plugins = PluginUnderTest.find(plugin, settings or {})
+    for tested in plugins:
         with tempfile.TemporaryDirectory(prefix="pymodules-conformance-") as folder:
-            sandbox = Sandbox(subject, Path(folder))
+            sandbox = Sandbox(tested, Path(folder))
             sandbox.plugins()  # settings that do not fit are not the plugin's fault
             yield from _try_all(sandbox, faults)
     if faults:
-        names = list_words(subject.name for subject in subjects)
+        names = list_words(tested.name for tested in plugins)
         raise PluginConformanceError(
             f"plugin {names} does not conform:\n" + "\n".join(f"  - {fault}" for fault in faults),
             found=faults,
@@ -68,7 +68,7 @@ def check_plugin(plugin: object, *, settings: Mapping[str, Any] | None = None) -
 def _try_all(sandbox: Sandbox, faults: list[str]) -> Iterator[str]:
     for check in CHECKS:
         found = len(faults)
-        with _Warnings(sandbox.subject.name) as warned:
+        with _Warnings(sandbox.tested.name) as warned:
             try:
                 line = f"{check.title}: {check.run(sandbox)}"
             except NonconformityError as error:

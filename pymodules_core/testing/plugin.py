@@ -5,7 +5,7 @@ Nothing is imported before a fixture is used.
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +32,6 @@ def make_experiment(tmp_path: Path) -> "Callable[..., Path]":
     return make
 
 
-def _refuse_unknown(names: Iterable[str], manager: "PluginManager") -> None:
-    for name in names:
-        if not any(record.is_called(name) for record in manager.records):
-            raise ValueError(f"settings[{name!r}] are of no plugin that is given")
-
-
 @pytest.fixture
 def make_plugin_manager(tmp_path: Path) -> "Callable[..., PluginManager]":
     """Make a plugin manager that sees nothing of what is installed.
@@ -49,7 +43,7 @@ def make_plugin_manager(tmp_path: Path) -> "Callable[..., PluginManager]":
     from pymodules_core.discovery import PluginManager
     from pymodules_core.experiment import Experiment
     from pymodules_core.settings import PluginsSettings
-    from pymodules_core.testing.subject import register_objects
+    from pymodules_core.testing.under_test import register_objects
 
     def make(
         plugins: Mapping[str, object] | None = None,
@@ -57,21 +51,23 @@ def make_plugin_manager(tmp_path: Path) -> "Callable[..., PluginManager]":
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         experiment: "Path | Experiment | None" = None,
     ) -> PluginManager:
-        given = settings or {}
         if experiment is not None:
             if settings is not None:
                 raise ValueError("settings come from the experiment: give one of the two")
             opened = Experiment.open(experiment)
             manager = PluginManager.for_experiment(opened, load_installed=False)
-        else:
-            tables = {name: dict(table) for name, table in given.items()}
-            manager = PluginManager(
-                settings=PluginsSettings(settings=tables),
-                data_home=tmp_path / "data",
-                load_installed=False,
-            )
+            register_objects(manager, plugins or {})
+            return manager
+        tables = {name: dict(table) for name, table in (settings or {}).items()}
+        manager = PluginManager(
+            settings=PluginsSettings(settings=tables),
+            data_home=tmp_path / "data",
+            load_installed=False,
+        )
         register_objects(manager, plugins or {})
-        _refuse_unknown(given, manager)
+        for name in tables:
+            if not any(record.is_called(name) for record in manager.records):
+                raise ValueError(f"settings[{name!r}] are of no plugin that is given")
         return manager
 
     return make

@@ -10,7 +10,7 @@ from pymodules_core.module_pool import ModulePool
 from pymodules_core.specs import ModuleSpec
 from pymodules_core.testing.experiments import TINY_TASK, write_experiment
 from pymodules_core.testing.steps import TrainedSteps, train_steps_with
-from pymodules_core.testing.subject import Subject
+from pymodules_core.testing.under_test import PluginUnderTest, register_objects
 
 # One optimizer has the parameters of all modules, so that none is reported as left out. Those that
 # the task does not use get no gradient, and stay as they are.
@@ -33,15 +33,15 @@ class Sandbox:
     """Makes what a check needs.
 
     Args:
-        subject: The plugin.
+        tested: The plugin, which is tried alone: no other installed one is loaded beside it.
         folder: An empty folder.
 
     Attributes:
         environment: That of the process before the plugin was imported.
     """
 
-    def __init__(self, subject: Subject, folder: Path) -> None:
-        self.subject = subject
+    def __init__(self, tested: PluginUnderTest, folder: Path) -> None:
+        self.tested = tested
         self.folder = folder
         self.environment = dict(os.environ)
 
@@ -55,21 +55,36 @@ class Sandbox:
         path = self.folder / "experiments" / name
         if not path.exists():
             write_experiment(self.folder, name, task=_TASK, toml=_TOML)
-        overrides = self.subject.overrides() if has_plugin else {"plugins.allow": []}
+        overrides: dict[str, object] = {"plugins.allow": []}
+        if has_plugin:
+            table = self.tested.settings
+            tables = {self.tested.name: dict(table)} if table else {}
+            overrides = {"plugins.allow": [self.tested.name], "plugins.settings": tables}
         return Experiment.open(path, data_home=self.folder, overrides=overrides)
 
-    def plugins(self) -> PluginManager:
-        """Make a fresh plugin manager with the plugin."""
-        return self.subject.manager(self.experiment("modules"))
+    def plugins(self, experiment: Experiment | None = None) -> PluginManager:
+        """Make a fresh plugin manager with the plugin and the files of an experiment.
 
-    def record(self) -> PluginRecord:
-        """Return what a fresh manager knows of the plugin."""
-        return self.subject.record_in(self.plugins())
+        Raises:
+            SettingsError: The settings do not fit the plugin.
+        """
+        name, plugin = self.tested.name.partition(":")[2], self.tested.plugin
+        plugins = PluginManager.for_experiment(
+            experiment or self.experiment("modules"), load_installed=plugin is None
+        )
+        if plugin is not None:
+            register_objects(plugins, {name: plugin})
+        return plugins
+
+    def record(self, plugins: PluginManager | None = None) -> PluginRecord:
+        """Return what a manager, by default a fresh one, knows of the plugin."""
+        records = (plugins or self.plugins()).records
+        return next(record for record in records if record.name == self.tested.name)
 
     def specs(self) -> list[ModuleSpec]:
         """Ask the plugin for its modules, by the hook."""
         plugins = self.plugins()
-        record = self.subject.record_in(plugins)
+        record = self.record(plugins)
         specs = [spec for spec in plugins.provided_specs() if spec.origin == record.origin]
         if record.failure is not None:
             raise NonconformityError(record.failure.reason)
@@ -78,8 +93,7 @@ class Sandbox:
     def pool(self, *, seed: int = 0) -> ModulePool:
         """Build the pool of the plugin's modules and ``net``, with its initial weights."""
         experiment = self.experiment("modules")
-        plugins = self.subject.manager(experiment)
-        pool = ModulePool.discover(experiment, plugins=plugins, seed=seed)
+        pool = ModulePool.discover(experiment, plugins=self.plugins(experiment), seed=seed)
         load_initial_weights(pool)
         return pool
 
@@ -92,7 +106,7 @@ class Sandbox:
         """Train the experiment of that name until so many steps are done."""
         experiment = self.experiment(name, has_plugin=has_plugin)
         plugins = (
-            self.subject.manager(experiment)
+            self.plugins(experiment)
             if has_plugin
             else PluginManager.for_experiment(experiment, load_installed=False)
         )

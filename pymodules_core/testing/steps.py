@@ -11,11 +11,11 @@ import attrs
 
 from pymodules_core.checkpoints.tools.lineage import newest_record
 from pymodules_core.discovery import PluginManager
-from pymodules_core.errors import RunInterruptedError
+from pymodules_core.errors import PluginError, RunInterruptedError
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.run_files import METRICS_FILE_NAME, checkpoints_dir
-from pymodules_core.testing.subject import refuse_failed, register_objects
+from pymodules_core.testing.under_test import register_objects
 from pymodules_core.training.fit.run_loop import RunLoop
 from pymodules_core.training.preparation.run_facts import provenance_of, run_facts
 from pymodules_core.training.preparation.session import Session
@@ -65,7 +65,13 @@ def train_steps(
     """
     opened = Experiment.open(experiment, overrides=overrides)
     manager = PluginManager.for_experiment(opened, load_installed=plugins is None)
-    refuse_failed(register_objects(manager, plugins or {}))
+    for record in register_objects(manager, plugins or {}):
+        if record.failure is not None:  # a test would pass without the plugin
+            raise PluginError(
+                f"plugin {record.origin}: {record.failure.stage} failed: {record.failure.reason}",
+                found=record.name,
+                fix=record.failure.remedy,
+            ) from record.failure.error
     return train_steps_with(manager, opened, steps)
 
 

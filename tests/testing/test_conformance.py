@@ -13,7 +13,7 @@ from pymodules_core.errors import PluginConformanceError, PluginError
 from pymodules_core.testing import assert_plugin_conforms, check_plugin
 from pymodules_core.testing.checks import CHECKS, check_surroundings
 from pymodules_core.testing.sandbox import NonconformityError, Sandbox
-from pymodules_core.testing.subject import Subject
+from pymodules_core.testing.under_test import PluginUnderTest
 
 HEAD = """
 import attrs
@@ -77,10 +77,10 @@ def provider(factory: str, more: str = "", name: str = "bad") -> str:
 
 def find_fault(tmp_path, title: str, plugin: object = "acme-bad") -> str:
     """Make one check and return what it says."""
-    (subject,) = Subject.find(plugin, {})
+    (tested,) = PluginUnderTest.find(plugin, {})
     (check,) = [check for check in CHECKS if check.title == title]
     with pytest.raises(NonconformityError) as caught:
-        check.run(Sandbox(subject, tmp_path / "sandbox"))
+        check.run(Sandbox(tested, tmp_path / "sandbox"))
     return str(caught.value)
 
 
@@ -249,8 +249,8 @@ def test_what_an_import_has_changed_in_this_process_already_is_found(
     install_distribution(
         "acme-bad", provider("nn.Identity", "import os\nos.environ['ACME_MODE'] = 'set'\n")
     )
-    (subject,) = Subject.find("acme-bad", {})
-    sandbox = Sandbox(subject, tmp_path / "sandbox")
+    (tested,) = PluginUnderTest.find("acme-bad", {})
+    sandbox = Sandbox(tested, tmp_path / "sandbox")
     sandbox.plugins()
 
     with pytest.raises(NonconformityError, match="importing it changes the environment"):
@@ -260,11 +260,11 @@ def test_what_an_import_has_changed_in_this_process_already_is_found(
 def test_an_import_that_ends_the_process_is_found(install_distribution, tmp_path, monkeypatch):
     source = provider("nn.Identity", "import os\nif 'HOST' not in os.environ: os._exit(0)\n")
     install_distribution("acme-bad", source)
-    (subject,) = Subject.find("acme-bad", {})
+    (tested,) = PluginUnderTest.find("acme-bad", {})
     (check,) = [check for check in CHECKS if check.title == "surroundings"]
 
     with pytest.raises(NonconformityError) as caught:
-        check.run(Sandbox(subject, tmp_path))
+        check.run(Sandbox(tested, tmp_path))
 
     assert str(caught.value) == "importing it ends the process"
 
@@ -361,10 +361,10 @@ def test_each_plugin_of_a_distribution_is_tried_to_the_end(install_distribution)
 def test_modules_that_torch_itself_does_not_pickle_are_left_to_it(install_distribution, tmp_path):
     factory = "lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(2, 2))"
     install_distribution("acme-norm", provider(factory))
-    (subject,) = Subject.find("acme-norm", {})
+    (tested,) = PluginUnderTest.find("acme-norm", {})
     (check,) = [check for check in CHECKS if check.title == "worker process"]
 
-    assert check.run(Sandbox(subject, tmp_path)) == (
+    assert check.run(Sandbox(tested, tmp_path)) == (
         "not looked at: torch pickles no parametrized modules, bad"
     )
 

@@ -1,8 +1,8 @@
-"""The plugin that is tested, alone: no other installed one is loaded beside it."""
+"""The plugin that is tested: by its name where it is installed, else the object itself."""
 
 import importlib.util
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import attrs
 
 from pymodules_core.discovery import PluginManager, PluginRecord
 from pymodules_core.errors import PluginError, closest_match, list_words
-from pymodules_core.experiment import Experiment
 from pymodules_core.settings import PluginsSettings
 from pymodules_core.specs import CodeOrigin
 
@@ -35,23 +34,8 @@ def register_objects(plugins: PluginManager, objects: Mapping[str, object]) -> l
     return records
 
 
-def refuse_failed(records: Iterable[PluginRecord]) -> None:
-    """Refuse plugins that were dropped: a test would pass without them.
-
-    Raises:
-        PluginError: One was.
-    """
-    for record in records:
-        if record.failure is not None:
-            raise PluginError(
-                f"plugin {record.origin}: {record.failure.stage} failed: {record.failure.reason}",
-                found=record.name,
-                fix=record.failure.fix.partition(", or switch it off")[0],
-            ) from record.failure.error
-
-
 @attrs.frozen(kw_only=True)
-class Subject:
+class PluginUnderTest:
     """One plugin.
 
     Attributes:
@@ -67,7 +51,7 @@ class Subject:
     plugin: object = None
 
     @classmethod
-    def find(cls, plugin: object, settings: Mapping[str, Any]) -> "list[Subject]":
+    def find(cls, plugin: object, settings: Mapping[str, Any]) -> "list[PluginUnderTest]":
         """Return the plugins that are meant.
 
         Args:
@@ -79,12 +63,8 @@ class Subject:
             PluginError: No installed plugin is called so.
         """
         if not isinstance(plugin, str):
-            name = _name_of(plugin)
-            return [
-                cls(
-                    name=f"test:{name}", target=_target_of(plugin), settings=settings, plugin=plugin
-                )
-            ]
+            name, target = f"{TEST}:{_name_of(plugin)}", _target_of(plugin)
+            return [cls(name=name, target=target, settings=settings, plugin=plugin)]
         records = [r for r in PluginManager(settings=_NOBODY).records if not r.is_builtin]
         found = [
             cls(name=record.name, target=record.target, settings=settings)
@@ -101,29 +81,6 @@ class Subject:
                 fix=None if near else f"pip install {plugin}",
             )
         return found
-
-    def overrides(self) -> dict[str, Any]:
-        """Return the overrides that let in this plugin only, with its settings."""
-        tables = {self.name: dict(self.settings)} if self.settings else {}
-        return {"plugins.allow": [self.name], "plugins.settings": tables}
-
-    def manager(self, experiment: Experiment) -> PluginManager:
-        """Make a fresh plugin manager with this plugin and the files of an experiment.
-
-        Args:
-            experiment: Opened with ``overrides``.
-
-        Raises:
-            SettingsError: The settings do not fit the plugin.
-        """
-        plugins = PluginManager.for_experiment(experiment, load_installed=self.plugin is None)
-        if self.plugin is not None:
-            register_objects(plugins, {self.name.partition(":")[2]: self.plugin})
-        return plugins
-
-    def record_in(self, plugins: PluginManager) -> PluginRecord:
-        """Return what a manager knows of this plugin."""
-        return next(record for record in plugins.records if record.name == self.name)
 
 
 # Lets nobody in: metadata is read, and nothing is imported.
