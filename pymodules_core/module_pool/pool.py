@@ -80,10 +80,15 @@ class ModulePool(Mapping[str, nn.Module]):
         entries: The modules, in any order.
         data_home: Where weights are looked up.
         seed: The seed the modules were built with.
-        experiment: The experiment they belong to.
+        experiment: The experiment they belong to; None for those that a program built itself.
 
     Raises:
         SharedParameterError: A frozen and a trained module hold one parameter or buffer.
+
+    Attributes:
+        entries: Name to module, settings and origin.
+        pending_weights: Names of modules whose initial weights are not loaded yet.
+        weights_origins: Name to where the initial weights were loaded from.
     """
 
     def __init__(
@@ -94,20 +99,22 @@ class ModulePool(Mapping[str, nn.Module]):
         seed: int = 0,
         experiment: Experiment | None = None,
     ) -> None:
-        self._entries = {e.name: e for e in sorted(entries, key=lambda entry: entry.name)}
-        self._data_home = data_home
-        self._seed = seed
-        self._experiment = experiment
+        self.entries: Mapping[str, PoolEntry] = {
+            e.name: e for e in sorted(entries, key=lambda entry: entry.name)
+        }
+        self.data_home = data_home
+        self.seed = seed
+        self.experiment = experiment
         self._files: ExperimentFiles | None = None
         self._former = FormerPlugins(experiment)
         self.pending_weights = {
-            name for name, e in self._entries.items() if e.settings.weights_source is not None
+            name for name, e in self.entries.items() if e.settings.weights_source is not None
         }
         self.weights_origins: dict[str, WeightsOrigin] = {}
         # `pool.encoder` in every train step: a plain attribute costs a third of `__getattr__`.
-        vars(self).update((name, entry.module) for name, entry in self._entries.items())
+        vars(self).update((name, entry.module) for name, entry in self.entries.items())
         self._refuse_half_frozen_tensors()
-        for entry in self._entries.values():
+        for entry in self.entries.values():
             if entry.settings.frozen:
                 # Not `requires_grad_()`, which lazy parameters refuse.
                 for parameter in entry.module.parameters():
@@ -204,9 +211,9 @@ class ModulePool(Mapping[str, nn.Module]):
             UnknownModuleError: No such module.
         """
         try:
-            return self._entries[name].module
+            return self.entries[name].module
         except KeyError:
-            raise unknown_module(name, self._entries, self._former) from None
+            raise unknown_module(name, self.entries, self._former) from None
 
     def __getattr__(self, name: str) -> nn.Module:
         # Private names are never modules; answering them would break copy and pickle.
@@ -215,51 +222,31 @@ class ModulePool(Mapping[str, nn.Module]):
         return self[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self.entries)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self.entries)
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._entries]
+        return [*super().__dir__(), *self.entries]
 
     def __repr__(self) -> str:
         lines = [
             f"  {name}: {type(entry.module).__name__}"
             f"{', frozen' if entry.settings.frozen else ''} ({entry.origin})"
-            for name, entry in self._entries.items()
+            for name, entry in self.entries.items()
         ]
         return "\n".join(["ModulePool(", *lines, ")"])
 
     @property
-    def entries(self) -> Mapping[str, PoolEntry]:
-        """Name to module, settings and origin."""
-        return self._entries
-
-    @property
     def settings(self) -> Mapping[str, ModuleSettings]:
         """Name to settings."""
-        return {name: entry.settings for name, entry in self._entries.items()}
+        return {name: entry.settings for name, entry in self.entries.items()}
 
     @property
     def origins(self) -> Mapping[str, Origin]:
         """Name to origin."""
-        return {name: entry.origin for name, entry in self._entries.items()}
-
-    @property
-    def experiment(self) -> Experiment | None:
-        """The experiment the modules belong to; None for those that a program built itself."""
-        return self._experiment
-
-    @property
-    def data_home(self) -> Path:
-        """The data home that names in settings refer to."""
-        return self._data_home
-
-    @property
-    def seed(self) -> int:
-        """The seed the modules were built with."""
-        return self._seed
+        return {name: entry.origin for name, entry in self.entries.items()}
 
     @property
     def shared_parameters(self) -> list[list[str]]:
@@ -272,14 +259,14 @@ class ModulePool(Mapping[str, nn.Module]):
 
     def is_frozen(self, name: str) -> bool:
         """Return whether a module's settings freeze it."""
-        return self._entries[name].settings.frozen
+        return self.entries[name].settings.frozen
 
     def set_training(self, *, training: bool) -> None:
         """Put every module in its mode: frozen ones and those of mode ``eval`` never train."""
         # Two passes: a module may hold another one, and that one's settings win.
         for module in self.values():
             module.train(mode=training)
-        for entry in self._entries.values():
+        for entry in self.entries.values():
             if entry.settings.frozen or entry.settings.mode == "eval":
                 entry.module.eval()
 
