@@ -13,10 +13,9 @@ from pymodules_core.discovery.isolation.global_state import guard_global_state
 from pymodules_core.discovery.isolation.slow_calls import watch_call
 from pymodules_core.discovery.plugins.missing import FormerPlugins, unknown_module
 from pymodules_core.discovery.scan.import_files import (
-    file_in_folder,
     fix_of_import,
     isolated_imports,
-    line_in_folder,
+    place_in_folder,
 )
 from pymodules_core.discovery.scan.scanner import ModuleFile
 from pymodules_core.discovery.selection.spec_settings import check_spec_settings
@@ -36,8 +35,6 @@ from pymodules_core.settings.structure import format_value
 from pymodules_core.specs import FileOrigin, ModuleSpec
 
 POOL_ARGUMENT = "module_pool"
-
-_GIVE_INSTANCE = "give an instance of a torch.nn.Module subclass"
 
 
 class PoolBuilder(Mapping[str, nn.Module]):
@@ -118,62 +115,45 @@ class PoolBuilder(Mapping[str, nn.Module]):
             module = factory(**arguments)
         if isinstance(module, nn.Module):
             return module
-        hint, found = None, format_value(module)
+        fix, found = "give an instance of a torch.nn.Module subclass", format_value(module)
         if inspect.isclass(module):
-            hint = f"write {module.__name__}() instead of {module.__name__}"
+            fix = f"write {module.__name__}() instead of {module.__name__}"
             found = f"class {module.__name__}"
         elif inspect.isroutine(module):
-            hint = "call the function and give what it returns"
+            fix = "call the function and give what it returns"
             found = f"function {module.__name__}"
         what = f"expected an instance of torch.nn.Module, found {found}"
         if isinstance(factory, ModuleFile):
             gives = "build returns no module" if factory.build else "module is not a module"
-            raise ModuleFileError(
-                f"{gives}: {what}",
-                file=factory.file,
-                found=module,
-                fix=hint or _GIVE_INSTANCE,
-            )
+            raise ModuleFileError(f"{gives}: {what}", file=factory.file, found=module, fix=fix)
         raise BuildError(
-            f"factory of module {spec.name!r} of {spec.origin}: {what}",
-            found=module,
-            fix=hint or _GIVE_INSTANCE,
+            f"factory of module {spec.name!r} of {spec.origin}: {what}", found=module, fix=fix
         )
 
     def _arguments(self, spec: ModuleSpec, factory: Callable[..., Any]) -> dict[str, Any]:
         given: dict[str, Any] = {}
         if self._experiment is not None:
-            given = dict(self._experiment.settings.modules.args.get(spec.name, {}))
-        chosen = dict(spec.arguments)
-        target = factory
+            given = self._experiment.settings.modules.args.get(spec.name, {})
         if isinstance(factory, ModuleFile):
             with self._guarded(spec):
                 build = factory.build
             if build is None:
-                self._refuse_arguments_of_module(factory, given)
-                return given
-            target = build
+                if given:
+                    raise self._refusal(
+                        f"modules.args.{spec.name}",
+                        f"{factory.file.name} defines module, which takes no arguments",
+                        found=sorted(given),
+                        fix="define def build(...) in the file instead of module",
+                    )
+                return {}
+            factory = build
         try:
-            parameters = inspect.signature(target).parameters
+            parameters = inspect.signature(factory).parameters
         except (TypeError, ValueError):  # builtins and some classes have no signature
-            return chosen | given
+            return {**spec.arguments, **given}
         self._check_arguments(spec, given, parameters)
-        if POOL_ARGUMENT in parameters:
-            chosen[POOL_ARGUMENT] = self
-        return chosen | given
-
-    def _refuse_arguments_of_module(self, file: ModuleFile, given: Mapping[str, Any]) -> None:
-        if not given or self._experiment is None:
-            return
-        key = f"modules.args.{file.name}"
-        raise self._experiment.locate(
-            SettingsError(
-                f"{key}: {file.file.name} defines module, which takes no arguments",
-                key=key,
-                found=sorted(given),
-                fix="define def build(...) in the file instead of module",
-            )
-        )
+        own = {POOL_ARGUMENT: self} if POOL_ARGUMENT in parameters else {}
+        return {**spec.arguments, **own, **given}
 
     def _check_arguments(
         self,
@@ -196,13 +176,10 @@ class PoolBuilder(Mapping[str, nn.Module]):
             and name not in spec.arguments
         ]
         if missing:
-            key = f"modules.args.{spec.name}"
-            raise self._locate(
-                SettingsError(
-                    f"{key}: the factory of {spec.origin} needs {list_words(missing)}",
-                    key=key,
-                    fix=f"add to experiment.toml:  [modules.args.{spec.name}]  {missing[0]} = ...",
-                )
+            raise self._refusal(
+                f"modules.args.{spec.name}",
+                f"the factory of {spec.origin} needs {list_words(missing)}",
+                fix=f"add to experiment.toml:  [modules.args.{spec.name}]  {missing[0]} = ...",
             )
 
     def _refuse_unknown(
@@ -211,15 +188,12 @@ class PoolBuilder(Mapping[str, nn.Module]):
         wrong = next((name for name in given if name not in names), None)
         if wrong is not None:
             near = closest_match(wrong, names)
-            key = f"modules.args.{spec.name}.{wrong}"
-            raise self._locate(
-                SettingsError(
-                    f"{key}: the factory takes no such argument; it takes: {list_words(names)}",
-                    key=key,
-                    found=wrong,
-                    closest=near,
-                    fix=None if near else f"remove {wrong!r}",
-                )
+            raise self._refusal(
+                f"modules.args.{spec.name}.{wrong}",
+                f"the factory takes no such argument; it takes: {list_words(names)}",
+                found=wrong,
+                closest=near,
+                fix=None if near else f"remove {wrong!r}",
             )
         wrong = next((name for name in spec.arguments if name not in names), None)
         if wrong is not None:
@@ -231,7 +205,9 @@ class PoolBuilder(Mapping[str, nn.Module]):
                 fix="correct the arguments of the ModuleSpec in the plugin",
             )
 
-    def _locate(self, error: SettingsError) -> SettingsError:
+    def _refusal(self, key: str, what: str, **facts: Any) -> SettingsError:
+        """Return an error about ``[modules.args]``, with the place where that was written."""
+        error = SettingsError(f"{key}: {what}", key=key, **facts)
         return self._experiment.locate(error) if self._experiment else error
 
     @contextmanager
@@ -240,31 +216,31 @@ class PoolBuilder(Mapping[str, nn.Module]):
 
         Files of an experiment own the process: what they set globally stays.
         """
-        is_own = isinstance(spec.origin, FileOrigin)
+        own_file = spec.origin.file if isinstance(spec.origin, FileOrigin) else None
         guard = guard_global_state(f"building module {spec.name!r} of {spec.origin}")
         try:
             with (
                 isolated_imports(self._isolate_file),
-                nullcontext() if is_own else guard,
+                guard if own_file is None else nullcontext(),
                 random_stream(self._seed, "module", spec.name),
             ):
                 yield
         except PymodulesError as error:
-            if error.file is None and isinstance(spec.origin, FileOrigin):
-                folder = spec.origin.file.absolute().parent
-                error.file = file_in_folder(error, folder) or spec.origin.file
-                error.line = line_in_folder(error, folder)
+            if error.file is None and own_file is not None:
+                folder = own_file.absolute().parent
+                error.file, error.line = place_in_folder(error, folder, otherwise=own_file)
             raise
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             reason = ": ".join(filter(None, (type(error).__name__, str(error))))
-            if isinstance(spec.origin, FileOrigin):
-                folder = spec.origin.file.absolute().parent
+            if own_file is not None:
+                folder = own_file.absolute().parent
+                file, line = place_in_folder(error, folder, otherwise=own_file)
                 raise ModuleFileError(
                     f"building the module raises {reason}",
-                    file=file_in_folder(error, folder) or spec.origin.file,
-                    line=line_in_folder(error, folder),
+                    file=file,
+                    line=line,
                     fix=fix_of_import(error, folder.parent),
                 ) from error
             raise BuildError(

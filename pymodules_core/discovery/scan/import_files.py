@@ -86,35 +86,13 @@ class ExperimentFiles:
                 return importlib.import_module(private_name)
         except PymodulesError as error:
             if isinstance(error, ModuleFileError) and error.line is None:
-                error.file = file_in_folder(error, self.folder) or error.file or file
-                error.line = line_in_folder(error, self.folder)
+                file = error.file or file
+                error.file, error.line = place_in_folder(error, self.folder, otherwise=file)
             raise
-        except SystemExit as error:
-            raise ModuleFileError(
-                f"exits the interpreter when imported: SystemExit({error.code!r})",
-                file=file_in_folder(error, self.folder) or file,
-                line=line_in_folder(error, self.folder),
-                fix="remove the call of sys.exit, or put it under a function",
-            ) from error
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            # One of a text that the file itself executes is an error like any other.
-            if isinstance(error, SyntaxError) and Path(error.filename or "").is_file():
-                raise ModuleFileError(
-                    f"is not valid Python: {error.msg}",
-                    file=error.filename,
-                    line=error.lineno,
-                    fix="save it as UTF-8 text" if _is_about_encoding(error) else None,
-                ) from error
-            # A user knows `modules.encoder`, not the private name in front of it.
-            reason = str(error).replace(f"{self._package}.", "")
-            raise ModuleFileError(
-                f"raises when imported: {': '.join(filter(None, (type(error).__name__, reason)))}",
-                file=file_in_folder(error, self.folder) or file,
-                line=line_in_folder(error, self.folder),
-                fix=fix_of_import(error, self.folder),
-            ) from error
+            raise self._fault_of_import(error, file) from error
 
     def executed(self) -> dict[str, str]:
         """Return each file executed so far, helpers included, with the SHA-256 of what ran.
@@ -127,13 +105,34 @@ class ExperimentFiles:
             for name, module in list(sys.modules.items())
             if name.startswith(f"{self._package}.")
         ]
-        return {
+        digests = {
             Path(loader.path).relative_to(self.folder).as_posix(): loader.sha256
-            for loader in sorted(
-                (found for found in loaders if isinstance(found, ExperimentFileLoader)),
-                key=lambda found: found.path,
-            )
+            for loader in loaders
+            if isinstance(loader, ExperimentFileLoader)
         }
+        return dict(sorted(digests.items()))
+
+    def _fault_of_import(self, error: BaseException, file: Path) -> ModuleFileError:
+        # One of a text that the file itself executes is an error like any other.
+        if isinstance(error, SyntaxError) and Path(error.filename or "").is_file():
+            return ModuleFileError(
+                f"is not valid Python: {error.msg}",
+                file=error.filename,
+                line=error.lineno,
+                fix="save it as UTF-8 text" if _is_about_encoding(error) else None,
+            )
+        if isinstance(error, SystemExit):
+            what = f"exits the interpreter when imported: SystemExit({error.code!r})"
+            fix: str | None = "remove the call of sys.exit, or put it under a function"
+        else:
+            # A user knows `modules.encoder`, not the private name in front of it.
+            reason = str(error).replace(f"{self._package}.", "")
+            what = (
+                f"raises when imported: {': '.join(filter(None, (type(error).__name__, reason)))}"
+            )
+            fix = fix_of_import(error, self.folder)
+        file, line = place_in_folder(error, self.folder, otherwise=file)
+        return ModuleFileError(what, file=file, line=line, fix=fix)
 
 
 @contextmanager
@@ -150,16 +149,20 @@ def isolated_imports(isolation: Isolation) -> Iterator[None]:
         current_isolation.reset(token)
 
 
-def line_in_folder(error: BaseException, folder: Path) -> int | None:
-    """Return the line of the innermost frame of ``error`` that runs a file of ``folder``."""
-    frame = _innermost_frame(error, folder)
-    return frame.lineno if frame else None
+def place_in_folder(
+    error: BaseException, folder: Path, *, otherwise: Path
+) -> tuple[Path, int | None]:
+    """Return file and line of the innermost frame of an error that runs a file of a folder.
 
-
-def file_in_folder(error: BaseException, folder: Path) -> Path | None:
-    """Return the file of the innermost frame of ``error`` that runs a file of ``folder``."""
-    frame = _innermost_frame(error, folder)
-    return Path(frame.filename) if frame else None
+    Args:
+        error: The error.
+        folder: The folder.
+        otherwise: The file, without a line, where no frame does.
+    """
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if (file := Path(frame.filename)).is_relative_to(folder):
+            return file, frame.lineno
+    return otherwise, None
 
 
 def fix_of_import(error: BaseException, folder: Path) -> str | None:
@@ -191,11 +194,6 @@ def _forget_abandoned() -> None:
 
 def _is_about_encoding(error: SyntaxError) -> bool:
     return any(word in error.msg for word in ("null bytes", "(unicode error)", "encoding"))
-
-
-def _innermost_frame(error: BaseException, folder: Path) -> traceback.FrameSummary | None:
-    frames = traceback.extract_tb(error.__traceback__)
-    return next((f for f in reversed(frames) if Path(f.filename).is_relative_to(folder)), None)
 
 
 @contextmanager

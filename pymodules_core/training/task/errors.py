@@ -5,11 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from pymodules_core.discovery.scan.import_files import (
-    file_in_folder,
-    fix_of_import,
-    line_in_folder,
-)
+from pymodules_core.discovery.scan.import_files import fix_of_import, place_in_folder
 from pymodules_core.errors import PymodulesError
 from pymodules_core.training.data.workers import lost_worker
 
@@ -75,8 +71,8 @@ class TaskErrors:
             lost.what += self._note()
             raise lost from error
         folder = self._file.absolute().parent
-        file = file_in_folder(error, folder) or self._file
-        line = line_in_folder(error, folder) or self._first_line()
+        file, line = place_in_folder(error, folder, otherwise=self._file)
+        line = line or self._first_line()
         if isinstance(error, PymodulesError):
             if error.file is None:
                 error.file, error.line = file, line
