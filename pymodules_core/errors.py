@@ -103,14 +103,10 @@ class PymodulesError(Exception):
         self.fix = fix or (None if closest is None else f"write {closest!r}")
 
     def __str__(self) -> str:
-        where = ""
+        parts = [self.what]
         if self.file is not None:
-            where = (
-                f"{display_path(self.file)}:{self.line}: "
-                if self.line
-                else (f"{display_path(self.file)}: ")
-            )
-        parts = [f"{where}{self.what}"]
+            line = f":{self.line}" if self.line else ""
+            parts = [f"{display_path(self.file)}{line}: {self.what}"]
         if self.closest is not None:
             parts.append(f"  closest match: {self.closest}")
         if self.fix is not None:

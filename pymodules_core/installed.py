@@ -1,6 +1,7 @@
-"""Finds installed distributions, whatever else stands on ``sys.path``."""
+"""Finds installed distributions and their versions, whatever else stands on ``sys.path``."""
 
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,20 @@ def find_distribution(name: str) -> Any | None:
     return next(filter(_has_identity, distributions(name)), None)
 
 
+def own_version() -> str:
+    """Return this package's version; ``unknown`` where it runs from a folder, not installed."""
+    return _version("pymodules-core")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a run depends on."""
+    return {
+        "python": platform.python_version(),
+        "torch": _version("torch"),
+        "pymodules-core": own_version(),
+    }
+
+
 def unreadable_entries() -> Iterator[tuple[object, Exception]]:
     """Yield what stands on ``sys.path`` and Python imports nothing from, with the reason.
 
@@ -58,3 +73,8 @@ def _has_identity(distribution: Any) -> bool:
         return bool(metadata["Name"] and metadata["Version"])
     except Exception:  # noqa: BLE001  damaged metadata raises anything
         return False
+
+
+def _version(distribution: str) -> str:
+    found = find_distribution(distribution)
+    return "unknown" if found is None else str(found.version)

@@ -37,7 +37,7 @@ _COMMANDS = {
 def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if not value:
         return
-    from pymodules_core.versions import own_version
+    from pymodules_core.installed import own_version
 
     click.echo(f"pymodules {own_version()}")
     ctx.exit()

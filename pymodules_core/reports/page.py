@@ -7,6 +7,7 @@ from hashlib import sha256
 from importlib.resources import files
 
 from pymodules_core.errors import PymodulesError
+from pymodules_core.installed import own_version
 from pymodules_core.reports.cards import run_card
 from pymodules_core.reports.chart_section import chart_data, chart_section, charts_of, run_style
 from pymodules_core.reports.comparison import compare
@@ -16,7 +17,6 @@ from pymodules_core.reports.markup import Html, join, script_json, tag
 from pymodules_core.reports.run_sections import run_sections
 from pymodules_core.reports.subjects import Subject
 from pymodules_core.run_files import RUN_FILE_NAME
-from pymodules_core.versions import own_version
 
 _ASSETS = files("pymodules_core.reports") / "assets"
 _SCRIPTS = ("elements.js", "scales.js", "charts.js")

@@ -1,6 +1,7 @@
 """The ``settings`` dict of a module file or spec."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +10,7 @@ import attrs
 from pymodules_core.errors import InvalidNameError, SettingsError
 from pymodules_core.names import check_module_name, check_path_name, check_pool_name
 from pymodules_core.settings.strict import Range
-from pymodules_core.settings.structure import KeyPath, structure
+from pymodules_core.settings.structure import LineOf, no_line, structure
 
 
 @attrs.frozen(kw_only=True)
@@ -137,15 +138,20 @@ class ModuleSettings:
         return None
 
 
-def _no_line(_: KeyPath) -> None:
-    return None
+# Table, key in it, and what refuses a name that is not allowed there.
+_NAME_CHECKS: tuple[tuple[str, str, Callable[[object], str]], ...] = (
+    ("load_weights_from_ckp", "ckp_name", partial(check_path_name, kind="ckp_name")),
+    ("load_weights_from_exp", "exp_name", partial(check_path_name, kind="exp_name")),
+    ("load_weights_from_exp", "ckp_pool_name", check_pool_name),
+    ("load_weights_from_exp", "module_name", check_module_name),
+)
 
 
 def structure_module_settings(
     raw: object,
     *,
     file: Path | None = None,
-    line_of: Callable[[KeyPath], int | None] = _no_line,
+    line_of: LineOf = no_line,
     overlay: Mapping[str, object] | None = None,
     overlay_root: str = "",
 ) -> ModuleSettings:
@@ -162,14 +168,10 @@ def structure_module_settings(
         SettingsError: Unknown key, wrong type, missing key, or both sources of weights.
         InvalidNameError: A name in it is not allowed.
     """
-    settings = structure(raw, ModuleSettings, root="settings", file=file, line_of=line_of)
-    _check_names(settings, "settings", file, line_of)
-    _check_one_source(settings, "settings", file, line_of)
+    settings = _structure_checked(raw, "settings", file, line_of)
     if not overlay:
         return settings
-    over = structure(overlay, ModuleSettings, root=overlay_root)
-    _check_names(over, overlay_root, None, _no_line)
-    _check_one_source(over, overlay_root, None, _no_line)
+    over = _structure_checked(overlay, overlay_root, None, no_line)
     changes = {key: getattr(over, key) for key in overlay}
     # A source of weights in the overlay replaces the module's own, whichever kind that was.
     if over.weights_source is not None:
@@ -180,12 +182,20 @@ def structure_module_settings(
     return attrs.evolve(settings, **changes)
 
 
-def _check_one_source(
-    settings: ModuleSettings,
-    root: str,
-    file: Path | None,
-    line_of: Callable[[KeyPath], int | None],
-) -> None:
+def _structure_checked(
+    raw: object, root: str, file: Path | None, line_of: LineOf
+) -> ModuleSettings:
+    settings = structure(raw, ModuleSettings, root=root, file=file, line_of=line_of)
+    for table, key, check in _NAME_CHECKS:
+        source = getattr(settings, table)
+        try:
+            if source is not None:
+                check(getattr(source, key))
+        except InvalidNameError as error:
+            error.file, error.line = file, line_of((table, key))
+            error.key = f"{root}.{table}.{key}"
+            error.what = f"{error.key}: {error.what}"
+            raise
     if settings.load_weights_from_ckp and settings.load_weights_from_exp:
         raise SettingsError(
             f"{root}: both load_weights_from_ckp and load_weights_from_exp are given",
@@ -195,29 +205,4 @@ def _check_one_source(
             found=settings.weights_text,
             fix="keep the one the weights should come from",
         )
-
-
-def _check_names(
-    settings: ModuleSettings,
-    root: str,
-    file: Path | None,
-    line_of: Callable[[KeyPath], int | None],
-) -> None:
-    checks: list[tuple[KeyPath, Callable[[], object]]] = []
-    if (ckp := settings.load_weights_from_ckp) is not None:
-        table = "load_weights_from_ckp"
-        checks = [((table, "ckp_name"), lambda: check_path_name(ckp.ckp_name, kind="ckp_name"))]
-    if (exp := settings.load_weights_from_exp) is not None:
-        table = "load_weights_from_exp"
-        checks += [
-            ((table, "exp_name"), lambda: check_path_name(exp.exp_name, kind="exp_name")),
-            ((table, "ckp_pool_name"), lambda: check_pool_name(exp.ckp_pool_name)),
-            ((table, "module_name"), lambda: check_module_name(exp.module_name)),
-        ]
-    for path, check in checks:
-        try:
-            check()
-        except InvalidNameError as error:
-            error.file, error.line, error.key = file, line_of(path), ".".join((root, *path))
-            error.what = f"{error.key}: {error.what}"
-            raise
+    return settings

@@ -15,6 +15,11 @@ from cattrs.gen import make_dict_structure_fn
 from pymodules_core.errors import closest_match, list_words
 
 _INTS_BELOW = 2**63
+# What is taken as it is, and the fix of what is something else.
+_EXACT: dict[type, str] = {
+    bool: "write True or False (true or false in TOML), unquoted",
+    str: "write a text in quotes",
+}
 
 
 @attrs.frozen
@@ -66,10 +71,10 @@ def field_names(cls: type) -> list[str]:
 def make_converter() -> cattrs.Converter:
     """Build a converter that coerces nothing and says where what is wrong is."""
     converter = cattrs.Converter(detailed_validation=True)
-    converter.register_structure_hook(bool, _structure_bool)
+    for cls, fix in _EXACT.items():
+        converter.register_structure_hook(cls, partial(_structure_exact, cls, fix))
     converter.register_structure_hook(int, _structure_int)
     converter.register_structure_hook(float, _structure_float)
-    converter.register_structure_hook(str, _structure_str)
     converter.register_structure_hook_func(
         lambda annotation: annotation is Any, partial(_structure_plain, converter)
     )
@@ -84,12 +89,6 @@ def make_converter() -> cattrs.Converter:
     )
     converter.register_structure_hook_factory(is_structured, partial(_make_class_hook, converter))
     return converter
-
-
-def _structure_bool(value: object, _: Any) -> bool:
-    if not isinstance(value, bool):
-        raise MismatchError("bool", value, "write True or False (true or false in TOML), unquoted")
-    return value
 
 
 def _structure_int(value: object, _: Any) -> int:
@@ -112,9 +111,9 @@ def _structure_float(value: object, _: Any) -> float:
     return number
 
 
-def _structure_str(value: object, _: Any) -> str:
-    if not isinstance(value, str):
-        raise MismatchError("str", value, "write a text in quotes")
+def _structure_exact(cls: type, fix: str, value: object, _: Any) -> object:
+    if not isinstance(value, cls):
+        raise MismatchError(cls.__name__, value, fix)
     return value
 
 

@@ -18,10 +18,15 @@ from pymodules_core.settings.strict import MismatchError, field_names, make_conv
 
 T = TypeVar("T")
 KeyPath = tuple[str, ...]
+LineOf = Callable[[KeyPath], int | None]
 
 _LONGEST_SHOWN = 60
 _MOST_PROBLEMS = 20
 _CONVERTER = make_converter()
+
+
+def no_line(_: KeyPath) -> None:
+    """Find no line: for what no file says."""
 
 
 @attrs.frozen
@@ -41,7 +46,7 @@ def structure(
     *,
     root: str,
     file: Path | None = None,
-    line_of: Callable[[KeyPath], int | None] = lambda _: None,
+    line_of: LineOf = no_line,
 ) -> T:
     """Build ``cls`` from plain ``data``.
 

@@ -15,10 +15,10 @@ from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.checkpoints.store.objects import Added
 from pymodules_core.checkpoints.store.records import CommitRecord, StoredBest, StoredPool
 from pymodules_core.checkpoints.store.store import Store
+from pymodules_core.installed import versions
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.names import LAST, epoch_pool, parse_epoch_pool
 from pymodules_core.specs import WeightsOrigin
-from pymodules_core.versions import versions
 
 STATE = "training state"
 

@@ -12,13 +12,13 @@ from pymodules_core.discovery import PluginManager, PluginState
 from pymodules_core.discovery.plugins.distribution_files import digest_of_files, lock_distributions
 from pymodules_core.errors import ProcessesError
 from pymodules_core.experiment import Experiment
+from pymodules_core.installed import versions
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.group import Processes
 from pymodules_core.settings.structure import unstructure
 from pymodules_core.specs import FileOrigin
 from pymodules_core.training.preparation.torch_flags import torch_flags
 from pymodules_core.training.run_output.code_snapshot import source_digests
-from pymodules_core.versions import versions
 
 _MOST_LINES = 8
 _FIX = "let all machines see the same experiment, and install the same packages on each"

@@ -14,12 +14,12 @@ from pymodules_core.discovery.plugins.distribution_files import digest_of_files,
 from pymodules_core.discovery.plugins.task_file import TASK_NAME
 from pymodules_core.errors import display_path
 from pymodules_core.experiment import Experiment
+from pymodules_core.installed import versions
 from pymodules_core.settings.structure import unstructure
 from pymodules_core.specs import FileOrigin, Origin
 from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.preparation.torch_flags import torch_flags
 from pymodules_core.training.run_output.code_snapshot import source_digests
-from pymodules_core.versions import versions
 
 
 def run_facts(session: Session) -> dict[str, Any]:
