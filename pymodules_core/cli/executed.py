@@ -22,7 +22,7 @@ def say_what_is_executed(
         load_installed: Whether installed plugins are loaded.
         err: Print to standard error: standard output is read by a program.
     """
-    from pymodules_core.discovery.selection.trust_notice import executed_files, executed_plugins
+    from pymodules_core.discovery.selection.catalog import executed_files, executed_plugins
     from pymodules_core.errors import display_path, list_words
 
     parts = []

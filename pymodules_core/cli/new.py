@@ -23,7 +23,7 @@ def command(name: str, template: str, data_home: Path | None) -> None:
     Templates: classifier (encoder and head), distill (a student and a frozen teacher), gan
     (generator and discriminator with two optimizers).
     """
-    from pymodules_core.discovery.scan.weight_sources import find_source_experiments
+    from pymodules_core.discovery.scan.static_reader import find_source_experiments
     from pymodules_core.errors import SettingsError, closest_match, display_path, list_words
     from pymodules_core.experiment import default_data_home, experiment_path
 

@@ -75,7 +75,7 @@ def overrides_option(function: F) -> F:
 def _tell_children(_: click.Context, __: click.Parameter, value: bool) -> bool:
     """Let workers and ranks, which this process starts, see the plugins that it sees."""
     if value:
-        from pymodules_core.discovery.plugins.plugin_filter import DISABLE_VARIABLE
+        from pymodules_core.discovery.plugins.records import DISABLE_VARIABLE
 
         os.environ[DISABLE_VARIABLE] = "*"
     return value

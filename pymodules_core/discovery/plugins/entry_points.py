@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import attrs
-import importlib_metadata
 
 from pymodules_core.discovery.plugins.records import PluginRecord, normalise
 from pymodules_core.errors import display_path
@@ -122,28 +121,22 @@ def _read_plugins(distribution: Any, seen: set[tuple[str, str, str]]) -> list[Fo
     if identity in seen:
         return []
     seen.add(identity)
-    return [
-        _describe(distribution, name, version, entry_point)
-        for entry_point in distribution.entry_points.select(group=PROJECT_NAME)
-    ]
-
-
-def _describe(
-    distribution: Any,
-    name: str,
-    version: str,
-    entry_point: importlib_metadata.EntryPoint,
-) -> FoundPlugin:
     editable = editable_project(distribution)
-    record = PluginRecord(
-        name=f"{name}:{entry_point.name}",
-        origin=DistributionOrigin(name, version, entry_point.name),
-        target=entry_point.value,
-        is_editable=editable is not None,
-        # Text first: of a distribution in a zip it is not a path of the file system.
-        location=editable or display_path(Path(str(distribution.locate_file("")))),
-    )
-    return FoundPlugin(record, entry_point.load)
+    # Text first: of a distribution in a zip it is not a path of the file system.
+    location = editable or display_path(Path(str(distribution.locate_file(""))))
+    return [
+        FoundPlugin(
+            PluginRecord(
+                name=f"{name}:{point.name}",
+                origin=DistributionOrigin(name, version, point.name),
+                target=point.value,
+                is_editable=editable is not None,
+                location=location,
+            ),
+            point.load,
+        )
+        for point in distribution.entry_points.select(group=PROJECT_NAME)
+    ]
 
 
 def _damaged(distribution: Any, error: Exception) -> FoundPlugin:
@@ -164,17 +157,10 @@ def metadata_folder(distribution: Any) -> Path:
     return Path(str(getattr(distribution, "_path", distribution)))
 
 
-def _unreadable() -> list[FoundPlugin]:
-    faults = {str(entry): error for entry, error in unreadable_entries()}
-    return [
-        _faulty(
-            entry,
-            entry,
-            error,
-            fix="replace it by the str of a readable folder or zip, or take it off sys.path",
-        )
-        for entry, error in faults.items()
-    ]
+def _unreadable() -> Iterator[FoundPlugin]:
+    fix = "replace it by the str of a readable folder or zip, or take it off sys.path"
+    for entry, error in {str(entry): error for entry, error in unreadable_entries()}.items():
+        yield _faulty(entry, entry, error, fix=fix)
 
 
 def _faulty(name: str, location: str, error: Exception, *, fix: str) -> FoundPlugin:

@@ -1,14 +1,12 @@
 """What keeps the hooks of a plugin from doing what its author means."""
 
 import inspect
-from collections.abc import Callable
-from typing import Any
 
 import pluggy
 
-from pymodules_core.discovery.plugins.implementations import HOOK_NAMES, is_optional
+from pymodules_core.discovery.plugins.implementations import HOOK_ARGUMENTS, HOOK_NAMES
 from pymodules_core.errors import closest_match, list_words
-from pymodules_core.hookspecs import HOOK_FAMILIES, ModuleHooks, RunHooks, TaskHooks
+from pymodules_core.hookspecs import TaskHooks
 
 
 def find_hook_fault(
@@ -21,24 +19,20 @@ def find_hook_fault(
         callers: The hooks it implements.
         is_task: It is the experiment's ``task.py``, whose names are checked already.
     """
-    specified = [caller for caller in callers if caller.has_spec()]
-    unknown = [one for one in callers if not one.has_spec() and not is_optional(one, plugin)]
-    if unknown:
-        near = closest_match(unknown[0].name, HOOK_NAMES)
-        return (
-            f"no hook is called {unknown[0].name!r}; hooks are {list_words(HOOK_NAMES)}",
-            f"rename it to {near!r}" if near else "remove its hookimpl",
-        )
+    own = [(one, impl) for one in callers for impl in one.get_hookimpls() if impl.plugin is plugin]
+    for caller, implementation in own:
+        if not (caller.has_spec() or implementation.optionalhook):
+            near = closest_match(caller.name, HOOK_NAMES)
+            return (
+                f"no hook is called {caller.name!r}; hooks are {list_words(HOOK_NAMES)}",
+                f"rename it to {near!r}" if near else "remove its hookimpl",
+            )
     if is_task:
         return None
-    own = (
-        _find_fault_of_function(caller.name, implementation)
-        for caller in specified
-        for implementation in caller.get_hookimpls()
-        if implementation.plugin is plugin
-    )
-    if fault := next(filter(None, own), None):
-        return fault
+    specified = [(caller.name, impl) for caller, impl in own if caller.has_spec()]
+    for name, implementation in specified:
+        if fault := _find_fault_of_function(name, implementation):
+            return fault
     if plain := _undecorated(plugin, {caller.name for caller in callers}):
         return f"{list_words(plain)} without @hookimpl", f"put @hookimpl above {plain[0]}"
     if specified:
@@ -51,13 +45,13 @@ def find_hook_fault(
 
 def find_argument_fault(plugin: object) -> tuple[str, str | None] | None:
     """Return the argument of a hook that no hook has, for which pluggy refuses a plugin."""
-    hooks = {name: hook for family in HOOK_FAMILIES for name, hook in vars(family).items()}
-    for name, hook in hooks.items():
+    for name, allowed in HOOK_ARGUMENTS.items():
         function = getattr(plugin, name, None)
-        if name.startswith("_") or not inspect.isroutine(function):
+        if not inspect.isroutine(function):
             continue
-        allowed, wanted = _arguments(hook)[1:], _arguments(function)
-        wrong = next((argument for argument in wanted if argument not in allowed), None)
+        wrong = next(
+            (one for one in inspect.signature(function).parameters if one not in allowed), None
+        )
         if wrong is not None:
             near = closest_match(wrong, allowed)
             return (
@@ -65,10 +59,6 @@ def find_argument_fault(plugin: object) -> tuple[str, str | None] | None:
                 f"rename it to {near!r}" if near else f"remove {wrong!r}",
             )
     return None
-
-
-def _arguments(function: Callable[..., Any]) -> list[str]:
-    return [*inspect.signature(function).parameters]
 
 
 def _find_fault_of_function(name: str, implementation: pluggy.HookImpl) -> tuple[str, str] | None:
@@ -94,11 +84,10 @@ def _find_fault_of_function(name: str, implementation: pluggy.HookImpl) -> tuple
 
 def _undecorated(plugin: object, implemented: set[str]) -> list[str]:
     """Name functions that are called like a hook and are none: the decorator was forgotten."""
-    names = [name for family in (ModuleHooks, RunHooks) for name in vars(family)]
     return [
         name
-        for name in names
-        if not name.startswith("_")
-        and name not in implemented
+        for name in HOOK_NAMES
+        if name not in implemented
+        and name not in vars(TaskHooks)
         and inspect.isroutine(getattr(plugin, name, None))
     ]

@@ -11,9 +11,14 @@ from pymodules_core.discovery.plugins.records import PluginRecord
 from pymodules_core.hookspecs import HOOK_FAMILIES
 from pymodules_core.specs import ModuleSpec
 
-HOOK_NAMES = tuple(
-    name for family in HOOK_FAMILIES for name in vars(family) if not name.startswith("_")
-)
+# Hook to the arguments it is called with, without `self`.
+HOOK_ARGUMENTS = {
+    name: [*inspect.signature(hook).parameters][1:]
+    for family in HOOK_FAMILIES
+    for name, hook in vars(family).items()
+    if not name.startswith("_")
+}
+HOOK_NAMES = tuple(HOOK_ARGUMENTS)
 
 
 @attrs.frozen
@@ -58,32 +63,17 @@ class HookCaller(pluggy.PluginManager):
         }
 
 
-def is_optional(caller: pluggy.HookCaller, plugin: object) -> bool:
-    """Return whether a plugin marked its implementation as fine without a specification."""
-    return any(i.optionalhook for i in caller.get_hookimpls() if i.plugin is plugin)
-
-
-def materialise_specs(result: object) -> list[ModuleSpec]:
+def materialise_specs(result: Any) -> list[ModuleSpec]:
     """Read what a provider returned, so that a generator that raises late raises here."""
     if result is None:
         return []
-    if isinstance(result, ModuleSpec):
-        return [result]
-    if isinstance(result, str | bytes | Mapping) or not isinstance(result, Iterable):
-        raise TypeError(_wrong_return(result))
-    specs = list(result)
-    names = set()
-    for spec in specs:
+    is_several = isinstance(result, Iterable) and not isinstance(result, str | bytes | Mapping)
+    by_name: dict[str, ModuleSpec] = {}
+    for spec in list(result) if is_several else [result]:
         if not isinstance(spec, ModuleSpec):
-            raise TypeError(_wrong_return(spec))
-        if spec.name in names:
+            kind = f"{type(spec).__module__}.{type(spec).__qualname__}"
+            raise TypeError(f"provide_module returned {kind}, expected ModuleSpec")
+        if spec.name in by_name:
             raise ValueError(f"provide_module gives module {spec.name!r} twice")
-        names.add(spec.name)
-    return specs
-
-
-def _wrong_return(value: object) -> str:
-    return (
-        "provide_module returned "
-        f"{type(value).__module__}.{type(value).__qualname__}, expected ModuleSpec"
-    )
+        by_name[spec.name] = spec
+    return list(by_name.values())

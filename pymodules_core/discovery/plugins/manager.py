@@ -25,8 +25,8 @@ from pymodules_core.discovery.plugins.implementations import (
     materialise_specs,
 )
 from pymodules_core.discovery.plugins.objects import PluginFaultError, make_instance, make_settings
-from pymodules_core.discovery.plugins.plugin_filter import PluginFilter
 from pymodules_core.discovery.plugins.records import (
+    PluginFilter,
     PluginRecord,
     PluginState,
     fault_of,

@@ -1,5 +1,9 @@
-"""What the host knows of each plugin: where it is from, what it does, why it does not."""
+"""What the host knows of each plugin: where it is from, what it does, why it does not.
 
+Which ones take part is a matter of patterns over their names.
+"""
+
+import os
 import re
 from collections.abc import Iterable
 from enum import StrEnum
@@ -9,7 +13,10 @@ from typing import Any
 import attrs
 
 from pymodules_core.errors import PymodulesError, SettingsError, missing_package_fix
+from pymodules_core.settings import PluginsSettings
 from pymodules_core.specs import DistributionOrigin, Origin
+
+DISABLE_VARIABLE = "PYMODULES_DISABLE_PLUGINS"
 
 
 class PluginState(StrEnum):
@@ -132,6 +139,46 @@ class PluginRecord:
     def _names(self) -> Iterable[str]:
         distribution, _, entry_point = self.name.partition(":")
         return map(normalise, (self.name, distribution, entry_point))
+
+
+class PluginFilter:
+    """``[plugins] disable``, ``allow`` and ``settings``, and ``PYMODULES_DISABLE_PLUGINS``.
+
+    Args:
+        settings: ``[plugins]``.
+    """
+
+    def __init__(self, settings: PluginsSettings) -> None:
+        variable = os.environ.get(DISABLE_VARIABLE, "").split(",")
+        self._disable = {
+            "plugins.disable": settings.disable,
+            DISABLE_VARIABLE: tuple(filter(None, map(str.strip, variable))),
+        }
+        self._allow = settings.allow
+        self._tables = settings.settings
+
+    def state_of(self, record: PluginRecord) -> PluginState:
+        """Return whether a plugin takes part, before it is imported."""
+        if any(record.matches(pattern) for names in self._disable.values() for pattern in names):
+            return PluginState.DISABLED
+        if self._allow is None or record.is_builtin:
+            return PluginState.ACTIVE
+        is_allowed = any(record.matches(pattern) for pattern in self._allow)
+        return PluginState.ACTIVE if is_allowed else PluginState.NOT_ALLOWED
+
+    def find_unmatched(self, records: Iterable[PluginRecord]) -> list[tuple[str, str]]:
+        """Return each pattern that means no plugin, after the key it stands under."""
+        patterns = self._disable | {
+            "plugins.allow": self._allow or (),
+            "plugins.settings": tuple(self._tables),
+        }
+        return [
+            (key, pattern)
+            for key, names in patterns.items()
+            for pattern in names
+            # All that is installed may well be nothing.
+            if pattern != "*" and not any(record.matches(pattern) for record in records)
+        ]
 
 
 def names_of(origin: Origin | None) -> set[str]:

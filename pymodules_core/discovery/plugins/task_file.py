@@ -13,13 +13,12 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from pymodules_core.discovery.plugins.implementations import HOOK_NAMES
+from pymodules_core.discovery.plugins.implementations import HOOK_ARGUMENTS, HOOK_NAMES
 from pymodules_core.discovery.plugins.manager import PluginManager
 from pymodules_core.discovery.plugins.packaged_task import load_packaged_task
 from pymodules_core.discovery.plugins.records import PluginRecord
 from pymodules_core.errors import TaskError, closest_match, list_words
 from pymodules_core.experiment import Experiment
-from pymodules_core.hookspecs import HOOK_FAMILIES
 from pymodules_core.specs import FileOrigin, Origin
 
 TASK_NAME = "task"
@@ -66,11 +65,6 @@ def register_task(plugins: PluginManager, experiment: Experiment) -> tuple[Modul
 
 def _check_functions(namespace: ModuleType, file: Path) -> None:
     """Refuse names that are almost hooks, and arguments that no hook has."""
-    functions = {
-        name: value
-        for name, value in vars(namespace).items()
-        if inspect.isfunction(value) and value.__module__ == namespace.__name__
-    }
     for name in HOOK_NAMES:
         value = vars(namespace).get(name)
         if value is not None and not inspect.isroutine(value):
@@ -83,9 +77,10 @@ def _check_functions(namespace: ModuleType, file: Path) -> None:
             )
         if inspect.isfunction(value):  # defined here or imported
             _check_arguments(name, value)
-    for name, function in functions.items():
-        if name not in HOOK_NAMES and not name.startswith("_"):
-            _check_slip(name, function, set(vars(namespace)))
+    for name, value in vars(namespace).items():
+        is_own = inspect.isfunction(value) and value.__module__ == namespace.__name__
+        if is_own and name not in HOOK_NAMES and not name.startswith("_"):
+            _check_slip(name, value, set(vars(namespace)))
 
 
 def line_of_name(file: Path, name: str) -> int | None:
@@ -130,7 +125,7 @@ def _check_slip(name: str, function: Callable[..., Any], defined: set[str]) -> N
 
 
 def _check_arguments(hook_name: str, function: Callable[..., Any]) -> None:
-    allowed = _hook_arguments(hook_name)
+    allowed = HOOK_ARGUMENTS[hook_name]
     for name, parameter in inspect.signature(function).parameters.items():
         has_default = parameter.default is not parameter.empty
         near = None
@@ -161,10 +156,3 @@ def _check_arguments(hook_name: str, function: Callable[..., Any]) -> None:
 def _place_of(function: Callable[..., Any]) -> dict[str, Any]:
     code = code_of(function)
     return {} if code is None else {"file": code.co_filename, "line": code.co_firstlineno}
-
-
-def _hook_arguments(hook_name: str) -> list[str]:
-    family = next(family for family in HOOK_FAMILIES if hook_name in vars(family))
-    return [
-        name for name in inspect.signature(vars(family)[hook_name]).parameters if name != "self"
-    ]

@@ -15,6 +15,9 @@ from typing import Any
 import attrs
 
 from pymodules_core.discovery.scan.importer import line_of_no_text
+from pymodules_core.errors import PymodulesError
+from pymodules_core.experiment import Experiment
+from pymodules_core.names import is_path_name
 from pymodules_core.settings.structure import KeyPath
 
 # What may hide the word at the start of a line (strings and comments), or the word. Each branch
@@ -120,6 +123,35 @@ def find_settings_line(file: Path, path: KeyPath) -> int | None:
         entry, node = entries[key]
         line = entry.lineno
     return line
+
+
+def find_source_experiments(folder: Path) -> list[str]:
+    """Name the experiments whose weights an experiment's modules start from; executes nothing.
+
+    Args:
+        folder: The experiment's folder, which need not exist.
+
+    Returns:
+        Names in the order of the modules', those that could be no name left out.
+    """
+    try:
+        overlays = Experiment.open(folder).settings.modules.settings
+    except PymodulesError:  # a broken one is reported when it is trained
+        overlays = {}
+    written = {
+        file.stem: read_module_file(file).settings or {}
+        for file in sorted((folder / "pymodules" / "modules").glob("[!.]*.py"))
+    }
+    names = []
+    for module_name in sorted({*written, *overlays}):
+        overlay = overlays.get(module_name, {})
+        # A source of weights in experiment.toml replaces the module's own, whichever kind.
+        replaces = "load_weights_from_ckp" in overlay or "load_weights_from_exp" in overlay
+        table = (overlay if replaces else written.get(module_name, {})).get("load_weights_from_exp")
+        name = table.get("exp_name") if isinstance(table, dict) else None
+        if isinstance(name, str) and is_path_name(name):
+            names.append(name)
+    return list(dict.fromkeys(names))
 
 
 def _parse_head_and_settings(source: bytes) -> ast.Module | None:

@@ -1,18 +1,20 @@
-"""Lists the modules an experiment would have, without executing a module file or building one."""
+"""Tells what modules an experiment would have and whose code would run, and executes none of it."""
 
 from functools import partial
 
 import attrs
 
+from pymodules_core.discovery.plugins.entry_points import find_entry_points
 from pymodules_core.discovery.plugins.manager import PluginManager
+from pymodules_core.discovery.plugins.records import PluginFilter, PluginState
 from pymodules_core.discovery.scan.static_reader import StaticModuleFile, read_module_file
 from pymodules_core.discovery.selection.required_plugins import explain_left_out, report_unmatched
-from pymodules_core.discovery.selection.selection import select_specs
+from pymodules_core.discovery.selection.selection import is_included, select_specs
 from pymodules_core.discovery.selection.spec_settings import check_spec_settings
-from pymodules_core.errors import DuplicateModuleError, PymodulesError
+from pymodules_core.errors import DuplicateModuleError, InvalidNameError, PymodulesError
 from pymodules_core.experiment import Experiment
 from pymodules_core.settings import ModuleSettings
-from pymodules_core.specs import FileOrigin, ModuleSpec, Origin
+from pymodules_core.specs import DistributionOrigin, FileOrigin, ModuleSpec, Origin
 
 # Up to so many files a listing also reports syntax errors, for 0.2 ms a file.
 _MOST_FILES_PARSED_WHOLE = 200
@@ -80,6 +82,43 @@ def list_modules(plugins: PluginManager, experiment: Experiment | None = None) -
         conflict = error
     whole = len(specs) <= _MOST_FILES_PARSED_WHOLE
     return Catalog([_describe(spec, experiment, whole=whole) for spec in specs], conflict)
+
+
+def executed_files(experiment: Experiment) -> list[str]:
+    """Return the task, and the count of module files.
+
+    Helpers, and files that only others import, are not counted. A name that is not allowed ends the
+    run before anything is executed: then there is nothing to report.
+    """
+    settings = experiment.settings
+    scanner = PluginManager.for_experiment(experiment, load_installed=False)
+    try:
+        specs = scanner.provided_specs()
+    except InvalidNameError:
+        return []
+    task = settings.experiment.task
+    found = []
+    if task is not None:
+        found.append(f"task {task}")
+    elif experiment.task_file.is_file():
+        found.append(experiment.task_file.name)
+    count = sum(is_included(spec.name, settings.modules) for spec in specs)
+    if count:
+        found.append(f"{count} module file{'s' if count > 1 else ''}")
+    return found
+
+
+def executed_plugins(experiment: Experiment) -> list[str]:
+    """Return each distribution with a plugin that the experiment leaves in, with its version."""
+    plugin_filter = PluginFilter(experiment.settings.plugins)
+    origins = [
+        found.record.origin
+        for found in find_entry_points(warns=False)
+        if plugin_filter.state_of(found.record) is PluginState.ACTIVE
+    ]
+    return sorted(
+        {f"{o.distribution} {o.version}" for o in origins if isinstance(o, DistributionOrigin)}
+    )
 
 
 def _describe(spec: ModuleSpec, experiment: Experiment | None, *, whole: bool) -> ListedModule:

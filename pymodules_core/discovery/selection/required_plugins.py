@@ -6,8 +6,7 @@ from contextlib import contextmanager
 
 from pymodules_core.discovery.plugins.manager import PluginManager
 from pymodules_core.discovery.plugins.missing import FormerPlugins, add_former_provider
-from pymodules_core.discovery.plugins.plugin_filter import DISABLE_VARIABLE
-from pymodules_core.discovery.plugins.records import PluginState
+from pymodules_core.discovery.plugins.records import DISABLE_VARIABLE, PluginState
 from pymodules_core.errors import PluginError, SettingsError, closest_match, list_words
 from pymodules_core.experiment import Experiment
 
