@@ -5,6 +5,7 @@ Opening one reads ``experiment.toml`` and nothing else; no file of it is execute
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,13 +23,12 @@ from pymodules_core.errors import (
 from pymodules_core.names import check_path_name, resolve_inside
 from pymodules_core.settings import ExperimentSettings, structure
 from pymodules_core.settings.structure import KeyPath
-from pymodules_core.settings.toml_text import find_line, parse_value, read_toml
+from pymodules_core.settings.toml_text import find_line, lay_over, read_toml
 
 DATA_HOME_VARIABLE = "PYMODULES_DATA_HOME"
 CONFIG_FILE_NAME = "experiment.toml"
 
 _EXPERIMENTS = "experiments"
-_MOST_TABLES = 100
 
 ErrorT = TypeVar("ErrorT", bound=PymodulesError)
 
@@ -173,45 +173,6 @@ def experiment_path(data_home: Path, name: str) -> Path:
     return data_home / _EXPERIMENTS / check_path_name(name, kind="experiment name")
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """Split ``train.epochs=3`` into its dotted key and its value, read as TOML.
-
-    A value that is not TOML is taken as text, so that ``train.device=cpu`` needs no quotes.
-
-    Raises:
-        SettingsError: If there is no ``=``, or no whole key before it.
-    """
-    key, equals, value = text.partition("=")
-    fix = "write key=value: train.epochs=3"
-    if not equals:
-        raise SettingsError(f"override {text!r} has no value", found=text, fix=fix)
-    if not all(part.strip() for part in key.split(".")):
-        raise SettingsError(f"override {text!r} lacks a part of its key", found=text, fix=fix)
-    return key.strip(), parse_value(value)
-
-
-def lay_over(data: dict[str, Any], key: str, value: object) -> None:
-    """Set a dotted key in nested tables, which are made where they are not there.
-
-    Raises:
-        SettingsError: A part of the key is a value.
-    """
-    *tables, last = key.split(".")
-    if len(tables) > _MOST_TABLES:
-        raise SettingsError(
-            f"override of {len(tables)} tables in tables", key=key, fix="write fewer"
-        )
-    for table in tables:
-        data = data.setdefault(table, {})
-        if not isinstance(data, dict):
-            raise SettingsError(
-                f"override {key!r}: {table!r} is a value, no table",
-                key=key,
-                fix="name a key of a table: train.epochs=3",
-            )
-    data[last] = value
-
-
 def expand_path(text: str | Path) -> Path:
     """Return the path of a text; ``~`` of a user who is not known stays as it is."""
     return Path(os.path.expanduser(text))  # noqa: PTH111  pathlib raises then
@@ -235,7 +196,7 @@ def _find(experiment: str | Path, data_home: Path | None) -> tuple[Path, Path]:
             by_path = f"name it by its path: {display_path(named)}"
             resolve_inside(home, _EXPERIMENTS, text, kind="experiment name", fix=by_path)
             return named, home
-        if not as_path.is_dir() or not _is_experiment(as_path):
+        if not _is_experiment(as_path):
             raise _no_experiment_called(text, home)
     path = as_path.resolve() if as_path.name in {"", ".", ".."} else as_path
     if not os.path.lexists(path):
@@ -301,7 +262,7 @@ def _no_experiment(path: Path, text: str) -> ExperimentNotFoundError:
 def _read_settings(file: Path, overrides: Mapping[str, Any]) -> ExperimentSettings:
     data = read_toml(file)
     settings = structure(
-        data, ExperimentSettings, root="", file=file, line_of=lambda path: find_line(file, path)
+        data, ExperimentSettings, root="", file=file, line_of=partial(find_line, file)
     )
     if not overrides:
         return settings

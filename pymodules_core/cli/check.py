@@ -59,7 +59,7 @@ def _check_experiment(
 
 
 def _check_plugin(name: str, keys: dict[str, Any]) -> None:
-    from pymodules_core.experiment import lay_over
+    from pymodules_core.settings.toml_text import lay_over
     from pymodules_core.testing import check_plugin
 
     settings: dict[str, Any] = {}

@@ -88,7 +88,7 @@ def parse_overrides(settings: tuple[str, ...], **options: object) -> dict[str, A
         settings: The texts of ``-s``.
         options: Key with ``__`` for ``.`` to value; None where the option is not given.
     """
-    from pymodules_core.experiment import parse_override
+    from pymodules_core.settings.toml_text import parse_override
 
     overrides = dict(parse_override(text) for text in settings)
     given = {k.replace("__", "."): v for k, v in options.items() if v is not None}

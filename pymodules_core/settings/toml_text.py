@@ -1,4 +1,4 @@
-"""Reads TOML: a file, with the place of what is wrong in it; a value; the line of a key."""
+"""Reads TOML: a file, with the place of what is wrong in it; an override; the line of a key."""
 
 import os
 import re
@@ -10,9 +10,9 @@ from typing import Any
 from pymodules_core.errors import SettingsError
 from pymodules_core.settings.structure import KeyPath
 
-_SHALLOWER = "write fewer tables in tables"
 _MOST_BYTES = 1 << 20
 _MOST_PARTS = 100
+_MOST_TABLES = 100
 # For the two commonest mistakes, by what Python's reader says; then for all others.
 _FIXES = {
     "Invalid value": "texts need quotes, and true and false are lower case",
@@ -88,18 +88,50 @@ def _refuse_deep(text: str, file: Path) -> None:
             part.count(".") > _MOST_PARTS for part in re.split(r"[=,{}\[\]\"'#]", line)
         ):
             raise SettingsError(
-                f"a key of more than {_MOST_PARTS} parts", file=file, line=number, fix=_SHALLOWER
+                f"a key of more than {_MOST_PARTS} parts",
+                file=file,
+                line=number,
+                fix="write fewer tables in tables",
             )
 
 
-def parse_value(text: str) -> Any:
-    """Read one value; what is none is a text, so that ``cpu`` needs no quotes."""
-    try:
-        found = tomllib.loads(f"value = {text}")
-    # Also what is TOML and too much of it: a number of 5,000 digits, a hundred thousand brackets.
-    except (ValueError, RecursionError):
-        return text.strip()
-    return found["value"] if len(found) == 1 else text.strip()  # lines that follow are keys
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split ``train.epochs=3`` into its dotted key and its value, read as TOML.
+
+    A value that is not TOML is taken as text, so that ``train.device=cpu`` needs no quotes.
+
+    Raises:
+        SettingsError: If there is no ``=``, or no whole key before it.
+    """
+    key, equals, value = text.partition("=")
+    fix = "write key=value: train.epochs=3"
+    if not equals:
+        raise SettingsError(f"override {text!r} has no value", found=text, fix=fix)
+    if not all(part.strip() for part in key.split(".")):
+        raise SettingsError(f"override {text!r} lacks a part of its key", found=text, fix=fix)
+    return key.strip(), _parse_value(value)
+
+
+def lay_over(data: dict[str, Any], key: str, value: object) -> None:
+    """Set a dotted key in nested tables, which are made where they are not there.
+
+    Raises:
+        SettingsError: A part of the key is a value.
+    """
+    *tables, last = key.split(".")
+    if len(tables) > _MOST_TABLES:
+        raise SettingsError(
+            f"override of {len(tables)} tables in tables", key=key, fix="write fewer"
+        )
+    for table in tables:
+        data = data.setdefault(table, {})
+        if not isinstance(data, dict):
+            raise SettingsError(
+                f"override {key!r}: {table!r} is a value, no table",
+                key=key,
+                fix="name a key of a table: train.epochs=3",
+            )
+    data[last] = value
 
 
 def find_line(file: Path, path: KeyPath) -> int | None:
@@ -124,3 +156,13 @@ def find_line(file: Path, path: KeyPath) -> int | None:
 
 def _split_key(text: str) -> KeyPath:
     return tuple(part.strip().strip("\"'") for part in text.split("."))
+
+
+def _parse_value(text: str) -> Any:
+    """Read one value; what is none is a text, so that ``cpu`` needs no quotes."""
+    try:
+        found = tomllib.loads(f"value = {text}")
+    # Also what is TOML and too much of it: a number of 5,000 digits, a hundred thousand brackets.
+    except (ValueError, RecursionError):
+        return text.strip()
+    return found["value"] if len(found) == 1 else text.strip()  # lines that follow are keys

@@ -12,7 +12,6 @@ from fuzzing.damage import damage_bytes, damage_tree, nested, strange_text, stra
 
 from pymodules_core import Experiment
 from pymodules_core.discovery.scan.static_reader import find_settings_line, read_module_file
-from pymodules_core.experiment import parse_override
 from pymodules_core.names import (
     check_module_name,
     check_path_name,
@@ -23,6 +22,7 @@ from pymodules_core.reports.history import read_history
 from pymodules_core.run_files import read_run_facts, read_run_file
 from pymodules_core.settings import structure_module_settings
 from pymodules_core.settings.structure import unstructure
+from pymodules_core.settings.toml_text import parse_override
 
 _LOADING = {"strict": False, "rename": {"backbone.": "", "head": "top"}, "skip_mismatched": True}
 _SETTINGS: tuple[dict[str, Any], ...] = (

@@ -15,9 +15,9 @@ from support import TINY_TASK, write_experiment
 from pymodules_core import Experiment, ModulePool
 from pymodules_core.cli.main import run
 from pymodules_core.errors import SettingsError
-from pymodules_core.experiment import parse_override
 from pymodules_core.settings import ExperimentSettings, structure
 from pymodules_core.settings.structure import unstructure
+from pymodules_core.settings.toml_text import parse_override
 
 FILE = "data/experiments/tiny/experiment.toml"
 
