@@ -40,28 +40,11 @@ the same facts are attributes. Exit codes of the command line hang on the class.
 """
 
 import difflib
-import importlib.util
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-# Packages that are called otherwise where they are installed from.
-_DISTRIBUTIONS = {
-    "PIL": "pillow",
-    "bs4": "beautifulsoup4",
-    "cv2": "opencv-python",
-    "dateutil": "python-dateutil",
-    "dotenv": "python-dotenv",
-    "faiss": "faiss-cpu",
-    "hydra": "hydra-core",
-    "mpl_toolkits": "matplotlib",
-    "open_clip": "open-clip-torch",
-    "skimage": "scikit-image",
-    "sklearn": "scikit-learn",
-    "umap": "umap-learn",
-    "yaml": "pyyaml",
-}
+from pymodules_core.missing_packages import missing_package_fix as missing_package_fix
 
 _LONGEST_LINE = 1000
 _LONGEST_NAME = 300
@@ -111,8 +94,10 @@ class PymodulesError(Exception):
             parts.append(f"  closest match: {self.closest}")
         if self.fix is not None:
             parts.append(f"  fix: {self.fix}")
+        lines = "\n".join(parts).split("\n")
         # A value that a file gave may be of any length.
-        return "\n".join(map(_cut, "\n".join(parts).split("\n")))
+        cut = (one if len(one) <= _LONGEST_LINE else f"{one[:_LONGEST_LINE]}…" for one in lines)
+        return "\n".join(map(printable, cut))
 
 
 class SettingsError(PymodulesError, ValueError):
@@ -264,11 +249,6 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
-def _cut(line: str) -> str:
-    line = line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
-    return printable(line)
-
-
 def display_path(path: Path) -> str:
     """Return ``path`` relative to the working directory where that is shorter to read."""
     # As it was written first: a link is named, not what it leads to.
@@ -283,16 +263,6 @@ def display_path(path: Path) -> str:
         if text.startswith(f"{here}{os.sep}"):
             return text[len(here) + 1 :]
     return str(path)
-
-
-def missing_package_fix(error: BaseException) -> str | None:
-    """Return the command that installs what an import missed; None for any other error."""
-    if not isinstance(error, ModuleNotFoundError) or not error.name:
-        return None
-    package = error.name.partition(".")[0]
-    if package in sys.modules or importlib.util.find_spec(package) is not None:
-        return None
-    return f"pip install {_DISTRIBUTIONS.get(package, package)}"
 
 
 def closest_match(name: str, candidates: Iterable[str]) -> str | None:
@@ -317,5 +287,5 @@ def __dir__() -> list[str]:
     return sorted(
         name
         for name, value in globals().items()
-        if not name.startswith("_") and getattr(value, "__module__", "") == __name__
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith(__package__)
     )

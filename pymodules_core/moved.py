@@ -13,6 +13,8 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from pymodules_core.lazy import lazy_names
+
 _API = "pymodules_core.plugin_api"
 _CONSOLE = "pymodules_core.training.run_output.console"
 _STATE = "pymodules_core.training.state"
@@ -50,6 +52,7 @@ def moved_names(module: str, otherwise: Callable[[str], Any] | None = None) -> C
         module: Its name.
         otherwise: The ``__getattr__`` for all other names.
     """
+    others = otherwise or lazy_names(module, {})
 
     def find(name: str) -> Any:
         old = f"{module}.{name}"
@@ -57,9 +60,7 @@ def moved_names(module: str, otherwise: Callable[[str], Any] | None = None) -> C
             warnings.warn(f"{old} is now {MOVED[old]}", DeprecationWarning, stacklevel=2)
             place, _, new = MOVED[old].rpartition(".")
             return getattr(importlib.import_module(place), new)
-        if otherwise is not None:
-            return otherwise(name)
-        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return others(name)
 
     return find
 
@@ -76,9 +77,6 @@ class MovedModules(MetaPathFinder, Loader):
         """Return a spec for an old name that no finder before this one has found."""
         del path, target
         return ModuleSpec(fullname, self) if fullname in _MODULES else None
-
-    def create_module(self, spec: ModuleSpec) -> None:
-        """Leave it to Python."""
 
     def exec_module(self, module: ModuleType) -> None:
         """Give the module what moved out of it."""

@@ -26,9 +26,9 @@ from pymodules_core.errors import (
     SettingsError,
     closest_match,
     list_words,
-    missing_package_fix,
 )
 from pymodules_core.experiment import Experiment
+from pymodules_core.missing_packages import missing_package_fix
 from pymodules_core.rng import random_stream
 from pymodules_core.settings import ModuleSettings
 from pymodules_core.settings.structure import format_value

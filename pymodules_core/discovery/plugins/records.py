@@ -12,7 +12,8 @@ from typing import Any
 
 import attrs
 
-from pymodules_core.errors import PymodulesError, SettingsError, missing_package_fix
+from pymodules_core.errors import PymodulesError, SettingsError
+from pymodules_core.missing_packages import missing_package_fix
 from pymodules_core.settings import PluginsSettings
 from pymodules_core.specs import DistributionOrigin, Origin
 

@@ -31,7 +31,8 @@ from pymodules_core.discovery.scan.importer import (
     current_isolation,
     encode_package,
 )
-from pymodules_core.errors import ModuleFileError, PymodulesError, display_path, missing_package_fix
+from pymodules_core.errors import ModuleFileError, PymodulesError, display_path
+from pymodules_core.missing_packages import missing_package_fix
 
 logger = logging.getLogger("pymodules_core")
 
