@@ -1,13 +1,10 @@
 """Initial weights: what ``load_weights_from_ckp`` and ``load_weights_from_exp`` ask for."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import attrs
 
 from pymodules_core.checkpoints import LoadReport, apply_weights, match_weights, read_state_dict
 from pymodules_core.checkpoints.file_format.digest import Content
@@ -38,8 +35,6 @@ from pymodules_core.specs import FileOrigin, WeightsOrigin
 
 logger = logging.getLogger("pymodules_core")
 
-_FROM_EXP = "load_weights_from_exp"
-
 
 def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
     """Load the weights that the settings of a pool's modules ask for.
@@ -69,7 +64,7 @@ def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
         source = entry.settings.weights_source
         if source is None:
             continue
-        with _pointing_to_settings(pool, entry):
+        try:
             stored = _read(pool.data_home, source)
             state, report = match_weights(
                 stored.state,
@@ -81,6 +76,9 @@ def load_initial_weights(pool: ModulePool) -> list[LoadReport]:
                 skip_mismatched=source.skip_mismatched,
                 migrate=partial(bring_to_today, entry=entry, stored=stored),
             )
+        except PymodulesError as error:
+            _point_to_settings(error, pool, entry)
+            raise
         matched.append((entry.module, state, report))
         origins[name] = _origin(source, stored, state)
     try:
@@ -172,35 +170,25 @@ def _not_found(
     )
 
 
-@contextmanager
-def _pointing_to_settings(pool: ModulePool, entry: PoolEntry) -> Iterator[None]:
-    try:
-        yield
-    except PymodulesError as error:
-        _point_to_settings(error, pool, entry)
-        raise
-
-
 def _point_to_settings(error: PymodulesError, pool: ModulePool, entry: PoolEntry) -> None:
     """Return which setting asked, and where it was written.
 
     An error without a file of its own is that setting's; one about a checkpoint file stays the
     file's, and gets one more line.
     """
-    from_ckp = entry.settings.load_weights_from_ckp is not None
-    table = "load_weights_from_ckp" if from_ckp else _FROM_EXP
-    fields = attrs.fields_dict(WeightsFromCkp if from_ckp else WeightsFromExp)
-    path = (table, error.key) if error.key in fields else (table,)
+    source = entry.settings.weights_source
+    is_ckp = isinstance(source, WeightsFromCkp)
+    table = "load_weights_from_ckp" if is_ckp else "load_weights_from_exp"
+    path = (table, error.key) if error.key and hasattr(source, error.key) else (table,)
     root, file, line = _find_setting(pool, entry, path)
     error.key = ".".join((root, *path))
     if error.file is None and file is not None:
         error.what = f"{error.key}: {error.what}"
         error.file, error.line = file, line
         return
+    place = f"module {entry.name!r}, "
     if file is not None:
         place = f"{display_path(file)}:{line}: " if line else f"{display_path(file)}: "
-    else:
-        place = f"module {entry.name!r}, "
     if error.file is None:
         error.what = f"{place}{error.key}: {error.what}"
     else:

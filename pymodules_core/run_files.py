@@ -4,7 +4,6 @@ No torch here: ``list`` and ``status`` read runs without it.
 """
 
 import contextlib
-import functools
 import itertools
 import json
 import os
@@ -115,13 +114,10 @@ def is_process_alive(host: str, process: int) -> bool | None:
     return True
 
 
-@functools.cache
-def _make_converter() -> cattrs.Converter:
-    converter = cattrs.Converter()
-    converter.register_structure_hook(
-        datetime, lambda text, _: datetime.fromisoformat(text).astimezone(UTC)
-    )
-    return converter
+_CONVERTER = cattrs.Converter()
+_CONVERTER.register_structure_hook(
+    datetime, lambda text, _: datetime.fromisoformat(text).astimezone(UTC)
+)
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -153,7 +149,7 @@ def checkpoints_dir(experiment_path: Path) -> Path:
 def read_run_file(experiment_path: Path) -> RunFile | None:
     """Return an experiment's ``run.json``, or None where there is none or it is damaged."""
     try:
-        return _make_converter().structure(read_run_facts(experiment_path), RunFile)
+        return _CONVERTER.structure(read_run_facts(experiment_path), RunFile)
     except (ValueError, TypeError, cattrs.BaseValidationError):
         return None
 
@@ -254,9 +250,10 @@ def move_run_aside(experiment: Experiment) -> Path | None:
 
 def delete_run(experiment: Experiment) -> None:
     """Delete a run that was refused before its first step; what is not the run's own stays."""
+    data = experiment.data_dir
     for name in (CHECKPOINTS_DIR_NAME, SOURCES_DIR_NAME):
-        shutil.rmtree(experiment.data_dir / name, ignore_errors=True)
+        shutil.rmtree(data / name, ignore_errors=True)
     for name in (RUN_FILE_NAME, METRICS_FILE_NAME):
-        (experiment.data_dir / name).unlink(missing_ok=True)
+        (data / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # not empty: a hook or a person wrote there too
-        experiment.data_dir.rmdir()
+        data.rmdir()

@@ -158,40 +158,41 @@ class ModuleSpec:
             package, _, function = self.factory.partition(":")
             parts = [*package.split("."), *function.split(".")]
             if not all(part.isidentifier() for part in parts):
-                raise InvalidSpecError(
-                    f"factory of module {self.name!r}: {self.factory!r} is not a dotted name",
-                    found=self.factory,
-                    fix="write 'package.module:function'",
+                raise self._fault(
+                    "factory",
+                    f"{self.factory!r} is not a dotted name",
+                    "write 'package.module:function'",
                 )
         elif not callable(self.factory):
-            raise InvalidSpecError(
-                f"factory of module {self.name!r}: expected a function or 'package.module:function'"
+            raise self._fault(
+                "factory",
+                "expected a function or 'package.module:function'"
                 f", found {type(self.factory).__name__}",
-                found=self.factory,
-                fix="pass a function that returns the module, not the module itself",
+                "pass a function that returns the module, not the module itself",
             )
         if not isinstance(self.arguments, Mapping):
-            raise InvalidSpecError(
-                f"arguments of module {self.name!r}: expected dict, "
-                f"found {type(self.arguments).__name__}",
-                found=self.arguments,
-                fix="pass a dict of keyword arguments, such as {'width': 64}",
+            raise self._fault(
+                "arguments",
+                f"expected dict, found {type(self.arguments).__name__}",
+                "pass a dict of keyword arguments, such as {'width': 64}",
             )
         if not isinstance(self.settings, Mapping) and not callable(self.settings):
-            raise InvalidSpecError(
-                f"settings of module {self.name!r}: expected dict, "
-                f"found {type(self.settings).__name__}",
-                found=self.settings,
-                fix="pass a dict such as {'frozen': True}",
+            raise self._fault(
+                "settings",
+                f"expected dict, found {type(self.settings).__name__}",
+                "pass a dict such as {'frozen': True}",
             )
         # By exact type: True is an int, and would be written into files as one.
         if type(self.state_version) is not int or self.state_version < 1:
-            raise InvalidSpecError(
-                f"state_version of module {self.name!r}: expected a whole number from 1 on, "
-                f"found {self.state_version!r}",
-                found=self.state_version,
-                fix="count the layouts of the module's weights from 1",
+            raise self._fault(
+                "state_version",
+                f"expected a whole number from 1 on, found {self.state_version!r}",
+                "count the layouts of the module's weights from 1",
             )
+
+    def _fault(self, field: str, fault: str, fix: str) -> InvalidSpecError:
+        what = f"{field} of module {self.name!r}: {fault}"
+        return InvalidSpecError(what, found=getattr(self, field), fix=fix)
 
 
 @attrs.frozen(kw_only=True)
