@@ -1,7 +1,6 @@
 """Finds what may join a run: installed plugins, module files, the task. Imports no torch."""
 
 from pymodules_core.discovery.plugins.manager import PluginManager
-from pymodules_core.discovery.plugins.records import PluginFailure, PluginRecord, PluginState
-from pymodules_core.discovery.scan.scanner import DirectoryScanner
+from pymodules_core.discovery.plugins.records import PluginRecord, PluginState
 
-__all__ = ["DirectoryScanner", "PluginFailure", "PluginManager", "PluginRecord", "PluginState"]
+__all__ = ["PluginManager", "PluginRecord", "PluginState"]

@@ -33,36 +33,26 @@ class Migration:
     kept: Mapping[str, str]
 
 
+@attrs.frozen(kw_only=True)
 class Migrator:
     """Calls ``migrate_state`` of the plugin that provides a module.
 
-    Args:
+    Attributes:
         module_name: The module.
         origin: Its provider.
         implementation: The provider's hook; None where it has none.
         seed: The run's seed.
-
-    Attributes:
-        origin: The provider.
     """
 
-    def __init__(
-        self,
-        module_name: str,
-        *,
-        origin: Origin,
-        implementation: HookImplementation | None,
-        seed: int,
-    ) -> None:
-        self.origin = origin
-        self._module_name = module_name
-        self._implementation = implementation
-        self._seed = seed
+    module_name: str
+    origin: Origin
+    implementation: HookImplementation | None
+    seed: int
 
     @property
     def has_hook(self) -> bool:
         """Whether the provider implements the hook."""
-        return self._implementation is not None
+        return self.implementation is not None
 
     def __call__(
         self, state: dict[str, Any], *, from_version: int, to_version: int
@@ -77,27 +67,27 @@ class Migrator:
         Raises:
             PluginError: The provider has no hook, it raises, or it gives no state.
         """
-        if self._implementation is None:
+        if self.implementation is None:
             raise PluginError(f"plugin {self.origin} has no {HOOK_NAME}", found=self.origin)
         arguments = {
-            "module_name": self._module_name,
+            "module_name": self.module_name,
             "state": state,
             "from_version": from_version,
             "to_version": to_version,
         }
-        where = f"module {self._module_name!r}, version {from_version} to {to_version}"
+        where = f"module {self.module_name!r}, version {from_version} to {to_version}"
         try:
             with (
                 guard_global_state(f"{HOOK_NAME} of plugin {self.origin}"),
-                random_stream(self._seed, HOOK_NAME, self._module_name),
+                random_stream(self.seed, HOOK_NAME, self.module_name),
                 torch.no_grad(),
             ):
-                result = self._implementation(arguments)
+                result = self.implementation(arguments)
         except (Exception, SystemExit) as error:
             raise PluginError(
                 f"{HOOK_NAME} of plugin {self.origin} raises {type(error).__name__}: {error} "
                 f"({where})",
-                found=self._implementation.record.name,
+                found=self.implementation.record.name,
                 fix=f"report it to {self.origin.provider}; no module was changed",
             ) from error
         if isinstance(result, Mapping) and all(isinstance(key, str) for key in result):
@@ -124,6 +114,5 @@ def find_migrator(spec: ModuleSpec, plugins: "PluginManager", *, seed: int) -> M
     if spec.origin is None or isinstance(spec.origin, FileOrigin):
         return None
     own = [i for i in plugins.implementations(HOOK_NAME) if i.record.origin == spec.origin]
-    return Migrator(
-        spec.name, origin=spec.origin, implementation=own[0] if own else None, seed=seed
-    )
+    hook = own[0] if own else None
+    return Migrator(module_name=spec.name, origin=spec.origin, implementation=hook, seed=seed)

@@ -12,7 +12,6 @@ from pymodules_core.settings.structure import KeyPath
 
 _MOST_BYTES = 1 << 20
 _MOST_PARTS = 100
-_MOST_TABLES = 100
 # For the two commonest mistakes, by what Python's reader says; then for all others.
 _FIXES = {
     "Invalid value": "texts need quotes, and true and false are lower case",
@@ -119,7 +118,7 @@ def lay_over(data: dict[str, Any], key: str, value: object) -> None:
         SettingsError: A part of the key is a value.
     """
     *tables, last = key.split(".")
-    if len(tables) > _MOST_TABLES:
+    if len(tables) > _MOST_PARTS:
         raise SettingsError(
             f"override of {len(tables)} tables in tables", key=key, fix="write fewer"
         )

@@ -14,8 +14,8 @@ from torch import nn
 
 from pymodules_core import ModulePool
 from pymodules_core.errors import BuildError, UnknownModuleError
-from pymodules_core.module_pool import derive_seed, random_stream
 from pymodules_core.names import RESERVED_MODULE_NAMES
+from pymodules_core.rng import derive_seed, random_stream
 from pymodules_core.specs import FileOrigin
 
 BUILD = """

@@ -17,6 +17,7 @@ from pymodules_core.errors import CircularImportError, ModuleFileError, closest_
 
 PARENT_PACKAGE = "pymodules_core.discovery.scan"
 MODULES = "modules"
+_PREFIX = f"{PARENT_PACKAGE}.x"
 
 Isolation = Callable[[str, Path], AbstractContextManager[None]]
 
@@ -31,7 +32,7 @@ _executing: ContextVar[tuple[str, ...]] = ContextVar("_executing", default=())
 def encode_package(folder: Path, count: int) -> str:
     """Name the private package of a ``pymodules`` folder; ``count`` keeps copies apart."""
     key = base64.b32encode(os.fsencode(folder)).decode().rstrip("=").lower()
-    return f"{PARENT_PACKAGE}.x{key}_{count}"
+    return f"{_PREFIX}{key}_{count}"
 
 
 def decode_package(key: str) -> Path:
@@ -43,9 +44,6 @@ def decode_package(key: str) -> Path:
 class ExperimentFinder:
     """Finds private names; any other name is none of its business."""
 
-    def __init__(self, parent: str) -> None:
-        self._prefix = f"{parent}.x"
-
     def find_spec(
         self,
         fullname: str,
@@ -54,9 +52,9 @@ class ExperimentFinder:
     ) -> importlib.machinery.ModuleSpec | None:
         """Map a private name to a file, or to a package for a folder."""
         del path, target
-        if not fullname.startswith(self._prefix):
+        if not fullname.startswith(_PREFIX):
             return None
-        key, *parts = fullname[len(self._prefix) - 1 :].split(".")
+        key, *parts = fullname[len(_PREFIX) - 1 :].split(".")
         location = decode_package(key).joinpath(*parts)
         file = location.with_name(f"{location.name}.py")
         if parts and file.is_file():
@@ -107,10 +105,7 @@ class ExperimentFileLoader(importlib.machinery.SourceFileLoader):
         """Run the file in its isolation, with its own ``__import__``."""
         name = module.__name__
         package = ".".join(name.split(".")[: PARENT_PACKAGE.count(".") + 2])
-        vars(module)["__builtins__"] = {
-            **vars(builtins),
-            "__import__": _make_import(package),
-        }
+        vars(module)["__builtins__"] = {**vars(builtins), "__import__": _make_import(package)}
         token = _executing.set((*_executing.get(), name))
         try:
             with current_isolation.get()(name.removeprefix(f"{package}."), Path(self.path)):
@@ -140,16 +135,14 @@ def _make_import(package: str) -> Callable[..., Any]:
         if level == 0 and not is_alias:
             return builtins.__import__(name, globals, locals, fromlist or (), 0)
         if is_alias:
-            target = f"{package}.{name}"
+            name = target = f"{package}.{name}"
         else:
             parent = str((globals or {}).get("__package__", ""))
             target = importlib.util.resolve_name("." * level + name, parent)
         _refuse_cycle(target, fromlist or ())
         try:
-            if is_alias:
-                found = builtins.__import__(target, globals, locals, fromlist or (), 0)
-                return found if fromlist else sys.modules[f"{package}.{MODULES}"]
-            return builtins.__import__(name, globals, locals, fromlist or (), level)
+            found = builtins.__import__(name, globals, locals, fromlist or (), level)
+            return sys.modules[f"{package}.{MODULES}"] if is_alias and not fromlist else found
         except ModuleNotFoundError as error:
             if error.name != target:
                 raise

@@ -9,6 +9,7 @@ import codecs
 import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,24 +83,22 @@ def read_module_file(file: Path, *, whole: bool = True) -> StaticModuleFile:
         return StaticModuleFile(fault=f"cannot be read: {error.strerror}")
     except ValueError as error:
         return StaticModuleFile(fault=str(error))
-    description = (ast.get_docstring(tree, clean=False) or "").strip().partition("\n")[0].rstrip()
+    doc = (ast.get_docstring(tree, clean=False) or "").strip()
+    describe = partial(StaticModuleFile, description=doc.partition("\n")[0].rstrip())
     binding = _find_binding(tree, "settings")
     if binding is None:
         fault = _NO_SETTINGS if _find_binding(tree, "module") else None
-        return StaticModuleFile(
-            settings=None if fault else {}, fault=fault, description=description
-        )
-    if not binding.is_certain or binding.value is None:
-        return StaticModuleFile(is_dynamic=True, description=description)
+        return describe(settings=None if fault else {}, fault=fault)
+    value, is_certain = binding
+    if value is None or not is_certain:
+        return describe(is_dynamic=True)
     try:
-        settings = ast.literal_eval(binding.value)
+        settings = ast.literal_eval(value)
     except (ValueError, TypeError, SyntaxError, *_TOO_DEEP):
-        return StaticModuleFile(is_dynamic=True, description=description)
+        return describe(is_dynamic=True)
     if not isinstance(settings, dict):
-        return StaticModuleFile(
-            fault=f"settings is {type(settings).__name__}, not dict", description=description
-        )
-    return StaticModuleFile(settings=settings, description=description)
+        return describe(fault=f"settings is {type(settings).__name__}, not dict")
+    return describe(settings=settings)
 
 
 def find_settings_line(file: Path, path: KeyPath) -> int | None:
@@ -108,7 +107,7 @@ def find_settings_line(file: Path, path: KeyPath) -> int | None:
         binding = _find_binding(ast.parse(file.read_bytes()), "settings")
     except (OSError, ValueError, SyntaxError, *_TOO_DEEP):
         return None
-    node = binding.value if binding else None
+    node = binding[0] if binding else None
     line = node.lineno if node is not None else None
     for key in path:
         if not isinstance(node, ast.Dict):
@@ -180,21 +179,13 @@ def _parse_head_and_settings(source: bytes) -> ast.Module | None:
         return None
 
 
-@attrs.frozen
-class _Binding:
-    """What a module binds a name to.
+def _find_binding(tree: ast.Module, name: str) -> tuple[ast.expr | None, bool] | None:
+    """Return what a file binds a name to; None where it does not mention one.
 
-    Attributes:
-        value: The expression of the last plain assignment at the top level.
-        is_certain: Nothing else in the file binds or changes the name.
+    Returns:
+        The expression of the last plain assignment at the top level, and whether nothing else in
+        the file binds or changes the name.
     """
-
-    value: ast.expr | None
-    is_certain: bool
-
-
-def _find_binding(tree: ast.Module, name: str) -> _Binding | None:
-    """Return the binding of ``name``, or None where the file does not mention one."""
     values: list[ast.expr | None] = []
     others: list[ast.stmt] = []
     for node in tree.body:
@@ -205,7 +196,7 @@ def _find_binding(tree: ast.Module, name: str) -> _Binding | None:
     is_certain = not any(_may_change(node, name) for node in _walk(others, name))
     if not values and is_certain:
         return None
-    return _Binding(next(filter(None, reversed(values)), None), is_certain)
+    return next(filter(None, reversed(values)), None), is_certain
 
 
 def _is_plain(node: ast.Assign | ast.AnnAssign, name: str) -> bool:

@@ -26,9 +26,8 @@ from torch.utils.data import (
     default_collate,
 )
 
-from pymodules_core.module_pool import derive_seed, mix_seed
 from pymodules_core.processes.environment import RankInfo
-from pymodules_core.rng import IsolatedStreams, seed_streams
+from pymodules_core.rng import IsolatedStreams, derive_seed, mix_seed, seed_streams
 from pymodules_core.settings import TrainSettings
 from pymodules_core.training.data.checks import check_data
 from pymodules_core.training.data.items import SeededItems, WorkerStart

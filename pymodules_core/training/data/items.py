@@ -7,8 +7,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from pymodules_core.module_pool import derive_seed
-from pymodules_core.rng import seed_streams
+from pymodules_core.rng import derive_seed, seed_streams
 from pymodules_core.training.data.sampling import length_of
 
 _OWN = {"inner", "_sample_seed"}

@@ -16,9 +16,8 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from pymodules_core.module_pool import derive_seed, mix_seed
 from pymodules_core.processes.environment import RankInfo
-from pymodules_core.rng import IsolatedStreams
+from pymodules_core.rng import IsolatedStreams, derive_seed, mix_seed
 from pymodules_core.training.data.rank_share import WHOLE, RankShare, merged_length, split_batches
 
 

@@ -7,9 +7,9 @@ from typing import Any, TypeGuard
 import attrs
 
 from pymodules_core.errors import CheckpointError, RunChangedError, TaskError, list_words
-from pymodules_core.module_pool import Migration, derive_seed, seed_everything
+from pymodules_core.module_pool import Migration
 from pymodules_core.processes.dtensor import is_dtensor
-from pymodules_core.rng import random_state, restore_random_state
+from pymodules_core.rng import derive_seed, random_state, restore_random_state, seed_everything
 from pymodules_core.training.fit.migrated_names import follow_migrations
 from pymodules_core.training.fit.plugin_states import PluginStates
 from pymodules_core.training.fit.position import Position, Stage, whole_number

@@ -14,8 +14,9 @@ from pymodules_core.errors import (
     TaskError,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.module_pool import ModulePool, compile_modules, derive_seed, seed_everything
+from pymodules_core.module_pool import ModulePool, compile_modules
 from pymodules_core.processes.group import Processes
+from pymodules_core.rng import derive_seed, seed_everything
 from pymodules_core.run_files import METRICS_FILE_NAME
 from pymodules_core.training.loop.epoch_loops import Loops
 from pymodules_core.training.optim.accumulation import Accumulation

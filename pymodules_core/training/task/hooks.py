@@ -13,8 +13,7 @@ from pymodules_core.discovery.plugins.records import fault_of
 from pymodules_core.discovery.plugins.task_file import TASK_NAME
 from pymodules_core.errors import PluginError, PymodulesError
 from pymodules_core.hookspecs import RunHooks
-from pymodules_core.module_pool import derive_seed, random_stream
-from pymodules_core.rng import IsolatedStreams
+from pymodules_core.rng import IsolatedStreams, derive_seed, random_stream
 from pymodules_core.training.task.control import RunControl
 from pymodules_core.training.task.run import Run
 from pymodules_core.training.task.task import Task

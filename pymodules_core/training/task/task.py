@@ -28,8 +28,9 @@ from pymodules_core.errors import (
     list_words,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.module_pool import ModulePool, random_stream, seed_everything
+from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.environment import RankInfo
+from pymodules_core.rng import random_stream, seed_everything
 from pymodules_core.training.optim.block import is_scheduler
 from pymodules_core.training.optim.named_state import parameter_names
 from pymodules_core.training.optim.ownership import check_owned
