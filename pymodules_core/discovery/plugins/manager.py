@@ -26,6 +26,7 @@ from pymodules_core.discovery.plugins.implementations import (
 )
 from pymodules_core.discovery.plugins.objects import PluginFaultError, make_instance, make_settings
 from pymodules_core.discovery.plugins.records import (
+    PluginFailure,
     PluginFilter,
     PluginRecord,
     PluginState,
@@ -263,7 +264,14 @@ class PluginManager:
         *,
         error: BaseException | None = None,
     ) -> None:
-        record.fail(stage, reason, error=error, fix=fix)
+        record.state = PluginState.FAILED
+        record.failure = PluginFailure(
+            origin=record.origin,
+            stage=stage,
+            reason=reason,
+            remedy=fix or f"pip install -U {record.origin.provider}",
+            error=error,
+        )
         self._stateful.discard(record.name)
         if self._pluggy.has_plugin(record.name):
             self._pluggy.unregister(name=record.name)

@@ -3,6 +3,7 @@
 Which ones take part is a matter of patterns over their names.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Iterable
@@ -112,7 +113,7 @@ class PluginRecord:
 
     def is_called(self, name: str) -> bool:
         """Return whether a name is the plugin's, its distribution's or its entry point's."""
-        return normalise(name) in set(self._names())
+        return normalise(name) in self._names()
 
     def blames_settings(self, error: BaseException) -> bool:
         """Return whether what the plugin raised is about the experiment's own words to it.
@@ -124,22 +125,9 @@ class PluginRecord:
         error.what += f"\n  says plugin {self.origin}"
         return True
 
-    def fail(
-        self, stage: str, reason: str, *, error: BaseException | None = None, fix: str | None = None
-    ) -> None:
-        """Drop the plugin for a reason."""
-        self.state = PluginState.FAILED
-        self.failure = PluginFailure(
-            origin=self.origin,
-            stage=stage,
-            reason=reason,
-            remedy=fix or f"pip install -U {self.origin.provider}",
-            error=error,
-        )
-
-    def _names(self) -> Iterable[str]:
+    def _names(self) -> list[str]:
         distribution, _, entry_point = self.name.partition(":")
-        return map(normalise, (self.name, distribution, entry_point))
+        return [normalise(name) for name in (self.name, distribution, entry_point)]
 
 
 class PluginFilter:
@@ -155,23 +143,22 @@ class PluginFilter:
             "plugins.disable": settings.disable,
             DISABLE_VARIABLE: tuple(filter(None, map(str.strip, variable))),
         }
-        self._allow = settings.allow
-        self._tables = settings.settings
+        self._settings = settings
 
     def state_of(self, record: PluginRecord) -> PluginState:
         """Return whether a plugin takes part, before it is imported."""
-        if any(record.matches(pattern) for names in self._disable.values() for pattern in names):
+        if any(map(record.matches, itertools.chain(*self._disable.values()))):
             return PluginState.DISABLED
-        if self._allow is None or record.is_builtin:
+        allow = self._settings.allow
+        if allow is None or record.is_builtin or any(map(record.matches, allow)):
             return PluginState.ACTIVE
-        is_allowed = any(record.matches(pattern) for pattern in self._allow)
-        return PluginState.ACTIVE if is_allowed else PluginState.NOT_ALLOWED
+        return PluginState.NOT_ALLOWED
 
     def find_unmatched(self, records: Iterable[PluginRecord]) -> list[tuple[str, str]]:
         """Return each pattern that means no plugin, after the key it stands under."""
         patterns = self._disable | {
-            "plugins.allow": self._allow or (),
-            "plugins.settings": tuple(self._tables),
+            "plugins.allow": self._settings.allow or (),
+            "plugins.settings": tuple(self._settings.settings),
         }
         return [
             (key, pattern)
