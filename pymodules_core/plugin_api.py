@@ -27,24 +27,18 @@ if TYPE_CHECKING:
     from pymodules_core.training.state.encoding import decode_state as decode_state
     from pymodules_core.training.state.encoding import encode_state as encode_state
 
-_HOMES = {
-    "PluginManager": "pymodules_core.discovery.plugins.manager",
-    "check_initialized": "pymodules_core.checkpoints.file_format.state_dict",
-    "check_module_name": "pymodules_core.names",
-    "check_path_name": "pymodules_core.names",
-    "checkpoints_dir": "pymodules_core.run_files",
-    "decode_state": "pymodules_core.training.state.encoding",
-    "encode_state": "pymodules_core.training.state.encoding",
-    "format_value": "pymodules_core.settings.structure",
-    "lazy_names": "pymodules_core.lazy",
-    "local_tensor": "pymodules_core.processes.dtensor",
-    "random_state": "pymodules_core.rng",
-    "resolve_inside": "pymodules_core.names",
-    "restore_random_state": "pymodules_core.rng",
-    "structure": "pymodules_core.settings.structure",
-    "unstructure": "pymodules_core.settings.structure",
-    "unwrap": "pymodules_core.checkpoints.file_format.state_dict",
+_NAMES = {
+    "pymodules_core.checkpoints.file_format.state_dict": ["check_initialized", "unwrap"],
+    "pymodules_core.discovery.plugins.manager": ["PluginManager"],
+    "pymodules_core.lazy": ["lazy_names"],
+    "pymodules_core.names": ["check_module_name", "check_path_name", "resolve_inside"],
+    "pymodules_core.processes.dtensor": ["local_tensor"],
+    "pymodules_core.rng": ["random_state", "restore_random_state"],
+    "pymodules_core.run_files": ["checkpoints_dir"],
+    "pymodules_core.settings.structure": ["format_value", "structure", "unstructure"],
+    "pymodules_core.training.state.encoding": ["decode_state", "encode_state"],
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = list(_HOMES)
 
 if not TYPE_CHECKING:  # it would make every name there could be one of type Any

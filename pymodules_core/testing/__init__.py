@@ -20,16 +20,13 @@ if TYPE_CHECKING:
     from pymodules_core.testing.steps import TrainedSteps as TrainedSteps
     from pymodules_core.testing.steps import train_steps as train_steps
 
-_HOMES = {
-    "TINY_MODULE": "pymodules_core.testing.experiments",
-    "TINY_TASK": "pymodules_core.testing.experiments",
-    "TrainedSteps": "pymodules_core.testing.steps",
-    "assert_plugin_conforms": "pymodules_core.testing.conformance",
-    "check_plugin": "pymodules_core.testing.conformance",
-    "train_steps": "pymodules_core.testing.steps",
-    "write_distribution": "pymodules_core.testing.distributions",
-    "write_experiment": "pymodules_core.testing.experiments",
+_NAMES = {
+    "pymodules_core.testing.conformance": ["assert_plugin_conforms", "check_plugin"],
+    "pymodules_core.testing.distributions": ["write_distribution"],
+    "pymodules_core.testing.experiments": ["TINY_MODULE", "TINY_TASK", "write_experiment"],
+    "pymodules_core.testing.steps": ["TrainedSteps", "train_steps"],
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = list(_HOMES)
 
 if not TYPE_CHECKING:  # it would make every name there could be one of type Any
