@@ -11,10 +11,7 @@ from pymodules_core.checkpoints.file_format.digest import Content
 from pymodules_core.checkpoints.loading.migrate import bring_to_today
 from pymodules_core.checkpoints.loading.pool_reader import PoolReader, StoredModule
 from pymodules_core.checkpoints.store.paths import STORE_NAME
-from pymodules_core.discovery.scan.static_reader import (
-    find_settings_line,
-    find_source_experiments,
-)
+from pymodules_core.discovery.scan.static_reader import find_settings_line, find_source_experiments
 from pymodules_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,

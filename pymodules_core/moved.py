@@ -69,10 +69,7 @@ class MovedModules(MetaPathFinder, Loader):
     """Finds a module that is gone by its old name."""
 
     def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None,
-        target: ModuleType | None = None,
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return a spec for an old name that no finder before this one has found."""
         del path, target

@@ -203,10 +203,7 @@ def _check_table(value: object) -> Mapping[str, Any]:
 
 def _make_class_hook(converter: cattrs.Converter, cls: type) -> Callable[[object, Any], Any]:
     structure_fields: Callable[[Any, Any], Any] = make_dict_structure_fn(
-        cls,
-        converter,
-        _cattrs_forbid_extra_keys=True,
-        _cattrs_detailed_validation=True,
+        cls, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True
     )
 
     def structure_class(value: object, annotation: Any) -> Any:

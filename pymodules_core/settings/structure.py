@@ -41,12 +41,7 @@ class Problem:
 
 
 def structure(
-    data: object,
-    cls: type[T],
-    *,
-    root: str,
-    file: Path | None = None,
-    line_of: LineOf = no_line,
+    data: object, cls: type[T], *, root: str, file: Path | None = None, line_of: LineOf = no_line
 ) -> T:
     """Build ``cls`` from plain ``data``.
 

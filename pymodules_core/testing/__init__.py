@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 from pymodules_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from pymodules_core.testing.conformance import (
-        assert_plugin_conforms as assert_plugin_conforms,
-    )
+    from pymodules_core.testing.conformance import assert_plugin_conforms as assert_plugin_conforms
     from pymodules_core.testing.conformance import check_plugin as check_plugin
     from pymodules_core.testing.distributions import write_distribution as write_distribution
     from pymodules_core.testing.experiments import TINY_MODULE as TINY_MODULE

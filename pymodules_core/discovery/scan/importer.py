@@ -45,10 +45,7 @@ class ExperimentFinder:
     """Finds private names; any other name is none of its business."""
 
     def find_spec(
-        self,
-        fullname: str,
-        path: Sequence[str] | None,
-        target: ModuleType | None = None,
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Map a private name to a file, or to a package for a folder."""
         del path, target

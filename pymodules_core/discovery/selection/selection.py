@@ -11,12 +11,7 @@ from fnmatch import fnmatchcase
 
 from pymodules_core.discovery.plugins.missing import FormerPlugins, add_former_provider
 from pymodules_core.discovery.plugins.records import names_of, normalise
-from pymodules_core.errors import (
-    DuplicateModuleError,
-    SettingsError,
-    closest_match,
-    list_words,
-)
+from pymodules_core.errors import DuplicateModuleError, SettingsError, closest_match, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.names import check_distinct
 from pymodules_core.settings import ModulesSettings
