@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import attrs
 import cattrs
-from cattrs.gen import make_dict_structure_fn
 
 from pymodules_core.errors import closest_match, list_words
 
@@ -70,7 +69,7 @@ def field_names(cls: type) -> list[str]:
 
 def make_converter() -> cattrs.Converter:
     """Build a converter that coerces nothing and says where what is wrong is."""
-    converter = cattrs.Converter(detailed_validation=True)
+    converter = cattrs.Converter(forbid_extra_keys=True)
     for cls, fix in _EXACT.items():
         converter.register_structure_hook(cls, partial(_structure_exact, cls, fix))
     converter.register_structure_hook(int, _structure_int)
@@ -202,14 +201,8 @@ def _check_table(value: object) -> Mapping[str, Any]:
 
 
 def _make_class_hook(converter: cattrs.Converter, cls: type) -> Callable[[object, Any], Any]:
-    structure_fields: Callable[[Any, Any], Any] = make_dict_structure_fn(
-        cls, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True
-    )
-
-    def structure_class(value: object, annotation: Any) -> Any:
-        return structure_fields(_check_table(value), annotation)
-
-    return structure_class
+    structure_fields: Callable[[Any, Any], Any] = converter.gen_structure_attrs_fromdict(cls)
+    return lambda value, annotation: structure_fields(_check_table(value), annotation)
 
 
 def _has_origin(*origins: Any) -> Callable[[Any], bool]:

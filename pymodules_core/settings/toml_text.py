@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import tomllib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,53 +31,48 @@ def read_toml(file: Path) -> dict[str, Any]:
         return {}
     text = _read_text(file)
     _refuse_deep(text, file)
+    refusal = partial(SettingsError, file=file)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
         message = str(error).split(" (at ")[0]
         column = f" (column {found[2]})" if found else ""
-        raise SettingsError(
+        raise refusal(
             f"not valid TOML{column}: {message}",
-            file=file,
             # Without a place in it, the message means the end of the document.
             line=int(found[1]) if found else len(text.splitlines()),
             fix=next(fix for begin, fix in _FIXES.items() if message.startswith(begin)),
         ) from error
     except RecursionError as error:
-        raise SettingsError(
-            "nests too deep to be read", file=file, fix="write fewer brackets in brackets"
+        raise refusal(
+            "nests too deep to be read", fix="write fewer brackets in brackets"
         ) from error
     except ValueError as error:  # Python's own limit
-        raise SettingsError(
-            "has a whole number of more than 4,300 digits", file=file, fix="write a smaller one"
-        ) from error
+        what = "has a whole number of more than 4,300 digits"
+        raise refusal(what, fix="write a smaller one") from error
 
 
 def _read_text(file: Path) -> str:
+    refusal = partial(SettingsError, file=file)
     try:
         # A pipe would be waited for, and a device may be read without end.
         if not stat.S_ISREG(file.stat().st_mode):
-            raise SettingsError("is not a regular file", file=file, fix="make it a readable file")
+            raise refusal("is not a regular file", fix="make it a readable file")
         if file.stat().st_size > _MOST_BYTES:
-            raise SettingsError(
-                f"has more than {_MOST_BYTES:,} bytes", file=file, fix="keep data in other files"
-            )
+            raise refusal(f"has more than {_MOST_BYTES:,} bytes", fix="keep data in other files")
         # utf-8-sig: editors on Windows put a byte order mark first.
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SettingsError(
-            f"not UTF-8 text: byte {error.start}", file=file, fix="save it as UTF-8"
-        ) from error
+        what = f"not UTF-8 text: byte {error.start}"
+        raise refusal(what, fix="save it as UTF-8") from error
     except OSError as error:
         is_link = isinstance(error, FileNotFoundError)
         reason = "is a link to nothing" if is_link else f"cannot be read: {error.strerror}"
-        raise SettingsError(reason, file=file, fix="make it a readable file") from error
+        raise refusal(reason, fix="make it a readable file") from error
     if "\0" in text:  # as in UTF-16, which may be read as UTF-8
         line = text[: text.index("\0")].count("\n") + 1
-        raise SettingsError(
-            "not UTF-8 text: a NUL byte", file=file, line=line, fix="save it as UTF-8"
-        )
+        raise refusal("not UTF-8 text: a NUL byte", line=line, fix="save it as UTF-8")
     return text
 
 

@@ -4,6 +4,7 @@ Tasks are entry points of a group of their own, so that nothing is imported that
 """
 
 import logging
+from functools import partial
 from types import ModuleType
 
 import importlib_metadata
@@ -71,30 +72,33 @@ def load_packaged_task(
         PluginError: Its import fails, or the entry point is not a module.
     """
     wanted = str(experiment.settings.experiment.task)
+    refusal = partial(SettingsError, key=_KEY, found=wanted)
     if experiment.task_file.is_file():
-        raise _refusal(
-            experiment,
-            f"{wanted!r} is the task, and {display_path(experiment.task_file)} is there, too",
-            "remove one of the two",
+        task_file = display_path(experiment.task_file)
+        error = refusal(
+            f"{_KEY}: {wanted!r} is the task, and {task_file} is there, too",
+            fix="remove one of the two",
         )
+        raise experiment.locate(error)
     if not plugins.loads_installed:
-        raise _refusal(
-            experiment,
-            f"{wanted!r} comes from a package, and installed plugins are turned off",
-            "train without --no-plugins, or write pymodules/task.py",
+        error = refusal(
+            f"{_KEY}: {wanted!r} comes from a package, and installed plugins are turned off",
+            fix="train without --no-plugins, or write pymodules/task.py",
         )
+        raise experiment.locate(error)
     offered = find_tasks()
     by_name = {normalise(name): point for name, point in offered.items()}
     point = by_name.get(normalise(wanted))
     if point is None or point.dist is None:
         near, distribution = closest_match(wanted, offered), wanted.partition(":")[0]
-        error = _refusal(
-            experiment,
-            f"no installed package offers the task {wanted!r}; there are: {list_words(offered)}",
-            None if near else f"pip install {distribution}",
+        error = refusal(
+            f"{_KEY}: no installed package offers the task {wanted!r}; there are: "
+            f"{list_words(offered)}",
             closest=near,
+            fix=None if near else f"pip install {distribution}",
         )
-        raise add_former_provider(error, FormerPlugins(experiment).plugin_called(distribution))
+        former = FormerPlugins(experiment).plugin_called(distribution)
+        raise add_former_provider(experiment.locate(error), former)
     origin = DistributionOrigin(point.dist.name, point.dist.version, point.name)
     try:
         namespace = point.load()
@@ -115,17 +119,3 @@ def load_packaged_task(
             fix=f'let its entry point name the module: {point.name} = "package.module"',
         )
     return namespace, origin
-
-
-def _refusal(
-    experiment: Experiment, what: str, fix: str | None, *, closest: str | None = None
-) -> SettingsError:
-    return experiment.locate(
-        SettingsError(
-            f"{_KEY}: {what}",
-            key=_KEY,
-            found=experiment.settings.experiment.task,
-            closest=closest,
-            fix=fix,
-        )
-    )

@@ -4,11 +4,13 @@ It implements the same hook as any package and can be disabled like one, by the 
 ``directory_scanner``. Scanning lists files; a file is executed when the pool is built.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from pymodules_core.discovery.scan.import_files import ExperimentFiles
 from pymodules_core.errors import ModuleFileError, closest_match
@@ -58,19 +60,19 @@ class DirectoryScanner:
             )
 
 
+@attrs.frozen(eq=False)
 class ModuleFile:
     """One module file as a factory: executes the file when called.
 
-    Args:
+    Attributes:
         name: Name of the module.
         file: The file.
         files: Imports it.
     """
 
-    def __init__(self, name: str, file: Path, files: ExperimentFiles) -> None:
-        self.name = name
-        self.file = file
-        self._files = files
+    name: str
+    file: Path
+    files: ExperimentFiles
 
     @property
     def build(self) -> "Callable[..., nn.Module] | None":
@@ -79,26 +81,21 @@ class ModuleFile:
         Raises:
             ModuleFileError: If the file fails, or defines neither or both.
         """
-        namespace = self._namespace
+        namespace, refusal = self._namespace, partial(ModuleFileError, file=self.file)
         has_module, build = "module" in namespace, namespace.get("build")
-        if build is not None and not inspect.isroutine(build) and not callable(build):
-            raise ModuleFileError(
+        if build is not None and not callable(build):
+            raise refusal(
                 f"build is {format_value(build)}, expected a function that returns the module",
-                file=self.file,
                 found=build,
                 fix="write def build(): return MyModule()",
             )
         if has_module and build is not None:
-            raise ModuleFileError(
-                "defines both module and build",
-                file=self.file,
-                fix="keep module, or keep build and create the module inside it",
-            )
+            fix = "keep module, or keep build and create the module inside it"
+            raise refusal("defines both module and build", fix=fix)
         if not has_module and build is None:
-            names = set(self._namespace) - {"build", "modules"}
-            raise ModuleFileError(
+            names = set(namespace) - {"build", "modules"}
+            raise refusal(
                 "defines neither module nor build",
-                file=self.file,
                 closest=closest_match("module", names) or closest_match("build", names),
                 fix="add module = MyModule() and settings = {}",
             )
@@ -110,15 +107,13 @@ class ModuleFile:
         Raises:
             ModuleFileError: If the file fails or has ``module`` and no ``settings``.
         """
-        if "settings" in self._namespace:
-            # Not checked here: the structuring of settings says what is wrong with any type.
-            value: Mapping[str, Any] = self._namespace["settings"]
-            return value
-        if self.build is None:
+        if "settings" not in self._namespace and self.build is None:
             raise ModuleFileError(
                 "defines module and no settings", file=self.file, fix="add settings = {}"
             )
-        return {}
+        # Not checked here: the structuring of settings says what is wrong with any type.
+        value: Mapping[str, Any] = self._namespace.get("settings", {})
+        return value
 
     def __call__(self, **kwargs: Any) -> "nn.Module":
         """Execute the file and return its module.
@@ -134,4 +129,4 @@ class ModuleFile:
 
     @property
     def _namespace(self) -> dict[str, Any]:
-        return vars(self._files.load(f"modules.{self.name}"))
+        return vars(self.files.load(f"modules.{self.name}"))
