@@ -96,11 +96,10 @@ def _origin(
     source: WeightsFromCkp | WeightsFromExp, stored: StoredModule, taken: Mapping[str, Any]
 ) -> WeightsOrigin:
     # Of a foreign file, what was taken of it: the rest may be anything.
-    digest = stored.digest or Content(taken).digest_now()
+    origin = partial(WeightsOrigin, digest=stored.digest or Content(taken).digest_now())
     if isinstance(source, WeightsFromCkp):
-        return WeightsOrigin(digest=digest, ckp_name=source.ckp_name)
-    return WeightsOrigin(
-        digest=digest,
+        return origin(ckp_name=source.ckp_name)
+    return origin(
         experiment=source.exp_name,
         pool=source.ckp_pool_name,
         module=source.module_name,
@@ -158,13 +157,8 @@ def _not_found(
     """Return the error for a name that is not among those there are; ``fix`` where none is near."""
     key, found = setting
     near = closest_match(found, there)
-    return kind(
-        f"{what}; there are: {list_words(there)}",
-        key=key,
-        found=found,
-        closest=near,
-        fix=f"write {near!r}" if near else fix,
-    )
+    what += f"; there are: {list_words(there)}"
+    return kind(what, key=key, found=found, closest=near, fix=None if near else fix)
 
 
 def _point_to_settings(error: PymodulesError, pool: ModulePool, entry: PoolEntry) -> None:
@@ -180,8 +174,7 @@ def _point_to_settings(error: PymodulesError, pool: ModulePool, entry: PoolEntry
     root, file, line = _find_setting(pool, entry, path)
     error.key = ".".join((root, *path))
     if error.file is None and file is not None:
-        error.what = f"{error.key}: {error.what}"
-        error.file, error.line = file, line
+        error.what, error.file, error.line = f"{error.key}: {error.what}", file, line
         return
     place = f"module {entry.name!r}, "
     if file is not None:

@@ -1,7 +1,7 @@
 """Builds modules from specs: each under its own random stream, with errors that name its origin."""
 
-import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -257,22 +257,18 @@ class PoolBuilder(Mapping[str, nn.Module]):
 def _resolve(spec: ModuleSpec) -> Callable[..., Any]:
     if not isinstance(spec.factory, str):
         return spec.factory
-    package, _, path = spec.factory.partition(":")
+    factory = f"factory {spec.factory!r} of module {spec.name!r} of {spec.origin}"
     try:
-        target: Any = importlib.import_module(package)
-        for part in path.split("."):
-            target = getattr(target, part)
+        target = pkgutil.resolve_name(spec.factory)
     except (Exception, SystemExit) as error:
         raise BuildError(
-            f"factory {spec.factory!r} of module {spec.name!r} of {spec.origin} "
-            f"cannot be imported: {type(error).__name__}: {error}",
+            f"{factory} cannot be imported: {type(error).__name__}: {error}",
             found=spec.factory,
             fix="check the dotted name in the plugin's provide_module",
         ) from error
     if not callable(target):
         raise BuildError(
-            f"factory {spec.factory!r} of module {spec.name!r} of {spec.origin} is "
-            f"{format_value(target)}, not a function",
+            f"{factory} is {format_value(target)}, not a function",
             found=spec.factory,
             fix="name a function or class that gives the module",
         )

@@ -75,18 +75,18 @@ class Migrator:
             "from_version": from_version,
             "to_version": to_version,
         }
+        hook = f"{HOOK_NAME} of plugin {self.origin}"
         where = f"module {self.module_name!r}, version {from_version} to {to_version}"
         try:
             with (
-                guard_global_state(f"{HOOK_NAME} of plugin {self.origin}"),
+                guard_global_state(hook),
                 random_stream(self.seed, HOOK_NAME, self.module_name),
                 torch.no_grad(),
             ):
                 result = self.implementation(arguments)
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"{HOOK_NAME} of plugin {self.origin} raises {type(error).__name__}: {error} "
-                f"({where})",
+                f"{hook} raises {type(error).__name__}: {error} ({where})",
                 found=self.implementation.record.name,
                 fix=f"report it to {self.origin.provider}; no module was changed",
             ) from error
@@ -96,8 +96,7 @@ class Migrator:
         if isinstance(result, Mapping):
             found = f"a key of type {next(type(k).__name__ for k in result if type(k) is not str)}"
         raise PluginError(
-            f"{HOOK_NAME} of plugin {self.origin} gives {found}, expected a dict of keys and "
-            f"tensors ({where})",
+            f"{hook} gives {found}, expected a dict of keys and tensors ({where})",
             found=result,
             fix="return the state" if result is None else f"report it to {self.origin.provider}",
         )

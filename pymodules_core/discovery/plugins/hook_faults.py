@@ -5,13 +5,14 @@ import inspect
 import pluggy
 
 from pymodules_core.discovery.plugins.implementations import HOOK_ARGUMENTS, HOOK_NAMES
+from pymodules_core.discovery.plugins.records import Fault
 from pymodules_core.errors import closest_match, list_words
 from pymodules_core.hookspecs import TaskHooks
 
 
 def find_hook_fault(
     plugin: object, callers: list[pluggy.HookCaller], *, is_task: bool
-) -> tuple[str, str] | None:
+) -> Fault | None:
     """Return what is wrong with a plugin that pluggy took, and the fix.
 
     Args:
@@ -43,7 +44,7 @@ def find_hook_fault(
     )
 
 
-def find_argument_fault(plugin: object) -> tuple[str, str | None] | None:
+def find_argument_fault(plugin: object) -> Fault | None:
     """Return the argument of a hook that no hook has, for which pluggy refuses a plugin."""
     for name, allowed in HOOK_ARGUMENTS.items():
         function = getattr(plugin, name, None)
@@ -61,7 +62,7 @@ def find_argument_fault(plugin: object) -> tuple[str, str | None] | None:
     return None
 
 
-def _find_fault_of_function(name: str, implementation: pluggy.HookImpl) -> tuple[str, str] | None:
+def _find_fault_of_function(name: str, implementation: pluggy.HookImpl) -> Fault | None:
     if name in vars(TaskHooks):
         return f"{name} is a task's function", "define it in pymodules/task.py of an experiment"
     if implementation.wrapper or implementation.hookwrapper:

@@ -53,14 +53,7 @@ class HookCaller(pluggy.PluginManager):
             return super().parse_hookimpl_opts(plugin, name)
         if name not in HOOK_NAMES or not inspect.isroutine(getattr(plugin, name)):
             return None
-        return {
-            "wrapper": False,
-            "hookwrapper": False,
-            "optionalhook": False,
-            "tryfirst": False,
-            "trylast": False,
-            "specname": None,
-        }
+        return {}  # pluggy fills in its defaults
 
 
 def materialise_specs(result: Any) -> list[ModuleSpec]:

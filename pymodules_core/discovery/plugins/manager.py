@@ -26,6 +26,7 @@ from pymodules_core.discovery.plugins.implementations import (
 )
 from pymodules_core.discovery.plugins.objects import PluginFaultError, make_instance, make_settings
 from pymodules_core.discovery.plugins.records import (
+    Fault,
     PluginFailure,
     PluginFilter,
     PluginRecord,
@@ -80,7 +81,6 @@ class PluginManager:
         self.records: list[PluginRecord] = []
         self._settings = settings or PluginsSettings()
         self._filter = PluginFilter(self._settings)
-        self._locate = locate
         self.loads_installed = load_installed
         self._context = DiscoveryContext(
             experiment_dir=experiment_dir, data_home=data_home, locate=locate
@@ -179,7 +179,7 @@ class PluginManager:
             # What the scanner raises is the user's own.
             if record.is_builtin or record.blames_settings(error):
                 raise
-            self._drop(record, "provide_module", *fault_of(error), error=error)
+            self._drop(record, "provide_module", fault_of(error), error)
             return []
         if not record.is_builtin:
             specs = [attrs.evolve(spec, origin=record.origin) for spec in specs]
@@ -208,7 +208,7 @@ class PluginManager:
             return
         if found.fault is not None:
             reason = f"{type(found.fault).__name__}: {found.fault}"
-            self._drop(record, "metadata", reason, error=found.fault, fix=found.fix)
+            self._drop(record, "metadata", (reason, found.fix), found.fault)
             return
         # The last line of a process that ends in the import.
         logger.debug("importing plugin %s", record.origin)
@@ -220,8 +220,8 @@ class PluginManager:
                 raise
             # SystemExit too: a plugin that calls sys.exit at import must not end the host.
             except BaseException as error:  # noqa: BLE001  recorded with its origin
-                reason_and_fix = import_fault_of(error, record.target, record.origin.provider)
-                self._drop(record, "import", *reason_and_fix, error=error)
+                fault = import_fault_of(error, record.target, record.origin.provider)
+                self._drop(record, "import", fault, error)
             else:
                 self._set_up(plugin, record)
         record.load_ms = (time.perf_counter() - start) * 1000
@@ -229,41 +229,36 @@ class PluginManager:
     def _set_up(self, plugin: object, record: PluginRecord) -> None:
         """Build a plugin's settings and the instance of a class, and register it."""
         try:
-            make_settings(plugin, record, self._settings.settings, self._locate)
+            make_settings(plugin, record, self._settings.settings, self._context.locate)
             if inspect.isclass(plugin):
                 plugin = make_instance(plugin, record.settings)
             self._register(plugin, record)
         except PluginFaultError as fault:
-            self._drop(record, fault.stage, fault.reason, fault.fix, error=fault.__cause__)
+            self._drop(record, fault.stage, (fault.reason, fault.fix), fault.__cause__)
         except SettingsError:
             raise
         except Exception as error:  # noqa: BLE001  to look at an attribute may run code of its own
-            self._drop(record, "hooks", *fault_of(error), error=error)
+            self._drop(record, "hooks", fault_of(error), error)
 
     def _register(self, plugin: object, record: PluginRecord, *, is_task: bool = False) -> None:
         try:
             self._pluggy.register(plugin, record.name)
         except (pluggy.PluginValidationError, ValueError) as error:
-            reason_and_fix = find_argument_fault(plugin) or (str(error).replace("\n", " "), None)
-            self._drop(record, "hooks", *reason_and_fix, error=error)
+            reason = str(error).replace("\n", " ")
+            self._drop(record, "hooks", find_argument_fault(plugin) or (reason, None), error)
             return
         callers = self._pluggy.get_hookcallers(plugin) or []
         if fault := find_hook_fault(plugin, callers, is_task=is_task):
-            self._drop(record, "hooks", *fault)
+            self._drop(record, "hooks", fault, None)
             return
         record.hooks = sorted(caller.name for caller in callers if caller.has_spec())
         if all(callable(getattr(plugin, name, None)) for name in _STATE_FUNCTIONS):
             self._stateful.add(record.name)
 
     def _drop(
-        self,
-        record: PluginRecord,
-        stage: str,
-        reason: str,
-        fix: str | None = None,
-        *,
-        error: BaseException | None = None,
+        self, record: PluginRecord, stage: str, fault: Fault, error: BaseException | None
     ) -> None:
+        reason, fix = fault
         record.state = PluginState.FAILED
         record.failure = PluginFailure(
             origin=record.origin,

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -19,6 +19,9 @@ from pymodules_core.settings import PluginsSettings
 from pymodules_core.specs import DistributionOrigin, Origin
 
 DISABLE_VARIABLE = "PYMODULES_DISABLE_PLUGINS"
+
+# Reason and fix of what a plugin did; None where no fix is known.
+Fault: TypeAlias = tuple[str, str | None]
 
 
 class PluginState(StrEnum):
@@ -177,7 +180,7 @@ def names_of(origin: Origin | None) -> set[str]:
     return set(map(normalise, names))
 
 
-def import_fault_of(error: BaseException, target: str, provider: str) -> tuple[str, str | None]:
+def import_fault_of(error: BaseException, target: str, provider: str) -> Fault:
     """Return reason and fix of what the import of an entry point raised.
 
     Args:
@@ -192,7 +195,7 @@ def import_fault_of(error: BaseException, target: str, provider: str) -> tuple[s
     return reason, fix
 
 
-def fault_of(error: BaseException) -> tuple[str, str | None]:
+def fault_of(error: BaseException) -> Fault:
     """Return reason and fix of what a plugin's code raised; None where no fix is known."""
     if isinstance(error, PymodulesError):
         return f"{type(error).__name__}: {error.what}", error.fix

@@ -1,7 +1,5 @@
 """Tells what modules an experiment would have and whose code would run, and executes none of it."""
 
-from functools import partial
-
 import attrs
 
 from pymodules_core.discovery.plugins.entry_points import find_entry_points
@@ -129,17 +127,18 @@ def _describe(spec: ModuleSpec, experiment: Experiment | None, *, whole: bool) -
         static = StaticModuleFile(is_dynamic=True, description=spec.description)
     else:
         static = StaticModuleFile(settings=spec.settings, description=spec.description)
-    describe = partial(
-        ListedModule,
+    settings, problem = None, static.fault
+    if static.settings is not None:
+        try:
+            settings = check_spec_settings(static.settings, spec, experiment)
+        except PymodulesError as error:
+            problem = str(error)
+    return ListedModule(
         name=spec.name,
         origin=spec.origin,
         description=static.description,
         built_from=spec.weights,
+        settings=settings,
+        is_dynamic=static.is_dynamic,
+        problem=problem,
     )
-    if static.settings is None:
-        return describe(is_dynamic=static.is_dynamic, problem=static.fault)
-    try:
-        settings = check_spec_settings(static.settings, spec, experiment)
-    except PymodulesError as error:
-        return describe(problem=str(error))
-    return describe(settings=settings)

@@ -9,6 +9,7 @@ from pymodules_core.discovery.scan.static_reader import find_settings_line
 from pymodules_core.errors import PymodulesError
 from pymodules_core.experiment import Experiment
 from pymodules_core.settings import ModuleSettings, structure_module_settings
+from pymodules_core.settings.structure import no_line
 from pymodules_core.specs import FileOrigin, ModuleSpec
 
 # How several processes share a module.
@@ -33,12 +34,10 @@ def check_spec_settings(
     root = f"modules.settings.{spec.name}"
     overlay = experiment.settings.modules.settings.get(spec.name) if experiment else None
     try:
-        if file is None:
-            return structure_module_settings(raw, overlay=overlay, overlay_root=root)
         return structure_module_settings(
             raw,
             file=file,
-            line_of=partial(find_settings_line, file),
+            line_of=partial(find_settings_line, file) if file else no_line,
             overlay=overlay,
             overlay_root=root,
         )
