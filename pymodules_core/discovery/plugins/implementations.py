@@ -1,4 +1,7 @@
-"""Hook implementations as this host calls them: one by one, with the arguments each wants."""
+"""Hook implementations: how this host calls them, and what keeps one from doing what is meant.
+
+They are called one by one, with the arguments each wants.
+"""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -7,8 +10,9 @@ from typing import Any
 import attrs
 import pluggy
 
-from pymodules_core.discovery.plugins.records import PluginRecord
-from pymodules_core.hookspecs import HOOK_FAMILIES
+from pymodules_core.discovery.plugins.records import Fault, PluginRecord
+from pymodules_core.errors import closest_match, list_words
+from pymodules_core.hookspecs import HOOK_FAMILIES, TaskHooks
 from pymodules_core.specs import ModuleSpec
 
 # Hook to the arguments it is called with, without `self`.
@@ -70,3 +74,87 @@ def materialise_specs(result: Any) -> list[ModuleSpec]:
             raise ValueError(f"provide_module gives module {spec.name!r} twice")
         by_name[spec.name] = spec
     return list(by_name.values())
+
+
+def find_hook_fault(
+    plugin: object, callers: list[pluggy.HookCaller], *, is_task: bool
+) -> Fault | None:
+    """Return what is wrong with a plugin that pluggy took, and the fix.
+
+    Args:
+        plugin: The plugin.
+        callers: The hooks it implements.
+        is_task: It is the experiment's ``task.py``, whose names are checked already.
+    """
+    own = [(one, impl) for one in callers for impl in one.get_hookimpls() if impl.plugin is plugin]
+    for caller, implementation in own:
+        if not (caller.has_spec() or implementation.optionalhook):
+            near = closest_match(caller.name, HOOK_NAMES)
+            return (
+                f"no hook is called {caller.name!r}; hooks are {list_words(HOOK_NAMES)}",
+                f"rename it to {near!r}" if near else "remove its hookimpl",
+            )
+    if is_task:
+        return None
+    specified = [(caller.name, impl) for caller, impl in own if caller.has_spec()]
+    for name, implementation in specified:
+        if fault := _find_fault_of_function(name, implementation):
+            return fault
+    if plain := _undecorated(plugin, {caller.name for caller in callers}):
+        return f"{list_words(plain)} without @hookimpl", f"put @hookimpl above {plain[0]}"
+    if specified:
+        return None
+    return (
+        f"it has no hook; hooks are {list_words(HOOK_NAMES)}",
+        "put @hookimpl above a function named after a hook",
+    )
+
+
+def find_argument_fault(plugin: object) -> Fault | None:
+    """Return the argument of a hook that no hook has, for which pluggy refuses a plugin."""
+    for name, allowed in HOOK_ARGUMENTS.items():
+        function = getattr(plugin, name, None)
+        if not inspect.isroutine(function):
+            continue
+        wrong = next(
+            (one for one in inspect.signature(function).parameters if one not in allowed), None
+        )
+        if wrong is not None:
+            near = closest_match(wrong, allowed)
+            return (
+                f"{name} wants argument {wrong!r}; it may take {list_words(allowed)}",
+                f"rename it to {near!r}" if near else f"remove {wrong!r}",
+            )
+    return None
+
+
+def _find_fault_of_function(name: str, implementation: pluggy.HookImpl) -> Fault | None:
+    if name in vars(TaskHooks):
+        return f"{name} is a task's function", "define it in pymodules/task.py of an experiment"
+    if implementation.wrapper or implementation.hookwrapper:
+        return (
+            f"{name} is a wrapper, and hooks are called one by one with nothing around them",
+            "write @hookimpl without wrapper, and a function that does not yield",
+        )
+    if implementation.kwargnames:
+        argument = implementation.kwargnames[0]
+        return (
+            f"argument {argument!r} of {name} has a default, and such arguments are never passed",
+            f"remove the default of {argument!r}",
+        )
+    if inspect.iscoroutinefunction(implementation.function):
+        return f"{name} is async, and hooks are not awaited", "write def instead of async def"
+    if inspect.isgeneratorfunction(implementation.function) and name != "provide_module":
+        return f"{name} yields, and nothing would run what is in it", "write it without yield"
+    return None
+
+
+def _undecorated(plugin: object, implemented: set[str]) -> list[str]:
+    """Name functions that are called like a hook and are none: the decorator was forgotten."""
+    return [
+        name
+        for name in HOOK_NAMES
+        if name not in implemented
+        and name not in vars(TaskHooks)
+        and inspect.isroutine(getattr(plugin, name, None))
+    ]

@@ -18,10 +18,11 @@ import pluggy
 from pymodules_core.discovery.isolation.global_state import guard_global_state, keep_random_streams
 from pymodules_core.discovery.isolation.slow_calls import watch_call
 from pymodules_core.discovery.plugins.entry_points import FoundPlugin, find_entry_points
-from pymodules_core.discovery.plugins.hook_faults import find_argument_fault, find_hook_fault
 from pymodules_core.discovery.plugins.implementations import (
     HookCaller,
     HookImplementation,
+    find_argument_fault,
+    find_hook_fault,
     materialise_specs,
 )
 from pymodules_core.discovery.plugins.objects import PluginFaultError, make_instance, make_settings
