@@ -27,6 +27,11 @@ _TEMPORARY_PREFIX = ".writing-"
 # Of run.json; of a thousand modules and files it has about one.
 _MOST_BYTES = 1 << 24
 _NAMES = (RUN_FILE_NAME, METRICS_FILE_NAME, CHECKPOINTS_DIR_NAME)
+# Lenient, unlike that of settings: the file holds more, and is of any version.
+_CONVERTER = cattrs.Converter()
+_CONVERTER.register_structure_hook(
+    datetime, lambda text, _: datetime.fromisoformat(text).astimezone(UTC)
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -112,12 +117,6 @@ def is_process_alive(host: str, process: int) -> bool | None:
     except PermissionError:  # somebody else's, and there
         return True
     return True
-
-
-_CONVERTER = cattrs.Converter()
-_CONVERTER.register_structure_hook(
-    datetime, lambda text, _: datetime.fromisoformat(text).astimezone(UTC)
-)
 
 
 def replace_file(path: Path, content: bytes) -> None:

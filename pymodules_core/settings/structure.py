@@ -61,8 +61,7 @@ def structure(
         return (_CONVERTER if is_own else make_converter()).structure(data, cls)
     except (cattrs.BaseValidationError, MismatchError) as error:
         problems = _walk(error, ())
-    first = problems[0]
-    more = problems[1:_MOST_PROBLEMS]
+    first, more = problems[0], problems[1:_MOST_PROBLEMS]
     rest = "".join(f"\n  also: {_dotted(root, p.path)}: {p.message}" for p in more)
     if len(problems) > _MOST_PROBLEMS:
         rest += f"\n  … {len(problems) - _MOST_PROBLEMS} more"

@@ -80,7 +80,7 @@ def _check_functions(namespace: ModuleType, file: Path) -> None:
     for name, value in vars(namespace).items():
         is_own = inspect.isfunction(value) and value.__module__ == namespace.__name__
         if is_own and name not in HOOK_NAMES and not name.startswith("_"):
-            _check_slip(name, value, set(vars(namespace)))
+            _check_slip(name, value, namespace)
 
 
 def line_of_name(file: Path, name: str) -> int | None:
@@ -111,8 +111,8 @@ def _names_bound_by(node: ast.stmt) -> set[str]:
     }
 
 
-def _check_slip(name: str, function: Callable[..., Any], defined: set[str]) -> None:
-    missing = [hook for hook in HOOK_NAMES if hook not in defined]
+def _check_slip(name: str, function: Callable[..., Any], namespace: ModuleType) -> None:
+    missing = [hook for hook in HOOK_NAMES if hook not in vars(namespace)]
     near = difflib.get_close_matches(name, missing, n=1, cutoff=_SLIP_RATIO)
     if near:
         raise TaskError(
