@@ -4,6 +4,7 @@ They are called one by one, with the arguments each wants.
 """
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -87,19 +88,19 @@ def find_hook_fault(
         is_task: It is the experiment's ``task.py``, whose names are checked already.
     """
     own = [(one, impl) for one in callers for impl in one.get_hookimpls() if impl.plugin is plugin]
-    for caller, implementation in own:
-        if not (caller.has_spec() or implementation.optionalhook):
-            near = closest_match(caller.name, HOOK_NAMES)
-            return (
-                f"no hook is called {caller.name!r}; hooks are {list_words(HOOK_NAMES)}",
-                f"rename it to {near!r}" if near else "remove its hookimpl",
-            )
+    unknown = [one.name for one, impl in own if not one.has_spec() and not impl.optionalhook]
+    if unknown:
+        near = closest_match(unknown[0], HOOK_NAMES)
+        return (
+            f"no hook is called {unknown[0]!r}; hooks are {list_words(HOOK_NAMES)}",
+            f"rename it to {near!r}" if near else "remove its hookimpl",
+        )
     if is_task:
         return None
-    specified = [(caller.name, impl) for caller, impl in own if caller.has_spec()]
-    for name, implementation in specified:
-        if fault := _find_fault_of_function(name, implementation):
-            return fault
+    specified = [(one.name, impl) for one, impl in own if one.has_spec()]
+    faults = itertools.starmap(_find_fault_of_function, specified)
+    if fault := next(filter(None, faults), None):
+        return fault
     if plain := _undecorated(plugin, {caller.name for caller in callers}):
         return f"{list_words(plain)} without @hookimpl", f"put @hookimpl above {plain[0]}"
     if specified:
