@@ -12,7 +12,7 @@ import torch
 from pymodules_core import BEST, FRZN, INIT, LAST, CommitResult, PoolReader
 from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
 from pymodules_core.checkpoints.saving.commits import Commit, next_record
-from pymodules_core.checkpoints.store import staged_writes
+from pymodules_core.checkpoints.store import objects
 from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.paths import Layout
@@ -53,7 +53,7 @@ def open_store(
 
 def write_in_threads(monkeypatch) -> None:
     """Let the larger module count as large, so that other threads write it."""
-    monkeypatch.setattr(staged_writes, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(objects, "CHUNK_BYTES", 4096)
 
 
 def images(value: float) -> dict[str, FileBuffer]:

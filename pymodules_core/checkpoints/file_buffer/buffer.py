@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
-import attrs
 import torch
 from blake3 import blake3
 from torch.serialization import skip_data
@@ -25,6 +24,7 @@ from pymodules_core.checkpoints.store.checksums import (
     fingerprint,
     gaps_between,
 )
+from pymodules_core.checkpoints.store.objects import Finished
 from pymodules_core.checkpoints.store.zip_layout import (
     MemoryFile,
     TensorRange,
@@ -33,14 +33,6 @@ from pymodules_core.checkpoints.store.zip_layout import (
 )
 
 _CRC = struct.Struct("<I")
-
-
-@attrs.frozen
-class Finished:
-    """What names a file: the digest of its content, and the checksum of its bytes."""
-
-    digest: str
-    checksum: str
 
 
 class FileBuffer:
@@ -85,8 +77,7 @@ class FileBuffer:
         with skip_data():
             save_with_crcs(_hollow(state), cast("IO[bytes]", frame))
         self.size_bytes = frame.size_bytes
-        is_fit = pages is not None and pages.has_room_for(frame.size_bytes)
-        self.memory = pages if pages is not None and is_fit else Pages(frame.size_bytes)
+        self.memory = Pages.reuse(pages, frame.size_bytes)
         self.pages = self.memory.view(frame.size_bytes)
         for offset, piece in frame.pieces:
             self.pages[offset : offset + len(piece)] = piece
@@ -107,11 +98,15 @@ class FileBuffer:
         """Return whether ``content`` differs from the buffer in the values of its tensors alone."""
         return self._outline == content.outline and self._order == content.order
 
-    def places(self, content: Content) -> Iterator["Place"]:
-        """Return the memory of ``content``, which has to fit and be on the CPU, piece by piece."""
+    def places(self, content: Content) -> Iterator[tuple[int, memoryview]]:
+        """Return the memory of ``content``, which has to fit and be on the CPU, piece by piece.
+
+        Returns:
+            Where the buffer has it, and the piece.
+        """
         for start, tensor in zip(self._starts, content.tensors, strict=True):
             for offset, piece in chunks_in(memory_of(tensor)):
-                yield Place(self, start + offset, piece)
+                yield start + offset, piece
 
     def holds(self, start: int, piece: memoryview) -> bool:
         """Return whether a piece that ``places`` gave is what the buffer has there."""
@@ -170,19 +165,6 @@ class FileBuffer:
         for place in span.crc_places:
             _CRC.pack_into(self.pages, place, crc)
         return hasher.digest()
-
-
-@attrs.frozen
-class Place:
-    """A piece of a tensor, and where a buffer has it."""
-
-    buffer: FileBuffer
-    start: int
-    piece: memoryview
-
-    def is_unchanged(self) -> bool:
-        """Return whether the buffer has the same there."""
-        return self.buffer.holds(self.start, self.piece)
 
 
 @contextmanager

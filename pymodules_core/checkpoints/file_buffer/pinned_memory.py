@@ -31,9 +31,13 @@ class Pages:
         self.memory = mmap.mmap(-1, _whole_pages(size_bytes))
         self._is_pinned = False
 
-    def has_room_for(self, size_bytes: int) -> bool:
-        """Return whether so much fits, and leaves less than half of the pages unused."""
-        return len(self.memory) // 2 < _whole_pages(size_bytes) <= len(self.memory)
+    @classmethod
+    def reuse(cls, pages: "Pages | None", size_bytes: int) -> "Pages":
+        """Return pages that have the room, and leave less than half of it unused; else new ones."""
+        needed = _whole_pages(size_bytes)
+        if pages is not None and len(pages.memory) // 2 < needed <= len(pages.memory):
+            return pages
+        return cls(size_bytes)
 
     def view(self, size_bytes: int) -> memoryview:
         """Return the first bytes, filled up to whole pages."""

@@ -7,12 +7,15 @@ from typing import Any
 
 import torch
 
-from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer, Place
+from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
 from pymodules_core.checkpoints.file_buffer.making import CheckpointFile, is_layout_known, make_file
 from pymodules_core.checkpoints.file_format.digest import Content
 
 # Less is compared faster than other threads are woken.
 _WORTH_THREADS_BYTES = 1 << 24
+
+# The name of a buffer, and what ``places`` gave of a content for it.
+_Place = tuple[str, int, memoryview]
 
 
 class Staging:
@@ -67,41 +70,38 @@ class Staging:
         changed = {name for name, content in contents.items() if not content.is_on_cpu}
         places = self._places(contents, changed)
         others: list[Future[None]] = []
-        if sum(len(place.piece) for _, place in places) >= _WORTH_THREADS_BYTES:
-            others = [self._submit(places, changed) for _ in range(torch.get_num_threads() - 1)]
-        _compare(places, changed)
+        if sum(len(piece) for _, _, piece in places) >= _WORTH_THREADS_BYTES:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(torch.get_num_threads(), "pymodules-compare")
+            others = [
+                self._threads.submit(self._compare, places, changed)
+                for _ in range(torch.get_num_threads() - 1)
+            ]
+        self._compare(places, changed)
         # One that has not begun has nothing to do any more.
         for other in (other for other in others if not other.cancel()):
             other.result()
         return changed
 
-    def _places(
-        self, contents: Mapping[str, Content], changed: set[str]
-    ) -> deque[tuple[str, Place]]:
+    def _places(self, contents: Mapping[str, Content], changed: set[str]) -> deque[_Place]:
         """Return what is left to compare where the first chunk of a module is unchanged."""
         # One queue for all: other threads may wait for cores on which torch's still spin.
-        places = deque[tuple[str, Place]]()
+        places = deque[_Place]()
         for name in [name for name in contents if name not in changed]:
             own = self._buffers[name].places(contents[name])
             first = next(own, None)
-            if first is None or first.is_unchanged():
-                places += ((name, place) for place in own)
+            if first is None or self._buffers[name].holds(*first):
+                places += ((name, start, piece) for start, piece in own)
             else:
                 changed.add(name)
         return places
 
-    def _submit(self, places: deque[tuple[str, Place]], changed: set[str]) -> Future[None]:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(torch.get_num_threads(), "pymodules-compare")
-        return self._threads.submit(_compare, places, changed)
-
-
-def _compare(places: deque[tuple[str, Place]], changed: set[str]) -> None:
-    """Add the names of places that differ to ``changed``, until no place is left."""
-    while True:
-        try:
-            name, place = places.popleft()
-        except IndexError:
-            return
-        if name not in changed and not place.is_unchanged():
-            changed.add(name)
+    def _compare(self, places: deque[_Place], changed: set[str]) -> None:
+        """Add the names of places that differ to ``changed``, until no place is left."""
+        while True:
+            try:
+                name, start, piece = places.popleft()
+            except IndexError:
+                return
+            if name not in changed and not self._buffers[name].holds(start, piece):
+                changed.add(name)

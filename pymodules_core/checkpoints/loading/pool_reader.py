@@ -12,8 +12,8 @@ from blake3 import blake3
 from pymodules_core.checkpoints.file_format.content_checks import refuse_strange_tensors
 from pymodules_core.checkpoints.file_format.digest import Content
 from pymodules_core.checkpoints.file_format.read import read_own_file
-from pymodules_core.checkpoints.sharded import Like, chunks_in_file, read_shards
 from pymodules_core.checkpoints.sharded.folder import checkpoint_files, read_state_dict
+from pymodules_core.checkpoints.sharded.read import Like, chunks_in_file, read_shards
 from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import (

@@ -9,9 +9,8 @@ from blake3 import blake3
 from pymodules_core.checkpoints.file_format.container_checks import check_is_file, refuse_link_out
 from pymodules_core.checkpoints.file_format.content_checks import check_state
 from pymodules_core.checkpoints.file_format.read import read_file
-from pymodules_core.checkpoints.sharded.chunks import chunks_in_bytes
 from pymodules_core.checkpoints.sharded.index import files_in
-from pymodules_core.checkpoints.sharded.read import read_shards
+from pymodules_core.checkpoints.sharded.read import chunks_in_bytes, read_shards
 from pymodules_core.checkpoints.store.records import INDEX_NAME
 from pymodules_core.checkpoints.store.views import shard_folders
 from pymodules_core.errors import CheckpointFileError

@@ -1,6 +1,6 @@
 """The index of a module in shards: its state dict, with a note in the place of each tensor."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -35,56 +35,61 @@ def split(state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], Any]:
     """
     tensors: dict[str, torch.Tensor] = {}
     names: dict[object, str] = {}
-    return tensors, _split(state, (), tensors, names)
 
-
-def _split(
-    value: Any, path: tuple[str, ...], tensors: dict[str, torch.Tensor], names: dict[object, str]
-) -> Any:
-    if is_dtensor(value):
+    def take(value: Any, path: tuple[str, ...]) -> Any:
+        if not is_dtensor(value):
+            return value
         identity = identity_of_part(value)
         if identity not in names:
             name = ".".join(path)
             while name in tensors:  # the keys of two paths may join to one text
                 name += "_"
             names[identity], tensors[name] = name, value
-        name = names[identity]
         dtype = str(value.dtype).removeprefix("torch.")
-        return {_NOTE: name, "shape": list(value.shape), "dtype": dtype}
-    if isinstance(value, Mapping):
-        result: Any = type(value)()
-        for key, item in value.items():
-            result[key] = _split(item, (*path, str(key)), tensors, names)
-        if hasattr(value, "_metadata"):
-            result._metadata = value._metadata
-        return result
-    if type(value) in {list, tuple}:
-        return type(value)(
-            _split(item, (*path, str(number)), tensors, names) for number, item in enumerate(value)
-        )
-    return value
+        return {_NOTE: names[identity], "shape": list(value.shape), "dtype": dtype}
+
+    return tensors, _map(state, take)
 
 
-def join(value: Any, tensor_of: Any, path: tuple[str, ...] = ()) -> Any:
+def join(state: Any, tensor_of: Callable[[Mapping[str, Any], tuple[str, ...]], Any]) -> Any:
     """Put tensors in the place of their notes.
 
     Args:
-        value: What ``split`` gave, as it was read.
-        tensor_of: Given a note and its path, gives the tensor.
+        state: What ``split`` gave, as it was read.
+        tensor_of: Given a note and the keys that lead to it, gives the tensor.
+    """
+
+    def put(value: Any, path: tuple[str, ...]) -> Any:
+        is_one = isinstance(value, Mapping) and is_note(value)
+        return tensor_of(value, path) if is_one else value
+
+    return _map(state, put)
+
+
+def _map(
+    value: Any, replace: Callable[[Any, tuple[str, ...]], Any], path: tuple[str, ...] = ()
+) -> Any:
+    """Return a copy of a nested state in which other values may be in the place of some.
+
+    Args:
+        value: The state, or what is in it.
+        replace: Given a value and the keys that lead to it, gives another one, or the value itself
+            where only what is in it may be replaced.
         path: Keys that lead to ``value``.
     """
+    replaced = replace(value, path)
+    if replaced is not value:
+        return replaced
     if isinstance(value, Mapping):
-        if is_note(value):
-            return tensor_of(value, path)
         result: Any = type(value)()
         for key, item in value.items():
-            result[key] = join(item, tensor_of, (*path, str(key)))
+            result[key] = _map(item, replace, (*path, str(key)))
         if hasattr(value, "_metadata"):
             result._metadata = value._metadata
         return result
     if type(value) in {list, tuple}:
         return type(value)(
-            join(item, tensor_of, (*path, str(number))) for number, item in enumerate(value)
+            _map(item, replace, (*path, str(number))) for number, item in enumerate(value)
         )
     return value
 

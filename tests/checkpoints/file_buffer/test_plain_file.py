@@ -10,8 +10,7 @@ from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
-from pymodules_core.checkpoints.file_buffer.making import is_layout_known, make_file
-from pymodules_core.checkpoints.file_buffer.plain_file import PlainFile
+from pymodules_core.checkpoints.file_buffer.making import PlainFile, is_layout_known, make_file
 from pymodules_core.checkpoints.file_format.digest import Content
 from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.store.checksums import checksum_of_bytes, checksum_of_file

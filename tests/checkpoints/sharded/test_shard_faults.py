@@ -15,8 +15,8 @@ from safetensors.torch import save
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool, read_state_dict
-from pymodules_core.checkpoints.sharded import chunks_in_bytes, chunks_in_file, read_shards
 from pymodules_core.checkpoints.sharded.index import make_index
+from pymodules_core.checkpoints.sharded.read import chunks_in_bytes, chunks_in_file, read_shards
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import StoredObject, encode_record, read_record
 from pymodules_core.errors import CheckpointFileError
