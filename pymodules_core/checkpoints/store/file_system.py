@@ -7,7 +7,8 @@ import ctypes
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 # What a file system says that cannot link, clone or exchange, at all or just these files.
@@ -136,13 +137,18 @@ class Disk:
 
 def copy_file(disk: Disk, source: Path, target: Path) -> None:
     """Copy a file to a name that is free, read-only and durable."""
-    descriptor = disk.create(target)
+    with source.open("rb") as file:
+        write_file(disk, target, iter(partial(file.read, _COPY_BYTES), b""))
+
+
+def write_file(disk: Disk, path: Path, pieces: Iterable[bytes]) -> None:
+    """Make a file that is not there of pieces, read-only and durable."""
+    descriptor = disk.create(path)
     try:
-        with source.open("rb") as file:
-            offset = 0
-            while piece := file.read(_COPY_BYTES):
-                disk.write(descriptor, memoryview(piece), offset)
-                offset += len(piece)
+        offset = 0
+        for piece in pieces:
+            disk.write(descriptor, memoryview(piece), offset)
+            offset += len(piece)
         disk.shape(descriptor, size_bytes=offset)
         disk.sync(descriptor)
     finally:
@@ -150,20 +156,13 @@ def copy_file(disk: Disk, source: Path, target: Path) -> None:
 
 
 def _renameat2(first: Path, second: Path, flag: int) -> None:
-    function = _find_renameat2()
-    if function is None:
+    if not sys.platform.startswith("linux"):
         raise OSError(errno.ENOSYS, "no renameat2")
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError) as error:  # a C library without it
+        raise OSError(errno.ENOSYS, "no renameat2") from error
     paths = os.fsencode(first), os.fsencode(second)
     if function(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], flag) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code), str(first), None, str(second))
-
-
-def _find_renameat2() -> Callable[..., int] | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    try:
-        function: Callable[..., int] = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):  # a C library without it
-        return None
-    return function

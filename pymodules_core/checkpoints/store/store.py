@@ -1,7 +1,6 @@
 """One store: its newest commit, and the steps that make the next."""
 
 import logging
-import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,7 +9,7 @@ from typing import Literal
 
 import attrs
 
-from pymodules_core.checkpoints.store.file_system import Disk
+from pymodules_core.checkpoints.store.file_system import Disk, write_file
 from pymodules_core.checkpoints.store.lock import StoreLock
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.paths import Layout
@@ -198,15 +197,8 @@ class Store:
         disk, layout = self._disk, self._layout
         # First what the record names, then the record: it must never be there without them.
         disk.sync_path(layout.objects)
-        content = encode_record(record)
         staged = layout.stage / layout.record(record.number).name
-        descriptor = disk.create(staged)
-        try:
-            disk.write(descriptor, memoryview(content), 0)
-            disk.shape(descriptor, size_bytes=len(content))
-            disk.sync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_file(disk, staged, [encode_record(record)])
         try:
             self._refuse_other_writer()
             _rename_no_replace(disk, staged, layout.record(record.number))
