@@ -128,7 +128,7 @@ def passes_with(passes: Callable[[Damaged], bool], damaged: Damaged) -> bool:
 CHECKS = {
     "a read": (is_read, pool_reader, "checksum_of_file"),
     "the opening of a store": (is_opened, objects, "checksum_of_file"),
-    "an object made again from a view": (is_made_anew, objects, "checksum_of_file"),
+    "an object made again from a view": (is_made_anew, objects, "checksum_if_readable"),
     "an edit put aside": (is_edit_lost, recovery, "checksum_if_readable"),
     "verify": (is_verified, verification, "checksum_of_file"),
     "verify, of names": (is_called_rightly, pool_reader, "digest_of_file"),

@@ -23,6 +23,7 @@ from pymodules_core.checkpoints.store.records import (
     readable_records,
     record_numbers,
 )
+from pymodules_core.checkpoints.store.views import view_name
 from pymodules_core.checkpoints.store.zip_layout import is_archive
 from pymodules_core.errors import (
     CheckpointError,
@@ -159,7 +160,7 @@ class PoolReader:
                 state=self._read_object(
                     pool.modules[name], record.objects, like=like(name) if like else None
                 ),
-                file=self._layout.view(pool_name) / record.view_name(name, pool.modules[name]),
+                file=self._layout.view(pool_name) / view_name(record, name, pool.modules[name]),
                 digest=pool.modules[name],
                 epoch=pool.epoch,
                 writer=record.provider_of(name),

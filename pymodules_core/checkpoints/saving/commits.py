@@ -114,13 +114,10 @@ def next_record(
         pools=pools,
         objects=known,
         best=commit.best,
-        weights_origins={
-            **(before.weights_origins if before else {}),
-            **commit.weights_origins,
-        },
+        weights_origins={**(before.weights_origins if before else {}), **commit.weights_origins},
         provenance=dict(commit.provenance),
     )
-    return attrs.evolve(record, objects={d: known[d] for d in sorted(record.used_digests())})
+    return record.without_unused()
 
 
 def _pools_after(

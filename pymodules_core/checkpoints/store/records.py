@@ -2,24 +2,28 @@
 
 import json
 import logging
-import math
 import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import attrs
 import cattrs
-import cattrs.gen
 from blake3 import blake3
+from cattrs.gen import override
 
 from pymodules_core.checkpoints.store.paths import RECORD_SUFFIX, Layout
-from pymodules_core.checkpoints.store.record_schema import Provenance, check_schema
-from pymodules_core.errors import CheckpointFileError, InvalidNameError
-from pymodules_core.names import CHECKPOINT_SUFFIX, check_path_name, check_pool_name
+from pymodules_core.checkpoints.store.record_schema import (
+    NUMBER_OR_TEXT,
+    OMITTED_IF_EMPTY,
+    Provenance,
+    make_converter,
+)
+from pymodules_core.errors import CheckpointFileError
+from pymodules_core.names import check_path_name, check_pool_name
 from pymodules_core.specs import DistributionOrigin, WeightsOrigin
 
 FORMAT = 1
@@ -128,6 +132,17 @@ class CommitRecord:
         used = {digest for pool in self.pools.values() for digest in pool.modules.values()}
         return self.with_parts(used | self.state_digests())
 
+    def after(self, **changes: Any) -> "CommitRecord":
+        """Return the record after this one, where some fields change."""
+        return attrs.evolve(
+            self, number=self.number + 1, parent=self.number, time=datetime.now(UTC), **changes
+        )
+
+    def without_unused(self) -> "CommitRecord":
+        """Return the record with the objects that pools and state need, and no others."""
+        used = sorted(self.used_digests())
+        return attrs.evolve(self, objects={digest: self.objects[digest] for digest in used})
+
     def state_digests(self) -> set[str]:
         """Return the digests of the training state."""
         return {*self.module_states.values(), *([self.state] if self.state else ())}
@@ -139,27 +154,6 @@ class CommitRecord:
             if digest in self.objects:
                 found.update(self.objects[digest].parts.values())
         return found
-
-    def size_of(self, digest: str) -> int:
-        """Return the bytes of an object and its parts."""
-        return sum(self.objects[one].size_bytes for one in self.with_parts([digest]))
-
-    def view_name(self, module_name: str, digest: str) -> str:
-        """Return what people see of a module in a view: a file, or a folder of parts."""
-        return module_name if self.objects[digest].parts else f"{module_name}{CHECKPOINT_SUFFIX}"
-
-    def view_files(self, modules: Mapping[str, str]) -> dict[str, str]:
-        """Return the files of a view: path in it to digest.
-
-        Args:
-            modules: Module name to digest.
-        """
-        files: dict[str, str] = {}
-        for name, digest in modules.items():
-            shown, parts = self.view_name(name, digest), self.objects[digest].parts
-            files[f"{shown}/{INDEX_NAME}" if parts else shown] = digest
-            files |= {f"{shown}/{file}": part for file, part in parts.items()}
-        return files
 
     def provider_of(self, module_name: str) -> DistributionOrigin | None:
         """Return the plugin that built a module; None for any other origin, or none known."""
@@ -193,24 +187,30 @@ def read_record(path: Path) -> CommitRecord:
         checksum, format_ = content.pop("checksum"), content.pop("format")
         if type(format_) is not int or checksum != _checksum({"format": format_, **content}):
             raise ValueError("another checksum")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _damaged(path) from error
-    if format_ not in {FORMAT, FORMAT_WITH_PARTS}:
-        raise CheckpointFileError(
-            f"is a commit of store format {format_}, and this version reads formats up to "
-            f"{FORMAT_WITH_PARTS}",
-            file=path,
-            found=format_,
-            fix="pip install -U pymodules-core",
-        )
-    try:
+        if format_ not in {FORMAT, FORMAT_WITH_PARTS}:
+            raise CheckpointFileError(
+                f"is a commit of store format {format_}, and this version reads formats up to "
+                f"{FORMAT_WITH_PARTS}",
+                file=path,
+                found=format_,
+                fix="pip install -U pymodules-core",
+            )
         record = _CONVERTER.structure(content, CommitRecord)
         _CONVERTER.structure(record.provenance, Provenance)
         _check_names(record)
         if record.number != int(path.name.removesuffix(RECORD_SUFFIX)):
             raise ValueError("it is called by another number")
-    except (cattrs.BaseValidationError, InvalidNameError, ValueError, TypeError, KeyError) as error:
-        raise _damaged(path) from error
+    except CheckpointFileError:
+        raise
+    except (
+        *(ValueError, TypeError, KeyError, AttributeError, RecursionError),
+        cattrs.BaseValidationError,
+    ) as error:
+        raise CheckpointFileError(
+            "is a damaged commit record",
+            file=path,
+            fix="pymodules ckpt repair takes the one before",
+        ) from error
     return record
 
 
@@ -278,48 +278,10 @@ def _checksum(content: Mapping[str, Any]) -> str:
     return blake3(_dump(content)).hexdigest()
 
 
-def _damaged(path: Path) -> CheckpointFileError:
-    return CheckpointFileError(
-        "is a damaged commit record", file=path, fix="pymodules ckpt repair takes the one before"
-    )
-
-
-def _encode_best(best: StoredBest) -> dict[str, Any]:
-    value = best.value if math.isfinite(best.value) else str(best.value)
-    return attrs.asdict(best) | {"value": value}
-
-
-def _decode_best(found: dict[str, Any]) -> StoredBest:
-    return StoredBest(
-        metric=str(found["metric"]),
-        mode=str(found["mode"]),
-        value=float(found["value"]),
-        epoch=int(found["epoch"]),
-    )
-
-
-def _make_converter() -> cattrs.Converter:
-    converter = cattrs.Converter()
-    check_schema(converter)
-    converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
-    converter.register_unstructure_hook(datetime, datetime.isoformat)
-    # JSON has no infinity and no NaN.
-    converter.register_unstructure_hook(StoredBest, _encode_best)
-    converter.register_structure_hook(StoredBest, lambda found, _: _decode_best(found))
-    # Left out where empty: such a record reads as it always did.
-    omit = cattrs.gen.override(omit_if_default=True)
-    fields: dict[type, Any] = {
-        StoredObject: {"parts": omit, "checksum": cattrs.gen.override(rename="seal")},
-        CommitRecord: {"module_states": omit},
+_CONVERTER = make_converter(
+    {
+        StoredObject: {"parts": OMITTED_IF_EMPTY, "checksum": override(rename="seal")},
+        StoredBest: {"value": NUMBER_OR_TEXT},
+        CommitRecord: {"module_states": OMITTED_IF_EMPTY},
     }
-    for cls, overrides in fields.items():
-        converter.register_unstructure_hook(
-            cls, cattrs.gen.make_dict_unstructure_fn(cls, converter, **overrides)
-        )
-        converter.register_structure_hook(
-            cls, cattrs.gen.make_dict_structure_fn(cls, converter, **overrides)
-        )
-    return converter
-
-
-_CONVERTER = _make_converter()
+)

@@ -11,7 +11,7 @@ from pymodules_core.checkpoints.store.checksums import checksum_if_readable
 from pymodules_core.checkpoints.store.objects import Objects
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import CommitRecord, read_record, record_numbers
-from pymodules_core.checkpoints.store.views import Views, is_link_to
+from pymodules_core.checkpoints.store.views import Views, is_link_to, view_files
 from pymodules_core.errors import CheckpointFileError, display_path
 from pymodules_core.names import FRZN, LAST, pool_names_in
 
@@ -146,10 +146,9 @@ class Recovery:
         # Where it cannot be read, it may be any of those that are there.
         named = record.used_digests() if record else self._objects.digests()
         for digest in sorted(named.difference(*(one.used_digests() for one in kept))):
-            if os.path.lexists(self._layout.object(digest)):
-                self._objects.quarantine(
-                    self._layout.object(digest), why="was of a commit that is put aside"
-                )
+            self._objects.quarantine(
+                self._layout.object(digest), why="was of a commit that is put aside"
+            )
         if record is None:
             self._objects.quarantine(path)
             return
@@ -166,15 +165,14 @@ class Recovery:
         """
         copies: dict[str, list[Path]] = {}
         for pool_name, pool in record.pools.items():
-            for path, digest in record.view_files(pool.modules).items():
+            for path, digest in view_files(record, pool.modules).items():
                 copies.setdefault(digest, []).append(self._layout.view(pool_name) / path)
         lost = set()
         for digest in sorted(digests):
             stored = record.objects[digest]
             if self._objects.is_whole(digest, stored):
                 continue
-            if os.path.lexists(self._layout.object(digest)):
-                self._objects.quarantine(self._layout.object(digest))
+            self._objects.quarantine(self._layout.object(digest))
             if not self._objects.restore(digest, stored, copies.get(digest, ())):
                 lost.add(digest)
         return lost
@@ -194,7 +192,7 @@ class Recovery:
         """
         lost = self._lost_of(record, record.used_digests())
         shown = {
-            name: record.view_files(_without_lost(name, record, lost)) for name in record.pools
+            name: view_files(record, _without_lost(name, record, lost)) for name in record.pools
         }
         wrong = [name for name, files in shown.items() if not self._holds(name, files, record)]
         gone = {name for old in older for name in old.pools} - set(record.pools)

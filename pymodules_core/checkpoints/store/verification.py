@@ -17,7 +17,7 @@ from pymodules_core.checkpoints.store.records import (
     read_record,
     record_numbers,
 )
-from pymodules_core.checkpoints.store.views import files_in, is_link_to
+from pymodules_core.checkpoints.store.views import files_in, is_link_to, view_files
 from pymodules_core.errors import CheckpointFileError
 
 _MISSING = "is missing"
@@ -134,7 +134,7 @@ def _views(layout: Layout, record: CommitRecord, checksums: Set[str]) -> Iterato
     """
     for pool_name, pool in record.pools.items():
         view = layout.view(pool_name)
-        wanted = record.view_files(pool.modules)
+        wanted = view_files(record, pool.modules)
         for file_name, digest in sorted(wanted.items()):
             damage = _view_fault(view / file_name, layout.object(digest), record.objects[digest])
             if damage and checksum_if_readable(damage.path) in checksums:

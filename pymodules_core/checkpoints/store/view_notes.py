@@ -9,8 +9,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-
-import attrs
+from typing import NamedTuple
 
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.paths import Layout
@@ -19,8 +18,7 @@ from pymodules_core.checkpoints.store.paths import Layout
 _MOST_BYTES = 1 << 26
 
 
-@attrs.frozen
-class Stamp:
+class Stamp(NamedTuple):
     """What ``stat`` says of a file."""
 
     size_bytes: int
@@ -34,17 +32,8 @@ class Stamp:
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
-@attrs.frozen
-class NotedFile:
-    """A file of a view as it was left.
-
-    Attributes:
-        digest: The object that it was made of.
-        stamp: Its stamp.
-    """
-
-    digest: str
-    stamp: Stamp
+# The digest of the object that a file of a view was made of, and its stamp as it was left.
+NotedFile = tuple[str, Stamp]
 
 
 class ViewNotes:
@@ -73,7 +62,7 @@ class ViewNotes:
         if not self._layout.shown.exists():
             self._disk.make_folder(self._layout.shown)
         self.remove(pool_name)
-        content = {path: [one.digest, *attrs.astuple(one.stamp)] for path, one in files.items()}
+        content = {path: [digest, *stamp] for path, (digest, stamp) in files.items()}
         descriptor = self._disk.create(self._layout.note(pool_name))
         try:
             self._disk.write(descriptor, memoryview(json.dumps(content).encode()), 0)
@@ -95,9 +84,7 @@ class ViewNotes:
             if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
                 return {}
             content = json.loads(path.read_bytes())
-            return {
-                file: NotedFile(digest, Stamp(*rest)) for file, (digest, *rest) in content.items()
-            }
+            return {file: (digest, Stamp(*rest)) for file, (digest, *rest) in content.items()}
         # Lost with the power, or made by hand: as if there were none.
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return {}

@@ -10,7 +10,8 @@ import attrs
 from pymodules_core.checkpoints.store.file_system import CANNOT, Disk, copy_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import INDEX_NAME, CommitRecord
-from pymodules_core.checkpoints.store.view_notes import NotedFile, Stamp, ViewNotes
+from pymodules_core.checkpoints.store.view_notes import Stamp, ViewNotes
+from pymodules_core.names import CHECKPOINT_SUFFIX
 
 
 class Link(StrEnum):
@@ -63,7 +64,7 @@ class Views:
 
     def plan(self, before: CommitRecord | None, record: CommitRecord) -> ViewPlan:
         """Return what a commit does to the views; it changes nothing yet."""
-        files = {name: record.view_files(pool.modules) for name, pool in record.pools.items()}
+        files = {name: view_files(record, pool.modules) for name, pool in record.pools.items()}
         changed = [name for name in record.changed if not self.is_shown(name, files[name])]
         gone = [
             name
@@ -138,20 +139,18 @@ class Views:
         is noted again once the stage is empty.
         """
         found = files_in(self._layout.view(pool_name))
-        noted = {
-            path: NotedFile(digest, found[path]) for path, digest in files.items() if path in found
-        }
+        noted = {path: (digest, found[path]) for path, digest in files.items() if path in found}
         if noted != self._notes.files(pool_name):
             self._notes.write(pool_name, noted)
 
     def noted(self, pool_name: str) -> dict[str, str]:
         """Return what a pool's folder was left holding: path in it to digest."""
-        return {path: one.digest for path, one in self._notes.files(pool_name).items()}
+        return {path: digest for path, (digest, _) in self._notes.files(pool_name).items()}
 
     def touched(self, pool_name: str) -> set[str]:
         """Return the paths in a pool's folder, of files there or noted, that are not as noted."""
         found = files_in(self._layout.view(pool_name))
-        noted = {path: one.stamp for path, one in self._notes.files(pool_name).items()}
+        noted = {path: stamp for path, (_, stamp) in self._notes.files(pool_name).items()}
         return {path for path, _ in found.items() ^ noted.items()}
 
     def is_shown(self, pool_name: str, files: Mapping[str, str]) -> bool:
@@ -195,6 +194,26 @@ class Views:
         if self.link is Link.COPY:
             copy_file(self._disk, source, target)
         self.made = self.link
+
+
+def view_files(record: CommitRecord, modules: Mapping[str, str]) -> dict[str, str]:
+    """Return the files of a view: path in it to digest.
+
+    Args:
+        record: Knows the objects.
+        modules: Module name to digest.
+    """
+    files: dict[str, str] = {}
+    for name, digest in modules.items():
+        shown, parts = view_name(record, name, digest), record.objects[digest].parts
+        files[f"{shown}/{INDEX_NAME}" if parts else shown] = digest
+        files |= {f"{shown}/{file}": part for file, part in parts.items()}
+    return files
+
+
+def view_name(record: CommitRecord, module_name: str, digest: str) -> str:
+    """Return what people see of a module in a view: a file, or a folder of parts."""
+    return module_name if record.objects[digest].parts else f"{module_name}{CHECKPOINT_SUFFIX}"
 
 
 def attempt(change: Callable[[Path, Path], None], source: Path, target: Path) -> bool:

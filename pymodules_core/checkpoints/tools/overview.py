@@ -72,7 +72,7 @@ def overview(path: Path) -> StoreOverview:
     return StoreOverview(
         pools=[_pool(name, record, uses) for name in sorted(record.pools, key=pool_sort_key)],
         commit=record.number,
-        state_bytes=sum(map(record.size_of, record.state_digests())),
+        state_bytes=sum(_size_of(digest, record) for digest in record.state_digests()),
         object_bytes=sum(stored.size_bytes for stored in record.objects.values()),
         link=record.link,
         last_modules=frozenset(record.provenance.get("modules", ())),
@@ -81,7 +81,7 @@ def overview(path: Path) -> StoreOverview:
 
 def _pool(name: str, record: CommitRecord, uses: Mapping[str, int]) -> PoolOverview:
     pool = record.pools[name]
-    sizes = {digest: record.size_of(digest) for digest in pool.modules.values()}
+    sizes = {digest: _size_of(digest, record) for digest in pool.modules.values()}
     return PoolOverview(
         name=name,
         epoch=pool.epoch,
@@ -91,6 +91,11 @@ def _pool(name: str, record: CommitRecord, uses: Mapping[str, int]) -> PoolOverv
         size_bytes=sum(sizes[digest] for digest in pool.modules.values()),
         shared_bytes=sum(size for digest, size in sizes.items() if uses[digest] > 1),
     )
+
+
+def _size_of(digest: str, record: CommitRecord) -> int:
+    """Return the bytes of an object and its parts."""
+    return sum(record.objects[one].size_bytes for one in record.with_parts([digest]))
 
 
 def _plain_pool(folder: Path) -> PoolOverview:

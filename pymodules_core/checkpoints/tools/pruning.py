@@ -1,7 +1,6 @@
 """Drops pools of epochs: in one commit, and never what somebody needs without asking."""
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -92,17 +91,8 @@ def prune(path: Path, pools: Iterable[str]) -> None:
     def make_record(before: CommitRecord | None) -> CommitRecord:
         if before is None:
             raise CheckpointError("holds no commit", file=path)
-        record = attrs.evolve(
-            before,
-            number=before.number + 1,
-            parent=before.number,
-            time=datetime.now(UTC),
-            changed=[],
-            pools={name: pool for name, pool in before.pools.items() if name not in dropped},
-        )
-        used = record.used_digests()
-        kept = {digest: stored for digest, stored in before.objects.items() if digest in used}
-        return attrs.evolve(record, objects=kept)
+        pools = {name: pool for name, pool in before.pools.items() if name not in dropped}
+        return before.after(changed=[], pools=pools).without_unused()
 
     with disk_errors(path):
         store = Store(Layout(path), link=None)

@@ -116,19 +116,15 @@ def _mended(
 ) -> CommitRecord:
     newest = records[0]
     known = {d: stored for one in reversed(records) for d, stored in one.objects.items()}
-    record = attrs.evolve(
-        newest,
+    record = newest.after(
         state=newest.state if has_state else None,
         module_states=newest.module_states if has_state else {},
         best=_best_of(pools.get(BEST), records),
-        number=newest.number + 1,
-        parent=newest.number,
-        time=datetime.now(UTC),
         changed=[name for name in pools if pools[name] != newest.pools[name]],
         pools=pools,
         objects=known,
     )
-    return attrs.evolve(record, objects={d: known[d] for d in sorted(record.used_digests())})
+    return record.without_unused()
 
 
 def _best_of(pool: StoredPool | None, records: Iterable[CommitRecord]) -> StoredBest | None:

@@ -21,6 +21,7 @@ from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.checkpoints.store.verification import verify_store
 from pymodules_core.checkpoints.store.view_notes import Stamp
+from pymodules_core.checkpoints.store.views import view_files
 from pymodules_core.checkpoints.tools.repair import repair
 
 SECOND_NS = 1_700_000_000 * 10**9
@@ -102,7 +103,7 @@ def killing(wrap: Callable[[Any], Any], disk: Any, *, at: int) -> FaultyDisk:
 def check_views(folder: Path, store: Store) -> None:
     assert store.record is not None
     for name, pool in store.record.pools.items():
-        for path, digest in store.record.view_files(pool.modules).items():
+        for path, digest in view_files(store.record, pool.modules).items():
             assert checksum_of_file(folder / name / path) == store.record.objects[digest].checksum
 
 
