@@ -3,8 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Self
 
 from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.checkpoints.file_format.state_dict import live_state_dict
@@ -17,22 +16,15 @@ from pymodules_core.checkpoints.loading.resume_point import (
     read_resume_point,
     resumed,
 )
-from pymodules_core.checkpoints.saving.arguments import (
-    check_arguments,
-    check_pools,
-    metric_values,
-)
+from pymodules_core.checkpoints.saving import arguments
 from pymodules_core.checkpoints.saving.commits import CommitResult
 from pymodules_core.checkpoints.saving.saver import Saver, existing_run
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import CommitRecord, record_numbers
-from pymodules_core.errors import CheckpointError, CheckpointFileError, PymodulesError, list_words
+from pymodules_core.errors import CheckpointFileError, PymodulesError
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.names import BEST, FRZN, INIT, LAST, pool_sort_key
 from pymodules_core.processes.group import Processes
-
-if TYPE_CHECKING:
-    from typing import Self
 
 logger = logging.getLogger("pymodules_core")
 
@@ -82,7 +74,9 @@ class CheckpointManager:
         processes: Processes | None = None,
     ) -> None:
         self._processes = processes or Processes.alone()
-        check_arguments(mode=mode, min_delta=min_delta, keep_epochs=keep_epochs, link=link)
+        arguments.check_arguments(
+            mode=mode, min_delta=min_delta, keep_epochs=keep_epochs, link=link
+        )
         self.path = Path(path).absolute()
         self.best = BestTracker(monitor, mode, min_delta)
         self._pool = pool
@@ -99,15 +93,10 @@ class CheckpointManager:
             processes=self._processes,
         )
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             self.close()
         except (PymodulesError, OSError) as second:
@@ -124,7 +113,8 @@ class CheckpointManager:
     @property
     def newest_commit(self) -> int | None:
         """Number of the newest commit on disk; None before the first, and where others write."""
-        return self._saver.newest_commit
+        record = self._saver.store.record if self._saver.store else None
+        return record.number if record else None
 
     def start(
         self,
@@ -146,13 +136,7 @@ class CheckpointManager:
         """
         if there := self.pools():
             raise existing_run(self.path, there)
-        if self._pool.pending_weights:
-            raise CheckpointError(
-                "initial weights are not loaded yet for: "
-                + list_words(sorted(self._pool.pending_weights)),
-                found=sorted(self._pool.pending_weights),
-                fix="call pymodules_core.load_initial_weights(pool) first",
-            )
+        arguments.check_weights_loaded(self._pool)
         # What cannot be saved is reported before anything is written.
         for name in self._pool:
             live_state_dict(self._pool[name], name=name)
@@ -187,17 +171,16 @@ class CheckpointManager:
             PluginError: A plugin fails to migrate weights of an older version.
             CheckpointError: A module's own load hook raises.
         """
-        opened: list[ResumePoint] = []
+        opened: ResumePoint | None = None
 
         def open_first() -> CommitRecord:
-            opened.append(self._open_resume_point(allow_new=allow_new))
-            return opened[0].record
+            nonlocal opened
+            opened = self._open_resume_point(allow_new=allow_new)
+            return opened.record
 
         def load() -> tuple[ResumePoint, dict[str, LoadReport]]:
-            point = (
-                opened[0]
-                if opened
-                else read_resume_point(self._reader, record, self._pool, allow_new=allow_new)
+            point = opened or read_resume_point(
+                self._reader, record, self._pool, allow_new=allow_new
             )
             return point, load_modules(self._pool, point.modules, strict=True, is_exact=True)
 
@@ -246,16 +229,12 @@ class CheckpointManager:
             FrozenModuleError: A frozen module has changed; checked once an epoch, and raised by a
                 later call where saving is asynchronous.
         """
-        check_pools(pools, has_state=state is not None)
-        metrics = metric_values(metrics or {})
+        arguments.check_pools(pools, has_state=state is not None)
+        metrics = arguments.metric_values(metrics or {})
         best_moved = BEST in pools and self.best.is_better(metrics)
         wanted = {name for name in pools if name != BEST or best_moved}
-        receipt = CommitResult(
-            pools=tuple(sorted(wanted, key=pool_sort_key)),
-            epoch=epoch,
-            step=step,
-            best_moved=best_moved,
-        )
+        written = tuple(sorted(wanted, key=pool_sort_key))
+        receipt = CommitResult(pools=written, epoch=epoch, step=step, best_moved=best_moved)
         self._saver.raise_failure()
         self._saver.save(receipt, metrics, state=state, module_states=module_states or {})
         return receipt
@@ -287,7 +266,8 @@ class CheckpointManager:
 
     def pools(self) -> list[str]:
         """Return the pools that are committed, in the order of a run."""
-        return self._processes.run_on_rank0(self._pools_on_disk)
+        self._processes.run_on_rank0(self.wait)
+        return self._processes.run_on_rank0(self._reader.pools)
 
     def wait(self) -> None:
         """Return when everything committed is on disk.
@@ -304,10 +284,6 @@ class CheckpointManager:
             CheckpointError: A commit could not be written; those before it are intact.
         """
         self._saver.close()
-
-    def _pools_on_disk(self) -> list[str]:
-        self.wait()
-        return self._reader.pools()
 
     def _has_record(self) -> bool:
         return bool(record_numbers(Layout(self.path)))

@@ -13,7 +13,7 @@ from pymodules_core.checkpoints.file_format.state_dict import same_bytes
 from pymodules_core.checkpoints.loading.pool_reader import StoredModule
 from pymodules_core.discovery.plugins.records import normalise
 from pymodules_core.errors import WeightMismatchError
-from pymodules_core.module_pool import Migration, Migrator, PoolEntry
+from pymodules_core.module_pool import Migration, PoolEntry
 from pymodules_core.specs import DistributionOrigin, Origin
 
 logger = logging.getLogger("pymodules_core")
@@ -80,22 +80,6 @@ def bring_to_today(
         )
     if not migrator.has_hook:
         raise _no_hook(version, entry, migrator.origin, stored)
-    return _migrate(state, metadata, today, version=version, entry=entry, migrator=migrator)
-
-
-def _is_one(distribution: str, other: str) -> bool:
-    return normalise(distribution) == normalise(other)
-
-
-def _migrate(
-    state: Mapping[str, Any],
-    metadata: Mapping[str, Any],
-    today: Mapping[str, Any],
-    *,
-    version: int,
-    entry: PoolEntry,
-    migrator: Migrator,
-) -> Migrated:
     # A mapped file, and what two keys share, must not be written through to: one copy of all.
     given = copy.deepcopy(dict(state))
     tensors = {key: value for key, value in given.items() if isinstance(value, torch.Tensor)}
@@ -116,6 +100,10 @@ def _migrate(
     own = getattr(today, "_metadata", {})
     versions = {path: metadata.get(path, facts) for path, facts in own.items()}
     return Migrated(state=result, versions=versions, migration=migration)
+
+
+def _is_one(distribution: str, other: str) -> bool:
+    return normalise(distribution) == normalise(other)
 
 
 def _find_kept(

@@ -2,9 +2,10 @@
 
 import logging
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 from blake3 import blake3
@@ -19,7 +20,6 @@ from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import (
     ATTEMPTS,
     CommitRecord,
-    StoredObject,
     readable_records,
     record_numbers,
 )
@@ -32,15 +32,8 @@ from pymodules_core.errors import (
     closest_match,
     list_words,
 )
-from pymodules_core.names import (
-    check_pool_name,
-    pool_names_in,
-    pool_sort_key,
-)
+from pymodules_core.names import check_pool_name, pool_names_in, pool_sort_key
 from pymodules_core.specs import DistributionOrigin
-
-if TYPE_CHECKING:
-    from collections import OrderedDict
 
 logger = logging.getLogger("pymodules_core")
 
@@ -58,7 +51,7 @@ class StoredModule:
             origin, and where that is not known.
     """
 
-    state: "OrderedDict[str, Any]"
+    state: OrderedDict[str, Any]
     file: Path
     digest: str | None = None
     epoch: int | None = None
@@ -71,21 +64,20 @@ class PoolReader:
     Args:
         path: ``module_ckps`` of an experiment, or any folder of pools.
         root: Plain files in it may be links to within this folder; by default to within ``path``.
+
+    Attributes:
+        path: The folder.
     """
 
     def __init__(self, path: Path, *, root: Path | None = None) -> None:
+        self.path = path
         self._layout = Layout(path)
         self._root = root or path
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        return self._layout.path
 
     def pools(self) -> list[str]:
         """Return the pools there are, in the order of a run."""
         records = readable_records(self._layout)
-        names = records[0].pools if records else pool_names_in(self._layout.path)
+        names = records[0].pools if records else pool_names_in(self.path)
         return sorted(names, key=pool_sort_key)
 
     def modules(self, pool_name: str) -> list[str]:
@@ -95,11 +87,11 @@ class PoolReader:
             InvalidNameError: No pool is called so.
         """
         records = readable_records(self._layout)
-        if records:
-            check_pool_name(pool_name, existing=sorted(records[0].pools, key=pool_sort_key))
-            pool = records[0].pools.get(pool_name)
-            return sorted(pool.modules) if pool else []
-        return sorted(checkpoint_files(self._layout.view(pool_name)))
+        if not records:
+            return sorted(checkpoint_files(self._layout.view(pool_name)))
+        pools = records[0].pools
+        check_pool_name(pool_name, existing=sorted(pools, key=pool_sort_key))
+        return sorted(pools[pool_name].modules) if pool_name in pools else []
 
     def read(self, pool_name: str, modules: Iterable[str] | None = None) -> dict[str, StoredModule]:
         """Read modules of a pool, all from one commit.
@@ -125,14 +117,14 @@ class PoolReader:
                     raise
                 # The objects of a commit that two newer ones have replaced: look again.
         raise CheckpointFileError(
-            "changes faster than it can be read", file=self._layout.path, fix="try again"
+            "changes faster than it can be read", file=self.path, fix="try again"
         )
 
     def read_from(
         self,
         record: CommitRecord,
         pool_name: str,
-        names: Iterable[str],
+        names: Collection[str],
         *,
         like: Callable[[str], Like] | None = None,
     ) -> dict[str, StoredModule]:
@@ -150,7 +142,6 @@ class PoolReader:
             CheckpointFileError: An object is damaged.
             FileNotFoundError: An object is gone, since two newer commits have replaced this one.
         """
-        names = list(names)
         pool = record.pools.get(pool_name)
         self._check_modules(pool_name, names, pool.modules if pool else ())
         if pool is None:
@@ -158,7 +149,7 @@ class PoolReader:
         return {
             name: StoredModule(
                 state=self._read_object(
-                    pool.modules[name], record.objects, like=like(name) if like else None
+                    pool.modules[name], record, like=like(name) if like else None
                 ),
                 file=self._layout.view(pool_name) / view_name(record, name, pool.modules[name]),
                 digest=pool.modules[name],
@@ -168,7 +159,7 @@ class PoolReader:
             for name in names
         }
 
-    def read_state_of(self, record: CommitRecord) -> "OrderedDict[str, Any] | None":
+    def read_state_of(self, record: CommitRecord) -> OrderedDict[str, Any] | None:
         """Read the training state of a commit into memory of its own; None where it has none.
 
         Raises:
@@ -176,11 +167,11 @@ class PoolReader:
         """
         if record.state is None:
             return None
-        return self._read_object(record.state, record.objects, is_mapped=False)
+        return self._read_object(record.state, record, is_mapped=False)
 
     def read_module_states(
         self, record: CommitRecord, *, like: Like | None = None
-    ) -> "dict[str, OrderedDict[str, Any]]":
+    ) -> dict[str, OrderedDict[str, Any]]:
         """Read what of the training state of a commit is a module's own, by module name.
 
         Args:
@@ -191,7 +182,7 @@ class PoolReader:
             CheckpointFileError: It is damaged.
         """
         return {
-            name: self._read_object(digest, record.objects, is_mapped=False, like=like)
+            name: self._read_object(digest, record, is_mapped=False, like=like)
             for name, digest in record.module_states.items()
         }
 
@@ -199,10 +190,7 @@ class PoolReader:
         self, records: list[CommitRecord], pool_name: str, wanted: list[str] | None
     ) -> dict[str, StoredModule]:
         fault: CheckpointFileError | None = None
-        for record in records:
-            pool = record.pools.get(pool_name)
-            if pool is None:
-                continue
+        for record in (one for one in records if pool_name in one.pools):
             try:
                 found = self._read_whole(record, pool_name, wanted, newest=records[0])
             except CheckpointFileError as error:
@@ -214,13 +202,13 @@ class PoolReader:
                     fault,
                     pool_name,
                     record.number,
-                    pool.epoch,
+                    record.pools[pool_name].epoch,
                 )
             return found
         there = self.pools()
         raise fault or CheckpointNotFoundError(
             f"there is no pool {pool_name!r}; there are: {list_words(there)}",
-            file=self._layout.path,
+            file=self.path,
             found=pool_name,
             closest=closest_match(pool_name, there),
         )
@@ -248,25 +236,18 @@ class PoolReader:
             ) from error
 
     def _read_object(
-        self,
-        digest: str,
-        objects: Mapping[str, StoredObject],
-        *,
-        is_mapped: bool = True,
-        like: Like | None = None,
-    ) -> "OrderedDict[str, Any]":
-        path, stored = self._checked(digest, objects)
-        if not stored.parts:
+        self, digest: str, record: CommitRecord, *, is_mapped: bool = True, like: Like | None = None
+    ) -> OrderedDict[str, Any]:
+        path = self._checked(digest, record)
+        if not (parts := record.objects[digest].parts):
             return read_own_file(path, is_mapped=is_mapped)
-        files = [self._checked(part, objects)[0] for part in stored.parts.values()]
+        files = [self._checked(part, record) for part in parts.values()]
         index = read_own_file(path, is_mapped=False)
         return read_shards(index, map(chunks_in_file, files), source=path, like=like)
 
-    def _checked(
-        self, digest: str, objects: Mapping[str, StoredObject]
-    ) -> tuple[Path, StoredObject]:
+    def _checked(self, digest: str, record: CommitRecord) -> Path:
         """Return the file of an object, every byte of which is as it was written."""
-        path, stored = self._layout.object(digest), objects[digest]
+        path, stored = self._layout.object(digest), record.objects[digest]
         try:
             status = path.lstat()
             # A pipe would keep the reader waiting, and a link may lead anywhere.
@@ -284,7 +265,7 @@ class PoolReader:
                 found=digest,
                 fix="pymodules ckpt verify names the pools it is in",
             )
-        return path, stored
+        return path
 
     def _read_plain(self, pool_name: str, wanted: list[str] | None) -> dict[str, StoredModule]:
         check_pool_name(pool_name, existing=self.pools())
@@ -298,8 +279,7 @@ class PoolReader:
             found[name] = StoredModule(state=state, file=files[name])
         return found
 
-    def _check_modules(self, pool_name: str, names: Iterable[str], there: Iterable[str]) -> None:
-        there = list(there)
+    def _check_modules(self, pool_name: str, names: Iterable[str], there: Collection[str]) -> None:
         for name in names:
             if name not in there:
                 raise CheckpointNotFoundError(

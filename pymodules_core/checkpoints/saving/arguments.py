@@ -4,7 +4,8 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from pymodules_core.errors import CheckpointError, SettingsError, closest_match
+from pymodules_core.errors import CheckpointError, SettingsError, closest_match, list_words
+from pymodules_core.module_pool import ModulePool
 from pymodules_core.names import FRZN, INIT, LAST, check_pool_name
 
 
@@ -64,6 +65,20 @@ def check_pools(pools: Collection[str], *, has_state: bool) -> None:
             "a training state belongs to the weights of 'last', and commit() does not name it",
             found=list(pools),
             fix='commit("last", ..., state=state)',
+        )
+
+
+def check_weights_loaded(pool: ModulePool) -> None:
+    """Refuse to start a run with other weights than settings ask for.
+
+    Raises:
+        CheckpointError: Those of some module are still to be loaded.
+    """
+    if pending := sorted(pool.pending_weights):
+        raise CheckpointError(
+            f"initial weights are not loaded yet for: {list_words(pending)}",
+            found=pending,
+            fix="call pymodules_core.load_initial_weights(pool) first",
         )
 
 

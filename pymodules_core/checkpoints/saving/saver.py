@@ -113,12 +113,6 @@ class Saver:
             self.store.close()
             self.store = None
 
-    @property
-    def newest_commit(self) -> int | None:
-        """Number of the newest commit on disk; None without a store or before the first."""
-        record = self.store.record if self.store else None
-        return record.number if record else None
-
     def members(self, pool_name: str) -> list[str]:
         """Return the modules that belong to a checkpoint pool."""
         return [n for n in self._pool if self._pool.is_frozen(n) == (pool_name == FRZN)]

@@ -1,8 +1,9 @@
 """A module's checkpoint as it lies in a pool: a file, or a folder of shards with their index."""
 
 import os
+from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from blake3 import blake3
 
@@ -16,15 +17,12 @@ from pymodules_core.checkpoints.store.views import shard_folders
 from pymodules_core.errors import CheckpointFileError
 from pymodules_core.names import CHECKPOINT_SUFFIX, is_path_name
 
-if TYPE_CHECKING:
-    from collections import OrderedDict
-
 _COPY_FOLDER = "copy the whole folder again; pymodules ckpt export makes one file of it"
 
 
 def read_state_dict(
     path: Path, *, most_bytes: int | None = None, root: Path | None = None
-) -> "OrderedDict[str, Any]":
+) -> OrderedDict[str, Any]:
     """Read a state dict from a file, on the CPU.
 
     Args:
@@ -59,7 +57,7 @@ def checkpoint_files(folder: Path) -> dict[str, Path]:
     }
 
 
-def _read_folder(folder: Path, most_bytes: int | None) -> "OrderedDict[str, Any]":
+def _read_folder(folder: Path, most_bytes: int | None) -> OrderedDict[str, Any]:
     index = read_file(folder / INDEX_NAME, most_bytes=most_bytes)
     files = files_in(index)
     if not all(map(is_path_name, files)):

@@ -9,14 +9,14 @@ import os
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import safetensors.torch
 import torch
 from blake3 import blake3
 
-from pymodules_core.checkpoints.file_buffer import make_file
+from pymodules_core.checkpoints.file_buffer import Pages, make_file
 from pymodules_core.checkpoints.file_format.digest import Content, memory_of
 from pymodules_core.checkpoints.sharded.gather import gather_file
 from pymodules_core.checkpoints.sharded.index import make_index, split
@@ -29,9 +29,6 @@ from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.errors import CheckpointError, RankFailedError
 from pymodules_core.processes.dtensor import local_tensor
 from pymodules_core.processes.group import Processes
-
-if TYPE_CHECKING:
-    from pymodules_core.checkpoints.file_buffer import Pages
 
 
 class SavedParts:
