@@ -9,37 +9,26 @@ from pymodules_core.lazy import lazy_names
 from pymodules_core.moved import moved_names
 
 if TYPE_CHECKING:
-    from pymodules_core.checkpoints.best import BestTracker
-    from pymodules_core.checkpoints.loading.apply import apply_weights
-    from pymodules_core.checkpoints.loading.match import LoadReport, match_weights
-    from pymodules_core.checkpoints.loading.resume_point import Resumed
-    from pymodules_core.checkpoints.manager import CheckpointManager
-    from pymodules_core.checkpoints.saving.commits import CommitResult
-    from pymodules_core.checkpoints.sharded.folder import read_state_dict
+    from pymodules_core.checkpoints.best import BestTracker as BestTracker
+    from pymodules_core.checkpoints.loading.apply import apply_weights as apply_weights
+    from pymodules_core.checkpoints.loading.match import LoadReport as LoadReport
+    from pymodules_core.checkpoints.loading.match import match_weights as match_weights
+    from pymodules_core.checkpoints.loading.resume_point import Resumed as Resumed
+    from pymodules_core.checkpoints.manager import CheckpointManager as CheckpointManager
+    from pymodules_core.checkpoints.saving.commits import CommitResult as CommitResult
+    from pymodules_core.checkpoints.sharded.folder import read_state_dict as read_state_dict
 
-__all__ = [
-    "BestTracker",
-    "CheckpointManager",
-    "CommitResult",
-    "LoadReport",
-    "Resumed",
-    "apply_weights",
-    "match_weights",
-    "read_state_dict",
-]
+_HOMES = {
+    "BestTracker": "pymodules_core.checkpoints.best",
+    "CheckpointManager": "pymodules_core.checkpoints.manager",
+    "LoadReport": "pymodules_core.checkpoints.loading.match",
+    "CommitResult": "pymodules_core.checkpoints.saving.commits",
+    "Resumed": "pymodules_core.checkpoints.loading.resume_point",
+    "apply_weights": "pymodules_core.checkpoints.loading.apply",
+    "match_weights": "pymodules_core.checkpoints.loading.match",
+    "read_state_dict": "pymodules_core.checkpoints.sharded.folder",
+}
+__all__ = list(_HOMES)
 
-_find = lazy_names(
-    __name__,
-    {
-        "BestTracker": "pymodules_core.checkpoints.best",
-        "CheckpointManager": "pymodules_core.checkpoints.manager",
-        "LoadReport": "pymodules_core.checkpoints.loading.match",
-        "CommitResult": "pymodules_core.checkpoints.saving.commits",
-        "Resumed": "pymodules_core.checkpoints.loading.resume_point",
-        "apply_weights": "pymodules_core.checkpoints.loading.apply",
-        "match_weights": "pymodules_core.checkpoints.loading.match",
-        "read_state_dict": "pymodules_core.checkpoints.sharded.folder",
-    },
-)
 if not TYPE_CHECKING:  # it would make every name there could be one of type Any
-    __getattr__ = moved_names(__name__, _find)
+    __getattr__ = moved_names(__name__, lazy_names(__name__, _HOMES))

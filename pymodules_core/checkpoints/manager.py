@@ -137,8 +137,7 @@ class CheckpointManager:
         if there := self.pools():
             raise existing_run(self.path, there)
         arguments.check_weights_loaded(self._pool)
-        # What cannot be saved is reported before anything is written.
-        for name in self._pool:
+        for name in self._pool:  # what cannot be saved is reported before anything is written
             live_state_dict(self._pool[name], name=name)
         receipt = CommitResult(pools=(FRZN, INIT, LAST), epoch=0, step=0, best_moved=False)
         try:

@@ -157,11 +157,7 @@ def _in_place_of(module: nn.Module, state: Mapping[str, Any]) -> Mapping[str, An
 
 
 def load_modules(
-    pool: ModulePool,
-    stored: Mapping[str, StoredModule],
-    *,
-    strict: bool,
-    is_exact: bool = False,
+    pool: ModulePool, stored: Mapping[str, StoredModule], *, strict: bool, is_exact: bool = False
 ) -> dict[str, LoadReport]:
     """Copy what was read of a pool of one's own into live modules, all or none.
 

@@ -84,11 +84,8 @@ def bring_to_today(
     given = copy.deepcopy(dict(state))
     tensors = {key: value for key, value in given.items() if isinstance(value, torch.Tensor)}
     result = migrator(given, from_version=version, to_version=entry.state_version)
-    migration = Migration(
-        from_version=version,
-        to_version=entry.state_version,
-        kept=_find_kept(result, tensors, state),
-    )
+    kept = _find_kept(result, tensors, state)
+    migration = Migration(from_version=version, to_version=entry.state_version, kept=kept)
     logger.info(
         "weights of module %r: migrated from version %d to %d by %s",
         entry.name,
@@ -130,13 +127,12 @@ def _no_hook(
 ) -> WeightMismatchError:
     writer = stored.writer
     # A writer of today's version cannot have been it: it was edited, or took the run over.
-    is_known = (
+    if (
         isinstance(origin, DistributionOrigin)
         and writer is not None
         and _is_one(writer.distribution, origin.distribution)
         and writer.version != origin.version
-    )
-    if is_known and writer is not None:
+    ):
         install = f"pip install {writer.distribution}=={writer.version}, which the run had"
     else:
         install = f"install the version of {origin.provider} that wrote them"

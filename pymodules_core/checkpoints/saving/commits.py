@@ -4,7 +4,7 @@ import math
 import subprocess
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,10 @@ from pymodules_core.names import LAST, epoch_pool, parse_epoch_pool
 from pymodules_core.specs import WeightsOrigin
 
 STATE = "training state"
+
+_NO_COMMIT = CommitRecord(
+    number=0, parent=None, time=datetime.min, epoch=0, step=0, changed=[], pools={}, objects={}
+)
 
 
 @attrs.define(kw_only=True)
@@ -100,41 +104,51 @@ def next_record(
         commit: What it changes.
         added: The objects of its images.
     """
+    before = before or _NO_COMMIT
     receipt = commit.receipt
     pools = _pools_after(before, commit, added)
-    known = dict(before.objects) if before else {}
+    known = dict(before.objects)
     for one in added.values():
         known |= {**one.parts, one.digest: one.stored}
-    record = CommitRecord(
-        number=before.number + 1 if before else 1,
-        parent=before.number if before else None,
-        time=datetime.now(UTC),
-        **_resume_point_after(before, commit, added),
+    changes: dict[str, Any] = {}
+    # What a run resumes from is of the last commit that named ``last``.
+    if LAST in receipt.pools or before is _NO_COMMIT:
+        changes = {
+            "epoch": receipt.epoch,
+            "step": receipt.step,
+            "state": added[STATE].digest if STATE in added else None,
+            "module_states": {
+                name: added[key].digest for name, key in commit.module_states.items()
+            },
+        }
+    record = before.after(
         changed=[name for name in receipt.pools if name in pools],
         pools=pools,
         objects=known,
         best=commit.best,
-        weights_origins={**(before.weights_origins if before else {}), **commit.weights_origins},
+        weights_origins={**before.weights_origins, **commit.weights_origins},
         provenance=dict(commit.provenance),
+        **changes,
     )
     return record.without_unused()
 
 
 def _pools_after(
-    before: CommitRecord | None, commit: Commit, added: Mapping[str, Added]
+    before: CommitRecord, commit: Commit, added: Mapping[str, Added]
 ) -> dict[str, StoredPool]:
     receipt = commit.receipt
-    pools = dict(before.pools) if before else {}
+    pools = dict(before.pools)
     metrics = {
         name: value if math.isfinite(value) else None for name, value in commit.metrics.items()
     }
     for pool_name in receipt.pools:
+        stored = before.pools.get(pool_name) or before.pools.get(LAST)
         modules = {name: added[name].digest for name in commit.members[pool_name]}
         pools[pool_name] = StoredPool(
-            modules=_absent_modules(pool_name, before, commit.module_names) | modules,
+            modules=_absent_modules(stored, commit.module_names) | modules,
             epoch=receipt.epoch,
             step=receipt.step,
-            commit=before.number + 1 if before else 1,
+            commit=before.number + 1,
             metrics=metrics,
         )
     if commit.keep_epochs != "all":
@@ -144,23 +158,10 @@ def _pools_after(
     return pools
 
 
-def _resume_point_after(
-    before: CommitRecord | None, commit: Commit, added: Mapping[str, Added]
-) -> dict[str, Any]:
-    """Return what a run resumes from: it is of the last commit that named ``last``."""
-    if before is not None and LAST not in commit.receipt.pools:
-        return {
-            "epoch": before.epoch,
-            "step": before.step,
-            "state": before.state,
-            "module_states": before.module_states,
-        }
-    return {
-        "epoch": commit.receipt.epoch,
-        "step": commit.receipt.step,
-        "state": added[STATE].digest if STATE in added else None,
-        "module_states": {name: added[key].digest for name, key in commit.module_states.items()},
-    }
+def _absent_modules(stored: StoredPool | None, module_names: frozenset[str]) -> dict[str, str]:
+    """Return the modules that are not in today's pool: their weights stay where they were."""
+    modules = stored.modules if stored else {}
+    return {name: digest for name, digest in modules.items() if name not in module_names}
 
 
 def write_commit(store: Store, commit: Commit, path: Path) -> None:
@@ -217,14 +218,3 @@ def git_commit(folder: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None if result.returncode == 0 else None
-
-
-def _absent_modules(
-    pool_name: str, before: CommitRecord | None, module_names: frozenset[str]
-) -> dict[str, str]:
-    """Return the modules that are not in today's pool: their weights stay where they were."""
-    if before is None:
-        return {}
-    pool = before.pools.get(pool_name) or before.pools.get(LAST)
-    modules = pool.modules if pool else {}
-    return {name: digest for name, digest in modules.items() if name not in module_names}

@@ -186,8 +186,9 @@ class Objects:
 
     def restore(self, digest: str, stored: StoredObject, copies: Iterable[Path]) -> bool:
         """Make a lost object again from a copy that is whole, such as a file of a view."""
+        size_bytes, checksum = stored.size_bytes, stored.checksum
         for copy in copies:
-            if checksum_if_readable(copy) != stored.checksum:
+            if checksum_if_readable(copy) != checksum or copy.stat().st_size != size_bytes:
                 continue
             target = self._layout.object(digest)
             staged = self._layout.stage / target.name

@@ -134,8 +134,9 @@ class CommitRecord:
 
     def after(self, **changes: Any) -> "CommitRecord":
         """Return the record after this one, where some fields change."""
+        parent = self.number or None  # 0 stands for no commit
         return attrs.evolve(
-            self, number=self.number + 1, parent=self.number, time=datetime.now(UTC), **changes
+            self, number=self.number + 1, parent=parent, time=datetime.now(UTC), **changes
         )
 
     def without_unused(self) -> "CommitRecord":

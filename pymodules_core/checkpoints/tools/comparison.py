@@ -121,11 +121,9 @@ def _compare(
     a, b = first[key], second[key]
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         is_same = type(a) is type(b) and repr(a) == repr(b)
-        return (
-            Difference(name=key, relative=0.0, cosine=1.0, largest=0.0)
-            if is_same
-            else (Difference(name=key, note="no tensor, and changed"))
-        )
+        if is_same:
+            return Difference(name=key, relative=0.0, cosine=1.0, largest=0.0)
+        return Difference(name=key, note="no tensor, and changed")
     if a.shape != b.shape:
         return Difference(name=key, note=f"shape {list(a.shape)} became {list(b.shape)}")
     sums = _Sums()

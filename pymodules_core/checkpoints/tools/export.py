@@ -24,7 +24,6 @@ from pymodules_core.names import CHECKPOINT_SUFFIX
 logger = logging.getLogger("pymodules_core")
 
 ExportFormat = Literal["safetensors", "pt"]
-_SUFFIXES: dict[ExportFormat, str] = {"safetensors": SAFETENSORS_SUFFIX, "pt": CHECKPOINT_SUFFIX}
 
 
 def export_modules(
@@ -50,9 +49,10 @@ def export_modules(
     Raises:
         CheckpointError: A file is there already, or cannot be written.
     """
+    suffix = SAFETENSORS_SUFFIX if format_ == "safetensors" else CHECKPOINT_SUFFIX
     if is_merged:
         if target.is_dir():
-            file = target / f"modules{_SUFFIXES[format_]}"
+            file = target / f"modules{suffix}"
             raise CheckpointError(
                 "is a folder, and what is merged is one file",
                 file=target,
@@ -60,7 +60,6 @@ def export_modules(
             )
         contents: dict[Path, Mapping[str, Any]] = {target: _merge(modules)}
     else:
-        suffix = _SUFFIXES[format_]
         contents = {target / f"{name}{suffix}": stored.state for name, stored in modules.items()}
     there = [path for path in contents if path.exists()]
     if there and not replace:
