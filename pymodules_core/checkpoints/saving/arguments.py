@@ -15,21 +15,15 @@ def check_arguments(*, mode: str, min_delta: object, keep_epochs: Any, link: str
     Raises:
         SettingsError: One is not allowed.
     """
-    is_count = isinstance(keep_epochs, int) and not isinstance(keep_epochs, bool)
+    is_number = isinstance(keep_epochs, int) and not isinstance(keep_epochs, bool)
+    is_count = keep_epochs == "all" or (is_number and keep_epochs >= 1)
     is_delta = isinstance(min_delta, int | float) and 0 <= min_delta < math.inf
     modes, links = ("min", "max"), ("auto", "copy")
     for key, found, is_right, expected, fix, choices in (
         ("mode", mode, mode in modes, "'min' or 'max'", "min", modes),
         ("link", link, link in links, "'auto' or 'copy'", "auto", links),
         ("min_delta", min_delta, is_delta, "a finite number of at least 0", 0.0, ()),
-        (
-            "keep_epochs",
-            keep_epochs,
-            keep_epochs == "all" or (is_count and keep_epochs >= 1),
-            "'all' or a number of at least 1",
-            "all",
-            (),
-        ),
+        ("keep_epochs", keep_epochs, is_count, "'all' or a number of at least 1", "all", ()),
     ):
         if not is_right:
             raise SettingsError(

@@ -21,7 +21,7 @@ from pymodules_core.checkpoints.saving.commits import (
 )
 from pymodules_core.checkpoints.saving.frozen_check import FrozenCheck
 from pymodules_core.checkpoints.saving.writer_thread import Writer
-from pymodules_core.checkpoints.sharded.gather import has_parts, local_parts, refuse_parts
+from pymodules_core.checkpoints.sharded.index import has_parts, local_parts, refuse_parts
 from pymodules_core.checkpoints.sharded.saver import SavedParts
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.checkpoints.store.file_system import Disk
@@ -29,7 +29,7 @@ from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import CommitRecord, record_numbers
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.errors import CheckpointError, ExistingRunError, display_path, list_words
-from pymodules_core.module_pool import ModulePool, PoolEntry
+from pymodules_core.module_pool import ModulePool
 from pymodules_core.names import FRZN
 from pymodules_core.processes.group import Processes
 
@@ -237,11 +237,12 @@ class Saver:
         return apart
 
     def _states(self, names: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-        return {name: self._state(self._pool.entries[name]) for name in names}
-
-    def _state(self, entry: PoolEntry) -> Mapping[str, Any]:
-        mark = LayoutVersion(entry.state_version, entry.origin.provider)
-        return put_mark(live_state_dict(entry.module, name=entry.name), mark)
+        states: dict[str, Mapping[str, Any]] = {}
+        for name in names:
+            entry = self._pool.entries[name]
+            mark = LayoutVersion(entry.state_version, entry.origin.provider)
+            states[name] = put_mark(live_state_dict(entry.module, name=name), mark)
+        return states
 
     @contextmanager
     def _reporting(self) -> Iterator[None]:

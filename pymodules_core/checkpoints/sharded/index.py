@@ -1,16 +1,50 @@
-"""The index of a module in shards: its state dict, with a note in the place of each tensor."""
+"""State dicts of which each process has a part, and the index that such a one has in shards.
+
+The index is the state dict, with a note in the place of each tensor that is sharded.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 
+from pymodules_core.checkpoints.file_format.state_dict import tensors_in
+from pymodules_core.errors import CheckpointError
 from pymodules_core.processes.dtensor import is_dtensor, local_tensor
 
 FORMAT_KEY, FORMAT = "pymodules_shards", 1
 STATE_KEY = "state"
 _FILES_KEY = "files"
 _NOTE = "$shard"
+
+
+def has_parts(state: Mapping[str, Any]) -> bool:
+    """Return whether a process holds only a part of some tensor in ``state``."""
+    return any(map(is_dtensor, tensors_in(state)))
+
+
+def refuse_parts(state: Mapping[str, Any], *, owner: str) -> None:
+    """Refuse tensors that are sharded where one process saves alone.
+
+    Raises:
+        CheckpointError: There is one.
+    """
+    for key, value in state.items():
+        if any(map(is_dtensor, tensors_in(value))):
+            raise CheckpointError(
+                f"{owner}: {key} is a DTensor, of which this process has a part",
+                key=key,
+                found="DTensor",
+                fix="let all processes save together: CheckpointManager(..., processes=processes)",
+            )
+
+
+def local_parts(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what this process holds of a state dict."""
+    return {
+        key: local_tensor(value) if isinstance(value, torch.Tensor) else value
+        for key, value in state.items()
+    }
 
 
 def identity_of_part(tensor: torch.Tensor) -> object:

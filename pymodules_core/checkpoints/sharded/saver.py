@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ import safetensors.torch
 import torch
 from blake3 import blake3
 
-from pymodules_core.checkpoints.file_buffer import Pages, make_file
+from pymodules_core.checkpoints.file_buffer import CheckpointFile, Pages, make_file
 from pymodules_core.checkpoints.file_format.digest import Content, memory_of
-from pymodules_core.checkpoints.sharded.gather import gather_file
-from pymodules_core.checkpoints.sharded.index import make_index, split
+from pymodules_core.checkpoints.file_format.state_dict import map_tensors
+from pymodules_core.checkpoints.sharded.index import identity_of_part, make_index, split
 from pymodules_core.checkpoints.sharded.read import LENGTH_BYTES, TEXTS_KEY
 from pymodules_core.checkpoints.store.checksums import checksum_of_file, fingerprint
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
@@ -27,7 +27,7 @@ from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.objects import Added, Finished, Written
 from pymodules_core.checkpoints.store.store import Store
 from pymodules_core.errors import CheckpointError, RankFailedError
-from pymodules_core.processes.dtensor import local_tensor
+from pymodules_core.processes.dtensor import gathered, is_dtensor, local_tensor
 from pymodules_core.processes.group import Processes
 
 
@@ -88,7 +88,7 @@ class SavedParts:
         added: dict[str, Added] = {}
         fault: Exception | None = None
         for name, state in states.items():
-            image = gather_file(state, is_first=self._processes.is_first, memory=self._pages)
+            image = _gather_file(state, is_first=self._processes.is_first, memory=self._pages)
             if image is None or store is None or fault is not None:
                 continue
             self._pages = image.memory
@@ -137,6 +137,45 @@ class SavedParts:
         wait()
         if store is not None:
             store.settle()
+
+
+def _gather_file(
+    state: Mapping[str, Any], *, is_first: bool, memory: Pages | None
+) -> CheckpointFile | None:
+    """Gather a state into the bytes of its file; every process has to call it.
+
+    No process holds more than one gathered tensor beside the file.
+
+    Args:
+        state: What ``Content`` takes, with tensors that are sharded among them.
+        is_first: Whether this process gets the file.
+        memory: Memory for it that nobody needs any more.
+    """
+    placeholders: dict[object, torch.Tensor] = {}
+    sources: dict[int, torch.Tensor] = {}
+
+    def replace(tensor: torch.Tensor) -> torch.Tensor:
+        if not is_dtensor(tensor):
+            return tensor
+        identity = identity_of_part(tensor)
+        if identity not in placeholders:
+            # Its memory is never touched, and so takes none.
+            placeholders[identity] = torch.empty(tensor.shape, dtype=tensor.dtype)
+            sources[id(placeholders[identity])] = tensor
+        return placeholders[identity]
+
+    hollow = map_tensors(state, replace)
+    tensors = Content(hollow).tensors
+
+    def values() -> Iterator[torch.Tensor]:
+        for tensor in tensors:
+            yield gathered(sources.get(id(tensor), tensor))
+
+    if is_first:
+        return make_file(hollow, memory=memory, values=values())
+    for _ in values():  # each is a call that the first process waits for
+        pass
+    return None
 
 
 def _layout_of(state: Mapping[str, Any], processes: Processes) -> str:
@@ -188,7 +227,8 @@ def _write_shards(state: Mapping[str, Any], folder: Path, processes: Processes) 
                 if processes.rank in error.failures:
                     raise error.failures[processes.rank][0] from None
                 return []
-        return [_describe(path) for path in _files_of(folder, processes)]
+        # torch counts shards from 1, in the order of ranks.
+        return [_describe(path) for path in sorted(folder.glob(f"shard-{processes.rank + 1:05}-*"))]
 
     return [shard for found in processes.gather(processes.run_on_all(write)) for shard in found]
 
@@ -207,12 +247,6 @@ def _refuse_dtypes(tensors: Mapping[str, torch.Tensor]) -> None:
             ) from error
 
 
-def _files_of(folder: Path, processes: Processes) -> list[Path]:
-    # torch counts shards from 1, in the order of ranks.
-    number = f"shard-{processes.rank + 1:05}-"
-    return sorted(path for path in folder.iterdir() if path.name.startswith(number))
-
-
 def _describe(path: Path) -> Written:
     descriptor = os.open(path, os.O_RDWR)
     try:
@@ -222,9 +256,8 @@ def _describe(path: Path) -> Written:
         Disk().sync(descriptor)
     finally:
         os.close(descriptor)
-    hasher = blake3(max_threads=blake3.AUTO)
-    hasher.update_mmap(path)
-    return Written(path, size_bytes, Finished(hasher.hexdigest(), checksum_of_file(path)))
+    digest = blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+    return Written(path, size_bytes, Finished(digest, checksum_of_file(path)))
 
 
 def _sort_texts(descriptor: int) -> None:

@@ -117,8 +117,7 @@ class Objects:
         added: dict[str, Added] = {}
         written: dict[str, Written] = {}
         ends: list[Future[None]] = []
-        # Its threads begin with the first large source.
-        with ThreadPoolExecutor(_THREADS, "pymodules-disk") as threads:
+        with ThreadPoolExecutor(_THREADS, "pymodules-disk") as threads:  # begun when used
             for name, source in sources.items():
                 # Sealed: its values are those of the commit before.
                 may_be_there = source.finished is not None or source.is_likely_stored
