@@ -6,8 +6,7 @@ again and again, which depends on how torch writes. ``PlainFile`` lets ``torch.s
 takes its place where torch writes otherwise than the buffer expects.
 """
 
-from pymodules_core.checkpoints.file_buffer.making import CheckpointFile, make_file
+from pymodules_core.checkpoints.file_buffer.making import CheckpointFile, Staging, make_file
 from pymodules_core.checkpoints.file_buffer.pinned_memory import Pages
-from pymodules_core.checkpoints.file_buffer.staging import Staging
 
 __all__ = ["CheckpointFile", "Pages", "Staging", "make_file"]
