@@ -91,8 +91,7 @@ def prune(path: Path, pools: Iterable[str]) -> None:
     def make_record(before: CommitRecord | None) -> CommitRecord:
         if before is None:
             raise CheckpointError("holds no commit", file=path)
-        pools = {name: pool for name, pool in before.pools.items() if name not in dropped}
-        return before.after(changed=[], pools=pools).without_unused()
+        return _without(before, dropped)
 
     with disk_errors(path):
         store = Store(Layout(path), link=None)
@@ -103,8 +102,13 @@ def prune(path: Path, pools: Iterable[str]) -> None:
             store.close()
 
 
+def _without(record: CommitRecord, dropped: set[str]) -> CommitRecord:
+    """Return the record after this one, without some of its pools."""
+    pools = {name: pool for name, pool in record.pools.items() if name not in dropped}
+    return record.after(changed=[], pools=pools).without_unused()
+
+
 def _freed_bytes(record: CommitRecord, dropped: set[str]) -> int:
-    rest = {name: pool for name, pool in record.pools.items() if name not in dropped}
     # Of shards some may be those of another pool, and others not.
-    gone = record.used_digests() - attrs.evolve(record, pools=rest).used_digests()
+    gone = record.used_digests() - _without(record, dropped).objects.keys()
     return sum(record.objects[digest].size_bytes for digest in gone)
