@@ -47,12 +47,12 @@ def command(
 def _check_experiment(
     exp: str, overrides: dict[str, Any], data_home: Path | None, *, load_installed: bool
 ) -> None:
-    from pymodules_core.cli.executed import say_what_is_executed
+    from pymodules_core.cli.trust_notice import print_trust_notice
     from pymodules_core.experiment import Experiment
     from pymodules_core.training.dry_run import check_experiment
 
     experiment = Experiment.open(exp, data_home=data_home, overrides=overrides)
-    say_what_is_executed(experiment, load_installed=load_installed)
+    print_trust_notice(experiment, load_installed=load_installed)
     for finding in check_experiment(experiment, load_installed=load_installed):
         click.echo(f"ok  {finding}")
     click.echo(f"{experiment.name} is ready: pymodules train {exp}")

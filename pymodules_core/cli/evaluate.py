@@ -37,7 +37,7 @@ def command(
 
     Nothing is written. RECORDED is what the run itself measured of these weights.
     """
-    from pymodules_core.cli.executed import say_what_is_executed
+    from pymodules_core.cli.trust_notice import print_trust_notice
     from pymodules_core.cli.output import print_table
     from pymodules_core.experiment import Experiment
     from pymodules_core.training.evaluation import evaluate
@@ -50,7 +50,7 @@ def command(
         pool,
         load_installed=not no_plugins,
         reporter=reporter,
-        before_building=partial(say_what_is_executed, load_installed=not no_plugins, err=as_json),
+        before_building=partial(print_trust_notice, load_installed=not no_plugins, err=as_json),
     )
     if as_json:
         content = {

@@ -32,7 +32,7 @@ def command(
     """
     if build and exp is None:
         raise click.UsageError("--build belongs to an experiment: name one")
-    from pymodules_core.cli.executed import say_what_is_executed
+    from pymodules_core.cli.trust_notice import print_trust_notice
     from pymodules_core.cli.output import print_json
     from pymodules_core.discovery import PluginManager
     from pymodules_core.discovery.selection.catalog import list_modules
@@ -40,7 +40,7 @@ def command(
 
     experiment = Experiment.open(exp, data_home=data_home) if exp is not None else None
     if experiment and build:
-        say_what_is_executed(experiment, load_installed=not no_plugins, err=True)
+        print_trust_notice(experiment, load_installed=not no_plugins, err=True)
     plugins = (
         PluginManager.for_experiment(experiment, load_installed=not no_plugins)
         if experiment

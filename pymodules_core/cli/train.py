@@ -84,11 +84,11 @@ def command(
         return Experiment.open(exp, data_home=data_home, overrides=overrides)
 
     def make_trainer(experiment: Experiment, processes: "Processes | None" = None) -> "Trainer":
-        from pymodules_core.cli.executed import say_what_is_executed
+        from pymodules_core.cli.trust_notice import print_trust_notice
         from pymodules_core.training.trainer import Trainer
 
         if ranks.is_first:
-            say_what_is_executed(experiment, load_installed=not no_plugins)
+            print_trust_notice(experiment, load_installed=not no_plugins)
         return Trainer(
             experiment,
             existing=existing,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pymodules_core.experiment import Experiment
 
 
-def say_what_is_executed(
+def print_trust_notice(
     experiment: "Experiment", *, load_installed: bool, err: bool = False
 ) -> None:
     """Print one line before the first file and the first plugin are executed.
