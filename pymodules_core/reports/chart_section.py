@@ -9,9 +9,8 @@ from typing import Any
 
 from pymodules_core.reports.history import EVAL, History, phases_of
 from pymodules_core.reports.markup import Child, Html, data_table, join, tag
-from pymodules_core.reports.series import Chart, Line, Point, make_charts, points_a_line, thin
+from pymodules_core.reports.series import Chart, Line, Point, points_a_line, thin, thin_evenly
 from pymodules_core.reports.text import MISSING
-from pymodules_core.reports.timeline import thin_evenly
 
 # Of runs; page.css names them, and more runs use them again with another marker.
 COLORS = 8
@@ -25,12 +24,6 @@ _SHOWN_DIGITS = 6
 def run_style(number: int) -> str:
     """Return the style that makes ``--run`` the colour of a run."""
     return f"--run:var(--run-{number % COLORS})"
-
-
-def charts_of(histories: Sequence[History]) -> list[Chart]:
-    """Make the charts of runs, the metrics that decide what is best first."""
-    monitors = [history.best.metric for history in histories if history.best]
-    return make_charts(histories, first=monitors)
 
 
 def chart_data(
@@ -106,12 +99,8 @@ def _line(line: Line, points: Iterable[Point]) -> dict[str, Any]:
         "phase": line.phase,
         "epochs": epochs,
         "steps": steps,
-        "values": [None if value is None else _rounded(value) for value in values],
+        "values": [v if v is None else float(f"{v:.{_SHOWN_DIGITS}g}") for v in values],
     }
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_SHOWN_DIGITS}g}")
 
 
 def _toolbar(labels: Sequence[str], histories: Sequence[History]) -> Html:

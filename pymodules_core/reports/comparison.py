@@ -102,30 +102,37 @@ def compare(subjects: Sequence[Subject]) -> Comparison:
     columns = {subject.label: _describe(subject) for subject in subjects}
     goals = _goals(subjects)
     goal = _common_goal(goals)
-    rows = []
-    for group in Group:
-        asked = trained if group in _KNOWN_BY_RUNS else labels
-        for key, values in _side_by_side({label: columns[label][group] for label in labels}):
-            is_changed = _differ(values, asked)
-            if is_changed or group not in _ONLY_WHERE_DIFFERENT:
-                best = _best_labels(group, key, values, goal)
-                rows.append(
-                    Row(group=group, key=key, values=values, is_changed=is_changed, best=best)
-                )
+    rows = [
+        row
+        for group in Group
+        for row in _rows_of(
+            group,
+            {label: column[group] for label, column in columns.items()},
+            asked=trained if group in _KNOWN_BY_RUNS else labels,
+            goal=goal,
+        )
+    ]
     return Comparison(labels=labels, rows=rows, goal=goal, has_several_goals=len(set(goals)) > 1)
+
+
+def _rows_of(
+    group: Group,
+    columns: Mapping[str, Mapping[str, Any]],
+    *,
+    asked: Sequence[str],
+    goal: tuple[str, str] | None,
+) -> Iterator[Row]:
+    for key in _merged_keys(columns.values()):
+        values = {label: column[key] for label, column in columns.items() if key in column}
+        is_changed = _differ(values, asked)
+        if is_changed or group not in _ONLY_WHERE_DIFFERENT:
+            best = _best_labels(group, key, values, goal)
+            yield Row(group=group, key=key, values=values, is_changed=is_changed, best=best)
 
 
 def _common_goal(goals: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
     is_decided = len(goals) > 1 and len(set(goals)) == 1 and goals[0][1] in {"min", "max"}
     return goals[0] if is_decided else None
-
-
-def _side_by_side(
-    columns: Mapping[str, Mapping[str, Any]],
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each key with the values of those that have it."""
-    for key in _merged_keys(columns.values()):
-        yield key, {label: column[key] for label, column in columns.items() if key in column}
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -254,15 +261,12 @@ def _goals(subjects: Sequence[Subject]) -> list[tuple[str, str]]:
 def _best_labels(
     group: Group, key: str, values: Mapping[str, Any], goal: tuple[str, str] | None
 ) -> tuple[str, ...]:
-    if goal is None:
-        return ()
-    metric, mode = goal
-    if (group, key) not in {(Group.RESULT, BEST_VALUE), (Group.EVAL, metric)}:
+    if goal is None or (group, key) not in {(Group.RESULT, BEST_VALUE), (Group.EVAL, goal[0])}:
         return ()
     numbers = {label: value for label, value in values.items() if value is not None}
     if not numbers:
         return ()
-    choose: Callable[[Iterable[Any]], Any] = min if mode == "min" else max
+    choose: Callable[[Iterable[Any]], Any] = min if goal[1] == "min" else max
     best = choose(numbers.values())
     return tuple(label for label, value in numbers.items() if value == best)
 

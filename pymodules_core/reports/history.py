@@ -8,7 +8,7 @@ version.
 import json
 import math
 from collections.abc import Iterable, Mapping
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,14 @@ import attrs
 
 from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.errors import list_words
-from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME, RunBest, read_run_file
+from pymodules_core.reports.text import moment_text
+from pymodules_core.run_files import (
+    METRICS_FILE_NAME,
+    RUN_FILE_NAME,
+    RunBest,
+    read_run_facts,
+    read_run_file,
+)
 
 _LONGEST_LINE = 1 << 20
 TRAIN = "train"
@@ -47,6 +54,10 @@ class Resumption:
     time: str
     epoch: int
     step: int
+
+    def __str__(self) -> str:
+        when = f", {moment_text(self.time)}" if self.time else ""
+        return f"at epoch {self.epoch:,}, step {self.step:,}{when}"
 
 
 @attrs.frozen(kw_only=True)
@@ -127,13 +138,13 @@ def read_history(experiment_path: Path) -> History | None:
         What is known of it; None where there is neither ``run.json`` nor ``metrics.jsonl``.
     """
     data = experiment_path / "data"
-    run_file, metrics_file = data / RUN_FILE_NAME, data / METRICS_FILE_NAME
-    if not run_file.exists() and not metrics_file.exists():
+    metrics_file = data / METRICS_FILE_NAME
+    if not (data / RUN_FILE_NAME).exists() and not metrics_file.exists():
         return None
-    facts = _read_facts(run_file)
+    run, facts = read_run_file(experiment_path), read_run_facts(experiment_path)
     rows, damaged, is_cut = _read_rows(metrics_file)
     notes = []
-    if facts is None:
+    if not facts:
         notes.append(f"{RUN_FILE_NAME} cannot be read; only metrics and checkpoints are shown.")
     if is_cut:
         notes.append(
@@ -141,13 +152,11 @@ def read_history(experiment_path: Path) -> History | None:
             "or was killed meanwhile."
         )
     if damaged:
-        notes.append(
-            f"{METRICS_FILE_NAME} has {_count(len(damaged), 'damaged line')}, left out: "
-            f"{list_words(damaged, most=10)}."
-        )
-    return History(
-        state=_state(experiment_path, facts), facts=facts or {}, rows=_in_order(rows), notes=notes
-    )
+        lines = "1 damaged line" if len(damaged) == 1 else f"{len(damaged)} damaged lines"
+        notes.append(f"{METRICS_FILE_NAME} has {lines}, left out: {list_words(damaged, most=10)}.")
+    # Of a file of another version the state may be all that can be read.
+    state = (run.state_on_disk if run else text(facts, "state")) or "unreadable"
+    return History(state=state, facts=facts, rows=_in_order(rows), notes=notes)
 
 
 def table(facts: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -182,21 +191,6 @@ def finite(value: object) -> float | None:
 def whole(value: object) -> int | None:
     """Return a count; None for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _read_facts(file: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(file.read_text("utf-8")) if file.is_file() else None
-    # RecursionError: brackets without end.
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _state(experiment_path: Path, facts: Mapping[str, Any] | None) -> str:
-    """Return the state on disk, also of a file of which only the state can be read."""
-    run = read_run_file(experiment_path)
-    return (run.state_on_disk if run else text(facts or {}, "state")) or "unreadable"
 
 
 def _read_rows(file: Path) -> tuple[list[MetricsRow], list[int], bool]:
@@ -254,9 +248,10 @@ def _in_order(rows: Iterable[MetricsRow]) -> list[MetricsRow]:
 
 def phases_of(histories: Iterable[History]) -> list[str]:
     """Return the phases that any run logged, eval and train first."""
-    found = {row.phase for row in chain.from_iterable(history.rows for history in histories)}
-    return sorted(found, key=lambda phase: (phase not in {TRAIN, EVAL}, phase != EVAL, phase))
+    found = {row.phase for history in histories for row in history.rows}
+    return sorted(found, key=lambda phase: (phase_rank(phase), phase))
 
 
-def _count(number: int, noun: str) -> str:
-    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
+def phase_rank(phase: str) -> int:
+    """Return the place of a phase among others: eval first, train second."""
+    return {EVAL: 0, TRAIN: 1}.get(phase, 2)

@@ -5,22 +5,24 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.resources import files
+from itertools import groupby
 
 from pymodules_core.errors import PymodulesError
 from pymodules_core.installed import own_version
-from pymodules_core.reports.cards import run_card
-from pymodules_core.reports.chart_section import chart_data, chart_section, charts_of, run_style
-from pymodules_core.reports.comparison import compare
-from pymodules_core.reports.difference_table import difference_table
+from pymodules_core.reports.chart_section import chart_data, chart_section, run_style
+from pymodules_core.reports.comparison import Row, compare
 from pymodules_core.reports.history import History
-from pymodules_core.reports.markup import Html, join, script_json, tag
-from pymodules_core.reports.run_sections import run_sections
+from pymodules_core.reports.markup import Child, Html, data_table, join, script_json, tag
+from pymodules_core.reports.run_sections import run_card, run_sections
+from pymodules_core.reports.series import make_charts
 from pymodules_core.reports.subjects import Subject
+from pymodules_core.reports.text import MISSING, shorten
 from pymodules_core.run_files import RUN_FILE_NAME
 
 _ASSETS = files("pymodules_core.reports") / "assets"
 _SCRIPTS = ("elements.js", "scales.js", "charts.js")
 _GENERATOR = "pymodules plot"
+_LONGEST_CELL = 80
 
 # How every page begins; what does not is not a page of ours, and is not replaced by one.
 _PAGE_START = Html(
@@ -41,7 +43,7 @@ def make_page(subjects: Sequence[Subject], *, now: datetime | None = None) -> st
     """
     histories = [_history_of(subject) for subject in subjects]
     labels = [subject.label for subject in subjects]
-    charts = charts_of(histories)
+    charts = make_charts(histories)
     has_several = len(subjects) > 1
     title = f"{len(subjects)} runs: {', '.join(labels)}" if has_several else labels[0]
     script = "".join((_ASSETS / name).read_text("utf-8") for name in _SCRIPTS)
@@ -131,9 +133,31 @@ def _progress_note(labels: Sequence[str], histories: Sequence[History]) -> Html 
 
 
 def _differences(subjects: Sequence[Subject]) -> list[Html]:
+    """Make the table of what several runs differ in, without what is equal in all of them."""
     if len(subjects) == 1:
         return []
-    return [tag("h2", "What differs"), difference_table(compare(subjects))]
+    heading = tag("h2", "What differs")
+    comparison = compare(subjects)
+    cells: list[list[Child]] = []
+    for group, rows in groupby(comparison.changed_rows(), key=lambda row: row.group):
+        cells.append([group.value.capitalize()])
+        cells += [[row.key, *(_cell(row, label) for label in comparison.labels)] for row in rows]
+    if not cells:
+        return [heading, tag("p", "They differ in nothing that is on record.", class_="muted")]
+    content = data_table(("", *comparison.labels), cells, caption="What differs")
+    return [heading, tag("section", content, class_="card block differences")]
+
+
+def _cell(row: Row, label: str) -> Child:
+    cell = row.cell(label)
+    if cell is None:
+        return MISSING
+    shown = shorten(cell, _LONGEST_CELL)
+    return (
+        tag("span", f"{shown} ★", class_="is-best", title="the best")
+        if label in row.best
+        else shown
+    )
 
 
 def _details(subjects: Sequence[Subject], histories: Sequence[History]) -> list[Html]:

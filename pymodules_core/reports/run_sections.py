@@ -1,6 +1,7 @@
 """The parts of the page that are about one run: its card, modules, checkpoints, lineage."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from pymodules_core.checkpoints.tools.lineage import Ancestor, ancestry
@@ -8,15 +9,17 @@ from pymodules_core.errors import PymodulesError
 from pymodules_core.experiment import Experiment
 from pymodules_core.reports.checkpoints import checkpoint_section
 from pymodules_core.reports.comparison import flatten
-from pymodules_core.reports.history import History, table, tables, text, whole
+from pymodules_core.reports.history import History, finite, table, tables, text, whole
 from pymodules_core.reports.markup import Html, data_table, join, tag
 from pymodules_core.reports.text import (
     MISSING,
     count_text,
+    duration_text,
+    moment_text,
+    number_text,
     origin_text,
     setting_text,
 )
-from pymodules_core.reports.timeline import read_timeline
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME
 from pymodules_core.specs import WeightsOrigin
 
@@ -24,15 +27,95 @@ _SHOWN_DIGEST_CHARACTERS = 12
 _KNOWN_STATES = frozenset({"finished", "running", "interrupted", "failed", "killed", "unreadable"})
 
 
+def run_card(label: str, history: History, *, style: str) -> Html:
+    """Make the card that says how far a run is and how good.
+
+    Args:
+        label: What the run is called.
+        history: The run.
+        style: Its colour.
+    """
+    facts, best, error = history.facts, history.best, text(history.facts, "error")
+    epoch, epochs = whole(facts.get("epoch")), whole(facts.get("epochs"))
+    share = min(epoch / epochs, 1.0) if epoch is not None and epochs else None
+    # A state that a later version has is reported, without a colour of its own.
+    kind = history.state if history.state in _KNOWN_STATES else ""
+    return tag(
+        "article",
+        tag(
+            "div",
+            tag("h2", label),
+            tag("span", history.state, class_=f"pill {kind}".strip()),
+            class_="card-head",
+        ),
+        tag(
+            "div",
+            tag("b", number_text(best.value) if best else MISSING),
+            tag(
+                "span",
+                f"best {best.metric}, epoch {best.epoch}" if best else "no best value yet",
+                class_="muted",
+            ),
+            class_="figure",
+        ),
+        None
+        if share is None
+        else tag("div", tag("i", style=f"width:{share:.1%}"), class_="bar", aria_hidden="true"),
+        tag("dl", *(_fact(name, value) for name, value in _facts(history)), class_="facts"),
+        tag("p", error, class_="note error") if error else None,
+        *(tag("p", note, class_="note") for note in history.notes),
+        class_="card",
+        style=style,
+    )
+
+
 def run_sections(experiment: Experiment, history: History) -> Html:
     """Make modules, checkpoints, lineage and overrides of one run."""
     return join(
         [
-            _block("Modules", _modules(history.facts)),
-            _block("Checkpoints", _checkpoints(experiment, history)),
-            _block("Where the weights came from", _lineage(experiment)),
-            _block("Overridden settings", _overrides(history.facts)),
+            _block("Modules", partial(_modules, history.facts)),
+            _block("Checkpoints", partial(checkpoint_section, experiment.path, history)),
+            _block("Where the weights came from", partial(_lineage, experiment)),
+            _block("Overridden settings", partial(_overrides, history.facts)),
         ]
+    )
+
+
+def _block(title: str, make: Callable[[], Html]) -> Html:
+    try:
+        content = make()
+    except PymodulesError as error:
+        content = tag("p", str(error), class_="note error")
+    return tag("section", tag("h3", title), content, class_="card block")
+
+
+def _facts(history: History) -> list[tuple[str, str]]:
+    facts = history.facts
+    epoch, epochs = whole(facts.get("epoch")), whole(facts.get("epochs"))
+    found = [
+        ("Epochs", MISSING if epoch is None else f"{epoch:,} of {count_text(epochs)}"),
+        ("Steps", count_text(whole(facts.get("step")))),
+        ("Wall time", duration_text(finite(facts.get("wall_s")))),
+        ("Started", moment_text(text(facts, "started")) or MISSING),
+        ("Updated", moment_text(text(facts, "updated")) or MISSING),
+        ("Seed", count_text(whole(facts.get("seed")))),
+        ("Device", text(facts, "device") or MISSING),
+        ("Git commit", text(facts, "git_commit")[:_SHOWN_DIGEST_CHARACTERS] or MISSING),
+        ("torch", str(table(facts, "versions").get("torch", MISSING))),
+    ]
+    if history.resumptions:
+        found.append(("Resumed", "; ".join(map(str, history.resumptions))))
+    if reason := text(facts, "stop_reason"):
+        found.append(("Ended", reason))
+    return found
+
+
+def _fact(name: str, value: str) -> Html:
+    return tag(
+        "div",
+        tag("dt", name),
+        tag("dd", value),
+        class_="wide-fact" if name in {"Ended", "Resumed"} else None,
     )
 
 
@@ -84,21 +167,8 @@ def _origin(origin: Mapping[str, Any]) -> Html:
     )
 
 
-def _checkpoints(experiment: Experiment, history: History) -> Html:
-    try:
-        timeline = read_timeline(experiment.path, history)
-    except PymodulesError as error:
-        return tag("p", str(error), class_="note error")
-    if not timeline.store.pools:
-        return _nothing("There are no checkpoints.")
-    return checkpoint_section(timeline, history)
-
-
 def _lineage(experiment: Experiment) -> Html:
-    try:
-        ancestors = ancestry(experiment.data_home, experiment.path)
-    except PymodulesError as error:
-        return tag("p", str(error), class_="note error")
+    ancestors = ancestry(experiment.data_home, experiment.path)
     if not ancestors:
         return _nothing("No commit says it.")
     return join(_chain(ancestor) for ancestor in ancestors)
@@ -154,10 +224,6 @@ def flatten_overrides(facts: Mapping[str, Any]) -> dict[str, Any]:
         # The keys are dotted already; a table given as a whole is taken apart.
         found |= flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
     return found
-
-
-def _block(title: str, content: Html) -> Html:
-    return tag("section", tag("h3", title), content, class_="card block")
 
 
 def _nothing(why: str) -> Html:

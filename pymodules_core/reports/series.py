@@ -1,16 +1,18 @@
 """Charts as numbers: which lines each has, and which points of a line are worth drawing."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import attrs
 
-from pymodules_core.reports.history import EVAL, TRAIN, History, MetricsRow
+from pymodules_core.reports.history import History, MetricsRow, phase_rank
 
 # Of all lines of a page together; a point takes some 25 bytes.
 _MOST_POINTS = 30_000
 _MOST_POINTS_OF_A_LINE = 1_200
 _FEWEST_POINTS_OF_A_LINE = 24
+
+T = TypeVar("T")
 
 
 class Point(NamedTuple):
@@ -54,24 +56,25 @@ class Chart:
 Lines: TypeAlias = dict[tuple[int, str], list[Point]]
 
 
-def make_charts(histories: Sequence[History], *, first: Iterable[str] = ()) -> list[Chart]:
+def make_charts(histories: Sequence[History]) -> list[Chart]:
     """Make a chart for each metric and each optimizer's learning rate.
 
     Args:
         histories: The runs, in the order of their numbers.
-        first: Metrics to show first, where there are such.
 
     Returns:
-        The charts; metrics of evaluations come before those of training alone, learning rates last.
+        The charts; metrics that decide what is best come first, those of evaluations before those
+        of training alone, learning rates last.
     """
     metrics: dict[str, Lines] = {}
     rates: dict[str, Lines] = {}
     numbered = [(number, row) for number, one in enumerate(histories) for row in one.rows]
     # Stable: within a phase the order stays that of runs and rows.
-    for number, row in sorted(numbered, key=lambda found: _phase_rank(found[1].phase)):
+    for number, row in sorted(numbered, key=lambda found: phase_rank(found[1].phase)):
         _add(metrics, row.metrics, number, row)
         _add(rates, row.learning_rates, number, row)
-    ordered = dict.fromkeys([*(name for name in first if name in metrics), *metrics])
+    monitors = [history.best.metric for history in histories if history.best]
+    ordered = dict.fromkeys([*(name for name in monitors if name in metrics), *metrics])
     return [
         *(_chart(name, metrics[name], is_rate=False) for name in ordered),
         *(_chart(name, lines, is_rate=True) for name, lines in rates.items()),
@@ -109,16 +112,19 @@ def thin(points: Sequence[Point], most: int, *, keep_epochs: Collection[int] = (
     return [points[index] for index in sorted(kept)]
 
 
+def thin_evenly(items: Sequence[T], most: int) -> list[T]:
+    """Return at most ``most`` items, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[(len(items) - 1) * number // (most - 1)] for number in range(most)]
+
+
 def _telling(points: Sequence[Point], stretch: range) -> set[int]:
     values = {i: value for i in stretch if (value := points[i].value) is not None}
     kept = {choose(values, key=values.__getitem__) for choose in (min, max)} if values else set()
     if len(values) < len(stretch):
         kept.add(next(i for i in stretch if i not in values))
     return kept
-
-
-def _phase_rank(phase: str) -> int:
-    return {EVAL: 0, TRAIN: 1}.get(phase, 2)
 
 
 def _add(
@@ -136,7 +142,7 @@ def _chart(title: str, lines: Lines, *, is_rate: bool) -> Chart:
         lines=[
             Line(run=run, phase=phase, points=points)
             for (run, phase), points in sorted(
-                lines.items(), key=lambda found: (found[0][0], _phase_rank(found[0][1]))
+                lines.items(), key=lambda found: (found[0][0], phase_rank(found[0][1]))
             )
         ],
     )

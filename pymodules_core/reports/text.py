@@ -17,9 +17,12 @@ def shorten(value: str, most: int = LONGEST_VALUE) -> str:
 
 def number_text(value: float | None) -> str:
     """Return a measured value in four digits; None was not finite."""
-    if value is None:
-        return "not finite"
-    return f"{value:.4g}"
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def metrics_text(metrics: Mapping[str, float | None]) -> str:
+    """Return names with their values; ``-`` where there are none."""
+    return ", ".join(f"{name} {number_text(value)}" for name, value in metrics.items()) or MISSING
 
 
 def setting_text(value: Any) -> str:
