@@ -43,17 +43,13 @@ def unsharded_leaves(module: torch.nn.Module) -> dict[torch.nn.Parameter, torch.
 
 def local_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return what this process holds of a tensor: all of it, unless it is a ``DTensor``."""
-    if not is_dtensor(tensor):
-        return tensor
-    local: torch.Tensor = tensor.to_local()
+    local: torch.Tensor = tensor.to_local() if is_dtensor(tensor) else tensor
     return local
 
 
 def gathered(tensor: torch.Tensor) -> torch.Tensor:
     """Return a whole tensor; every process has to call it for a ``DTensor``."""
-    if not is_dtensor(tensor):
-        return tensor
-    whole: torch.Tensor = tensor.full_tensor()
+    whole: torch.Tensor = tensor.full_tensor() if is_dtensor(tensor) else tensor
     return whole
 
 
@@ -77,14 +73,12 @@ def distribute_like(whole: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return placed
 
 
-def empty_local_tensor(like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a tensor sharded as another, on the CPU, whose values are still to be set."""
-    package = sys.modules["torch.distributed.tensor"]
-    local = torch.empty(local_tensor(like).shape, dtype=dtype)
-    made: torch.Tensor = package.DTensor.from_local(
-        local,
-        like.device_mesh,  # type: ignore[attr-defined]  # a DTensor
-        like.placements,  # type: ignore[attr-defined]  # a DTensor
+def empty_local_tensor(like: Any, dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor sharded as a ``DTensor``, on the CPU, whose values are still to be set."""
+    made: torch.Tensor = sys.modules["torch.distributed.tensor"].DTensor.from_local(
+        torch.empty(like.to_local().shape, dtype=dtype),
+        like.device_mesh,
+        like.placements,
         run_check=False,
         shape=like.shape,
         stride=like.stride(),
@@ -92,13 +86,11 @@ def empty_local_tensor(like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return made
 
 
-def offsets_of(like: torch.Tensor) -> tuple[int, ...]:
-    """Return where the shard of this process begins in the whole tensor."""
+def offsets_of(like: Any) -> tuple[int, ...]:
+    """Return where the shard of this process begins in a ``DTensor``."""
     utils = sys.modules["torch.distributed.tensor"]._utils
     _, offsets = utils.compute_local_shape_and_global_offset(
-        like.shape,
-        like.device_mesh,  # type: ignore[attr-defined]  # a DTensor
-        like.placements,  # type: ignore[attr-defined]  # a DTensor
+        like.shape, like.device_mesh, like.placements
     )
     return tuple(offsets)
 

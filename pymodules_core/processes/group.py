@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -81,22 +80,14 @@ class Processes:
         self._control = dist.new_group(backend="gloo")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self._control is None:
             return
         # After a failure the others may be gone, or wait elsewhere: nothing waits for them here.
         # A signal ends all of them at one point.
         if error is None or isinstance(error, RunInterruptedError):
             self.barrier()
-            if self._is_owner:
-                dist.destroy_process_group()
-            else:
-                dist.destroy_process_group(self._control)
+            dist.destroy_process_group(None if self._is_owner else self._control)
         self._control = None
 
     def _own_store(self) -> PrefixStore:
