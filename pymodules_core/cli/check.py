@@ -5,28 +5,22 @@ from typing import Any
 
 import click
 
-from pymodules_core.cli.options import (
-    data_home_option,
-    debug_option,
-    overrides_option,
-    parse_overrides,
-    plugins_option,
-)
+from pymodules_core.cli import options
 
 
 @click.command("check")
 @click.argument("exp", metavar="[EXP]", required=False)
 @click.option("--plugin", metavar="NAME", help="Try an installed plugin, or those of a package.")
-@overrides_option
-@data_home_option
-@plugins_option
-@debug_option
+@options.overrides
+@options.data_home
+@options.no_plugins
+@options.debug
 def command(
     exp: str | None,
     plugin: str | None,
     settings: tuple[str, ...],
     data_home: Path | None,
-    no_plugins: bool,
+    load_installed: bool,
 ) -> None:
     """Try everything a run of EXP needs: build, load, one train and eval step, save, load again.
 
@@ -37,11 +31,11 @@ def command(
     """
     if (exp is None) == (not plugin):
         raise click.UsageError("name either an experiment, or a plugin with --plugin NAME")
-    given = parse_overrides(settings)
+    given = options.parse_overrides(settings)
     if plugin:
         _check_plugin(plugin, given)
     else:
-        _check_experiment(str(exp), given, data_home, load_installed=not no_plugins)
+        _check_experiment(str(exp), given, data_home, load_installed=load_installed)
 
 
 def _check_experiment(

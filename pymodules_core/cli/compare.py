@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pymodules_core.cli.options import data_home_option, debug_option, json_option
+from pymodules_core.cli import options, output
+from pymodules_core.reports.text import MISSING, shorten
 
 if TYPE_CHECKING:
     from pymodules_core.reports.comparison import Comparison, Row
@@ -16,9 +17,9 @@ _BEST_MARK = "*"
 @click.command("compare")
 @click.argument("exps", metavar="EXP EXP...", nargs=-1)
 @click.option("--only-changed", is_flag=True, help="Hide what is equal in all of them.")
-@json_option
-@data_home_option
-@debug_option
+@options.json
+@options.data_home
+@options.debug
 def command(
     exps: tuple[str, ...], only_changed: bool, as_json: bool, data_home: Path | None
 ) -> None:
@@ -28,18 +29,14 @@ def command(
     those of its experiment.toml. Versions, plugins and files are shown where they differ.
     """
     if len(exps) < 2:
-        raise click.UsageError(
-            "name two experiments or more: pymodules compare A B",
-            ctx=click.get_current_context(),
-        )
-    from pymodules_core.cli.output import print_json
+        raise click.UsageError("name two experiments or more: pymodules compare A B")
     from pymodules_core.reports.comparison import compare
     from pymodules_core.reports.subjects import open_subjects
 
     comparison = compare(open_subjects(exps, data_home=data_home))
     rows = comparison.changed_rows() if only_changed else comparison.rows
     if as_json:
-        print_json(
+        output.print_json(
             [
                 {
                     "group": row.group.value,
@@ -58,8 +55,6 @@ def command(
 
 
 def _print_rows(comparison: "Comparison", rows: "list[Row]") -> None:
-    from pymodules_core.cli.output import print_table
-
     cells: list[list[str]] = []
     group = None
     for row in rows:
@@ -69,7 +64,7 @@ def _print_rows(comparison: "Comparison", rows: "list[Row]") -> None:
             group = row.group
         cells.append([row.key, *(_cell_text(row, label) for label in comparison.labels)])
     # The heading of the first group needs no line before it.
-    print_table(("EXPERIMENT", *comparison.labels), cells[1:])
+    output.print_table(("EXPERIMENT", *comparison.labels), cells[1:])
     if comparison.goal is not None and any(row.best for row in rows):
         metric, mode = comparison.goal
         click.echo(f"\n{_BEST_MARK} the best {metric} of these ({mode})")
@@ -78,8 +73,6 @@ def _print_rows(comparison: "Comparison", rows: "list[Row]") -> None:
 
 
 def _cell_text(row: "Row", label: str) -> str:
-    from pymodules_core.reports.text import MISSING, shorten
-
     cell = row.cell(label)
     if cell is None:
         return MISSING

@@ -6,51 +6,44 @@ from pathlib import Path
 
 import click
 
-from pymodules_core.cli.options import (
-    data_home_option,
-    debug_option,
-    experiment_argument,
-    json_option,
-    overrides_option,
-    parse_overrides,
-    plugins_option,
-)
+from pymodules_core.cli import options, output
 
 
 @click.command("eval")
-@experiment_argument
+@options.experiment
 @click.option("--pool", default="best", show_default=True, help="The checkpoint pool.")
-@json_option
-@overrides_option
-@data_home_option
-@plugins_option
-@debug_option
+@options.json
+@options.overrides
+@options.data_home
+@options.no_plugins
+@options.debug
 def command(
     exp: str,
     pool: str,
     as_json: bool,
     settings: tuple[str, ...],
     data_home: Path | None,
-    no_plugins: bool,
+    load_installed: bool,
 ) -> None:
     """Evaluate the weights of a checkpoint pool of EXP on its evaluation data.
 
     Nothing is written. RECORDED is what the run itself measured of these weights.
     """
     from pymodules_core.cli.trust_notice import print_trust_notice
-    from pymodules_core.cli.output import print_table
     from pymodules_core.experiment import Experiment
     from pymodules_core.training.evaluation import evaluate
     from pymodules_core.training.run_output.console import ConsoleReporter, SilentPrinter
 
-    experiment = Experiment.open(exp, data_home=data_home, overrides=parse_overrides(settings))
+    experiment = Experiment.open(
+        exp, data_home=data_home, overrides=options.parse_overrides(settings)
+    )
     reporter = SilentPrinter() if as_json else ConsoleReporter()
     found = evaluate(
         experiment,
         pool,
-        load_installed=not no_plugins,
+        load_installed=load_installed,
         reporter=reporter,
-        before_building=partial(print_trust_notice, load_installed=not no_plugins, err=as_json),
+        before_building=partial(print_trust_notice, load_installed=load_installed, err=as_json),
     )
     if as_json:
         content = {
@@ -63,7 +56,7 @@ def command(
         click.echo(json.dumps(content))
         return
     click.echo(f"{experiment.name}, pool {found.pool} of epoch {found.epoch}")
-    print_table(
+    output.print_table(
         ("METRIC", "NOW", "RECORDED"),
         [
             (

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Literal
 
-import click
-
+from pymodules_core.cli import output
 from pymodules_core.errors import ProcessesError, ProcessLostError
 from pymodules_core.experiment import Experiment
 from pymodules_core.processes.environment import LOST_EXIT_CODE
@@ -74,7 +73,7 @@ def launch(
         _tell_failed(exit_codes)
         if restart == max_restarts or set(exit_codes.values()) == {_INVALID}:
             break
-        _say(f"resuming from the latest commit (restart {restart + 1} of {max_restarts})")
+        output.say(f"resuming from the latest commit (restart {restart + 1} of {max_restarts})")
     return _exit_code_of(exit_codes)
 
 
@@ -123,7 +122,7 @@ def _tell_interrupted(exit_codes: Mapping[int, int], received: signal.Signals) -
     """Say that a signal ended processes before they could save, unless one of them failed."""
     if any(code in _REPORTED for code in exit_codes.values()):
         return _exit_code_of(exit_codes)
-    _say("interrupted")
+    output.say("interrupted")
     return 128 + received
 
 
@@ -143,9 +142,9 @@ def _tell_failed(exit_codes: Mapping[int, int]) -> None:
             found=code,
             fix=f"{_what_to_look_at(code)}; --resume resumes from the latest commit",
         )
-        _say(f"error: {error}")
+        output.say(f"error: {error}")
     if not unreported and not is_reported:
-        _say(f"error: {ProcessLostError('a process ended before the others')}")
+        output.say(f"error: {ProcessLostError('a process ended before the others')}")
 
 
 def _how_it_ended(code: int) -> str:
@@ -177,8 +176,3 @@ def _what_to_look_at(code: int) -> str:
 
 def _exit_code_of(exit_codes: Mapping[int, int]) -> int:
     return next((code for code in exit_codes.values() if code in _REPORTED), 1)
-
-
-def _say(text: str) -> None:
-    with suppress(OSError):  # nobody reads it
-        click.echo(text, err=True)

@@ -4,16 +4,11 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
-
-class LazyCommand(NamedTuple):
-    """Where a command lives and what help says of it."""
-
-    module: str
-    summary: str
+from pymodules_core.errors import closest_match
 
 
 class LazyGroup(click.Group):
@@ -21,14 +16,13 @@ class LazyGroup(click.Group):
 
     Args:
         args: What ``click.Group`` takes.
-        package: The package of the commands' modules; each defines ``command``.
-        table: Command name to its entry, in the order a newcomer needs them.
+        package: The package of the commands' modules, which are called like them and define
+            ``command``.
+        table: Command name to what help says of it, in the order a newcomer needs them.
         more: What ``click.Group`` takes.
     """
 
-    def __init__(
-        self, *args: Any, package: str, table: Mapping[str, LazyCommand], **more: Any
-    ) -> None:
+    def __init__(self, *args: Any, package: str, table: Mapping[str, str], **more: Any) -> None:
         super().__init__(*args, **more)
         self._package = package
         self._table = table
@@ -43,7 +37,7 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in self._table:
             return None
-        module = importlib.import_module(f"{self._package}.{self._table[cmd_name].module}")
+        module = importlib.import_module(f"{self._package}.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 
@@ -60,8 +54,6 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Name the closest command for one that does not exist."""
-        from pymodules_core.errors import closest_match
-
         if args and args[0] not in self._table and not args[0].startswith("-"):
             near = closest_match(args[0], self._table)
             hint = f" Did you mean {near!r}?" if near else ""
@@ -74,4 +66,4 @@ class LazyGroup(click.Group):
         """List the commands from the table."""
         del ctx
         with formatter.section("Commands"):
-            formatter.write_dl([(name, command.summary) for name, command in self._table.items()])
+            formatter.write_dl([*self._table.items()])

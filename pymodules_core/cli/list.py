@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pymodules_core.cli.options import data_home_option, debug_option, json_option, plugins_option
+from pymodules_core.cli import options, output
+from pymodules_core.reports.text import count_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 @click.command("list")
 @click.argument("exp", metavar="[EXP]", required=False)
 @click.option("--build", is_flag=True, help="Build the modules to count their parameters.")
-@json_option
-@data_home_option
-@plugins_option
-@debug_option
+@options.json
+@options.data_home
+@options.no_plugins
+@options.debug
 def command(
-    exp: str | None, build: bool, as_json: bool, data_home: Path | None, no_plugins: bool
+    exp: str | None, build: bool, as_json: bool, data_home: Path | None, load_installed: bool
 ) -> None:
     """Show the modules that EXP would train: its files and those of installed packages.
 
@@ -33,23 +34,22 @@ def command(
     if build and exp is None:
         raise click.UsageError("--build belongs to an experiment: name one")
     from pymodules_core.cli.trust_notice import print_trust_notice
-    from pymodules_core.cli.output import print_json
     from pymodules_core.discovery import PluginManager
     from pymodules_core.discovery.selection.catalog import list_modules
     from pymodules_core.experiment import Experiment, default_data_home
 
     experiment = Experiment.open(exp, data_home=data_home) if exp is not None else None
     if experiment and build:
-        print_trust_notice(experiment, load_installed=not no_plugins, err=True)
+        print_trust_notice(experiment, load_installed=load_installed, err=True)
     plugins = (
-        PluginManager.for_experiment(experiment, load_installed=not no_plugins)
+        PluginManager.for_experiment(experiment, load_installed=load_installed)
         if experiment
-        else PluginManager(data_home=default_data_home(data_home), load_installed=not no_plugins)
+        else PluginManager(data_home=default_data_home(data_home), load_installed=load_installed)
     )
     catalog = list_modules(plugins, experiment)
     counts = _parameter_counts(experiment, plugins if build else None)
     if as_json:
-        print_json([_as_json(module, counts) for module in catalog.modules])
+        output.print_json([_as_json(module, counts) for module in catalog.modules])
     elif catalog.modules:
         _print_modules(catalog.modules, counts, experiment)
     else:
@@ -61,15 +61,13 @@ def command(
 def _print_modules(
     modules: "Sequence[ListedModule]", counts: dict[str, int], experiment: "Experiment | None"
 ) -> None:
-    from pymodules_core.cli.output import format_count, print_table
-
-    print_table(
+    output.print_table(
         ("MODULE", "FROZEN", "PARAMETERS", "WEIGHTS", "SOURCE"),
         [
             (
                 module.name,
                 _frozen_text(module),
-                format_count(counts.get(module.name)),
+                count_text(counts.get(module.name)),
                 module.weights or "-",
                 _source_text(module, experiment),
             )

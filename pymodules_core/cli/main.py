@@ -12,25 +12,23 @@ from contextlib import suppress
 import click
 
 from pymodules_core.cli.exit_watchdog import end_in_time
-from pymodules_core.cli.lazy_group import LazyCommand, LazyGroup
+from pymodules_core.cli.lazy_group import LazyGroup
 from pymodules_core.cli.messages import WarningHandler, report_error
 from pymodules_core.errors import PymodulesError
 from pymodules_core.processes.environment import RankInfo, rank_info
 
 _COMMANDS = {
-    "new": LazyCommand("new", "Write a new experiment from a template."),
-    "new-plugin": LazyCommand("new_plugin", "Write a new package that provides a module."),
-    "list": LazyCommand(
-        "list_modules", "Show the modules of an experiment without executing them."
-    ),
-    "plugins": LazyCommand("plugins", "Show installed plugins, what they do, and what failed."),
-    "check": LazyCommand("check", "Dry-run an experiment, or test a plugin; write nothing."),
-    "train": LazyCommand("train", "Train an experiment."),
-    "eval": LazyCommand("evaluate", "Evaluate a checkpoint pool of a run."),
-    "status": LazyCommand("status", "Show the progress of all runs in a data home."),
-    "compare": LazyCommand("compare", "Show settings and results of experiments side by side."),
-    "plot": LazyCommand("plot", "Write a page with the charts of one or more experiments."),
-    "ckpt": LazyCommand("ckpt", "Inspect, compare, export, repair and prune checkpoints."),
+    "new": "Write a new experiment from a template.",
+    "new-plugin": "Write a new package that provides a module.",
+    "list": "Show the modules of an experiment without executing them.",
+    "plugins": "Show installed plugins, what they do, and what failed.",
+    "check": "Dry-run an experiment, or test a plugin; write nothing.",
+    "train": "Train an experiment.",
+    "eval": "Evaluate a checkpoint pool of a run.",
+    "status": "Show the progress of all runs in a data home.",
+    "compare": "Show settings and results of experiments side by side.",
+    "plot": "Write a page with the charts of one or more experiments.",
+    "ckpt": "Inspect, compare, export, repair and prune checkpoints.",
 }
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from pymodules_core.checkpoints.store.disk_errors import remedy
+from pymodules_core.cli.output import say
 from pymodules_core.errors import (
     ProcessLostError,
     PymodulesError,
@@ -23,12 +24,7 @@ from pymodules_core.errors import (
     RunInterruptedError,
     display_path,
 )
-from pymodules_core.processes.environment import (
-    LOST_EXIT_CODE,
-    RankInfo,
-    is_elastic,
-    is_own,
-)
+from pymodules_core.processes.environment import LOST_EXIT_CODE, RankInfo, is_elastic, is_own
 from pymodules_core.processes.failure_notice import mark_reported, wait_until_reported
 
 INTERRUPTED_EXIT_CODE = 130
@@ -56,8 +52,7 @@ class WarningHandler(logging.Handler):
         self._said = text
         if record.exc_info and logging.getLogger(record.name).isEnabledFor(logging.DEBUG):
             text += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
-        with suppress(OSError):  # nobody reads it, and a run continues
-            click.echo(text, err=True)
+        say(text)
 
 
 def report_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> int:
@@ -69,11 +64,13 @@ def report_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> in
         is_debug: Show every frame, and in each process why it ends.
     """
     if isinstance(error, RunInterruptedError):
-        _say(f"{error}", is_shown=ranks.is_first)
+        if ranks.is_first:
+            say(f"{error}")
         # torchrun would take anything else for a failure, and start the run again.
         return 0 if is_elastic() else error.exit_code
     if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
-        _say("interrupted", is_shown=ranks.is_first and not is_own())  # else its launcher says so
+        if ranks.is_first and not is_own():  # else its launcher says so
+            say("interrupted")
         return INTERRUPTED_EXIT_CODE
     if isinstance(error, click.ClickException):
         if ranks.local_rank == 0:  # the others of this machine have the same command line
@@ -81,12 +78,12 @@ def report_error(error: BaseException, ranks: RankInfo, *, is_debug: bool) -> in
                 error.show()
         return error.exit_code
     if isinstance(error, RankFailedError):
-        _say(f"process {ranks.rank} ends: {error}", is_shown=is_debug)
+        if is_debug:
+            say(f"process {ranks.rank} ends: {error}")
         wait_until_reported()
         return error.exit_code
     exit_code = _report_failure(error, ranks, is_debug=is_debug)
-    if ranks.size > 1:
-        mark_reported()
+    mark_reported()
     return exit_code
 
 
@@ -99,20 +96,18 @@ def _report_failure(error: BaseException, ranks: RankInfo, *, is_debug: bool) ->
             _echo_error(str(error), ranks)
             _echo_user_frames(error, is_debug=is_debug)
         return error.exit_code
-    if broken := _broken_import(error):
-        _echo_error(broken, ranks)
-        if is_debug:
-            traceback.print_exception(error)
-        return 1
-    if isinstance(error, OSError):
+    text = _broken_import(error)
+    if text is None and isinstance(error, OSError):
         # Not writable, a file where a folder belongs: the machine's state, no bug of ours.
-        _echo_error(_text_of(error), ranks)
-        if is_debug:
-            traceback.print_exception(error)
-        return 1
-    # The last resort: a bug of ours is said to be one.
-    traceback.print_exception(error)
-    _echo_error("this is a bug in pymodules; please report it with the lines above", ranks)
+        text = _text_of(error)
+    if text is None:
+        # The last resort: a bug of ours is said to be one.
+        traceback.print_exception(error)
+        text = "this is a bug in pymodules; please report it with the lines above"
+        is_debug = False
+    _echo_error(text, ranks)
+    if is_debug:
+        traceback.print_exception(error)
     return 1
 
 
@@ -136,13 +131,7 @@ def _broken_import(error: BaseException) -> str | None:
 
 def _echo_error(text: str, ranks: RankInfo) -> None:
     where = f"process {ranks.rank}: " if ranks.rank else ""
-    _say(f"error: {where}{text}")
-
-
-def _say(text: str, *, nl: bool = True, is_shown: bool = True) -> None:
-    with suppress(OSError):  # the terminal may be what is gone
-        if is_shown:
-            click.echo(text, err=True, nl=nl)
+    say(f"error: {where}{text}")
 
 
 def _text_of(error: OSError) -> str:
@@ -178,7 +167,7 @@ def _echo_user_frames(error: PymodulesError, *, is_debug: bool) -> None:
     """Show where in the user's own code an error began; everything with ``--debug``."""
     cause = error.__cause__
     if is_debug:
-        _say("".join(traceback.format_exception(error)), nl=False)
+        say("".join(traceback.format_exception(error)), nl=False)
         return
     if cause is None or isinstance(cause, PymodulesError):
         return
@@ -189,5 +178,5 @@ def _echo_user_frames(error: PymodulesError, *, is_debug: bool) -> None:
         if not frame.filename.startswith(libraries)
     ]
     if frames:
-        _say("".join(traceback.format_list(frames)), nl=False)
-        _say(f"{type(cause).__name__}: {cause}  (--debug shows every frame)")
+        say("".join(traceback.format_list(frames)), nl=False)
+        say(f"{type(cause).__name__}: {cause}  (--debug shows every frame)")

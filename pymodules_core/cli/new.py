@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from pymodules_core.cli.options import data_home_option, debug_option
-from pymodules_core.cli.output import making_folder
+from pymodules_core.cli import options, output
+from pymodules_core.errors import ExperimentExistsError, SettingsError, closest_match, list_words
 
 _EXAMPLE_PREFIX = "digits_"
 
@@ -15,8 +15,8 @@ _EXAMPLE_PREFIX = "digits_"
 @click.command("new")
 @click.argument("name")
 @click.option("--template", default="classifier", show_default=True, help="Which example to copy.")
-@data_home_option
-@debug_option
+@options.data_home
+@options.debug
 def command(name: str, template: str, data_home: Path | None) -> None:
     """Write experiment NAME into the data home, ready to train.
 
@@ -24,7 +24,6 @@ def command(name: str, template: str, data_home: Path | None) -> None:
     (generator and discriminator with two optimizers).
     """
     from pymodules_core.discovery.scan.static_reader import find_source_experiments
-    from pymodules_core.errors import SettingsError, closest_match, display_path, list_words
     from pymodules_core.experiment import default_data_home, experiment_path
 
     templates = _find_templates()
@@ -40,14 +39,9 @@ def command(name: str, template: str, data_home: Path | None) -> None:
     _refuse_same_name(target)
     # Only what a person writes: beside an example of a checkout lies the data of its runs.
     source = templates[template]
-    with making_folder(target, option="--data-home"):
-        for file in (source / "experiment.toml", *sorted((source / "pymodules").rglob("*.py"))):
-            new = target / file.relative_to(source)
-            new.parent.mkdir(parents=True, exist_ok=True)
-            new.write_bytes(file.read_bytes())
-    click.echo(f"wrote {display_path(target)}")
-    for file in sorted(path for path in target.rglob("*") if path.is_file()):
-        click.echo(f"  {file.relative_to(target)}")
+    files = (source / "experiment.toml", *sorted((source / "pymodules").rglob("*.py")))
+    content = ((file.relative_to(source), file.read_bytes()) for file in files)
+    output.write_folder(target, content, option="--data-home")
     where = f" --data-home {shlex.quote(os.fspath(data_home))}" if data_home else ""
     name = shlex.quote(name)
     for source_name in find_source_experiments(target):
@@ -61,7 +55,6 @@ def command(name: str, template: str, data_home: Path | None) -> None:
 
 def _refuse_same_name(target: Path) -> None:
     """Refuse a name that a file system may hold for one that is there."""
-    from pymodules_core.errors import ExperimentExistsError
     from pymodules_core.names import fold_name
 
     name, folder = target.name, target.parent

@@ -3,12 +3,13 @@
 import keyword
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from pymodules_core.cli.options import FullPath, debug_option
-from pymodules_core.cli.output import making_folder
+from pymodules_core.cli import options, output
+from pymodules_core.errors import ExperimentExistsError, InvalidNameError, display_path
 
 # The names of the example package, longest first, and what each becomes.
 _DISTRIBUTION = "pymodules-example"
@@ -27,18 +28,16 @@ _MADE = {"__pycache__", "dist", ".venv", ".pytest_cache", ".ruff_cache"}
 @click.argument("name")
 @click.option(
     "--folder",
-    type=FullPath(path_type=Path, file_okay=False),
+    type=options.FullPath(path_type=Path, file_okay=False),
     default=Path(),
     help="Where to; the working directory by default.",
 )
-@debug_option
+@options.debug
 def command(name: str, folder: Path) -> None:
     """Write a package NAME that provides a module: hook, settings, tests, README and CI.
 
     It installs, trains and passes its own tests as it is; NAME is what pip will call it.
     """
-    from pymodules_core.errors import ExperimentExistsError, display_path
-
     package = _package_name(name)
     target = folder / name
     if target.exists():
@@ -48,21 +47,7 @@ def command(name: str, folder: Path) -> None:
             found=name,
             fix="choose another name, or --folder",
         )
-    source = _find_template()
-    with making_folder(target, option="--folder"):
-        for file in sorted(path for path in source.rglob("*") if path.is_file()):
-            place = file.relative_to(source)
-            if _MADE & {*place.parts}:
-                continue
-            new = target / _rename(str(place), name, package)
-            new.parent.mkdir(parents=True, exist_ok=True)
-            text = file.read_text("utf-8")
-            if file.name != _LICENSE:
-                text = _rename(text, name, package)
-            new.write_text(text, "utf-8")
-    click.echo(f"wrote {display_path(target)}")
-    for file in sorted(path for path in target.rglob("*") if path.is_file()):
-        click.echo(f"  {file.relative_to(target)}")
+    output.write_folder(target, _files(name, package), option="--folder")
     shown = display_path(target)
     click.echo(f"next: make test in {shown}; then pip install -e {shown} and pymodules plugins")
 
@@ -73,7 +58,6 @@ def _package_name(name: str) -> str:
     Raises:
         InvalidNameError: It is none that pip takes and Python can import.
     """
-    from pymodules_core.errors import InvalidNameError
     from pymodules_core.names import check_module_name
 
     fix = "write lower-case words with hyphens: acme-encoders"
@@ -104,6 +88,19 @@ def _is_taken(package: str) -> bool:
     targets = (found.record.target for found in find_entry_points(warns=False))
     own = {target.partition(":")[0].partition(".")[0] for target in targets}
     return package not in own and find_spec(package) is not None
+
+
+def _files(name: str, package: str) -> Iterator[tuple[Path, bytes]]:
+    """Yield path and content of each file of the example package under the new names."""
+    source = _find_template()
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        place = file.relative_to(source)
+        if _MADE & {*place.parts}:
+            continue
+        text = file.read_text("utf-8")
+        if file.name != _LICENSE:
+            text = _rename(text, name, package)
+        yield Path(_rename(str(place), name, package)), text.encode()
 
 
 def _rename(text: str, name: str, package: str) -> str:

@@ -1,13 +1,10 @@
-"""Options that several commands share."""
+"""Options that several commands share: ``@options.data_home`` adds ``--data-home``."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class FullPath(click.Path):
@@ -22,63 +19,41 @@ class FullPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-def experiment_argument(function: F) -> F:
-    """Add ``EXP``."""
-    return click.argument("exp", metavar="EXP")(function)
-
-
-def data_home_option(function: F) -> F:
-    """Add ``--data-home``."""
-    return click.option(
-        "--data-home",
-        type=FullPath(path_type=Path, file_okay=False),
-        help="Folder of experiments/ and module_ckps/; else PYMODULES_DATA_HOME or ./data.",
-    )(function)
-
-
-def plugins_option(function: F) -> F:
-    """Add ``--no-plugins``."""
-    return click.option(
-        "--no-plugins",
-        is_flag=True,
-        callback=_tell_children,
-        help="Load no installed plugin, only the experiment's files.",
-    )(function)
-
-
-def debug_option(function: F) -> F:
-    """Add ``--debug``; ``main`` reads it, because errors end there."""
-    return click.option(
-        "--debug", is_flag=True, expose_value=False, help="Show full tracebacks and what is done."
-    )(function)
-
-
-def json_option(function: F) -> F:
-    """Add ``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")(
-        function
-    )
-
-
-def overrides_option(function: F) -> F:
-    """Add ``-s key=value``."""
-    return click.option(
-        "-s",
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Override a key of experiment.toml: -s train.epochs=3. May repeat.",
-    )(function)
-
-
-def _tell_children(_: click.Context, __: click.Parameter, value: bool) -> bool:
-    """Let workers and ranks, which this process starts, see the plugins that it sees."""
-    if value:
+def _set_for_children(_: click.Context, __: click.Parameter, is_off: bool) -> bool:
+    """Return whether plugins load; workers and ranks, which this process starts, see the same."""
+    if is_off:
         from pymodules_core.discovery.plugins.records import DISABLE_VARIABLE
 
         os.environ[DISABLE_VARIABLE] = "*"
-    return value
+    return not is_off
+
+
+experiment = click.argument("exp", metavar="EXP")
+data_home = click.option(
+    "--data-home",
+    type=FullPath(path_type=Path, file_okay=False),
+    help="Folder of experiments/ and module_ckps/; else PYMODULES_DATA_HOME or ./data.",
+)
+no_plugins = click.option(
+    "--no-plugins",
+    "load_installed",
+    is_flag=True,
+    callback=_set_for_children,
+    help="Load no installed plugin, only the experiment's files.",
+)
+# `main` reads it, because errors end there.
+debug = click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show full tracebacks and what is done."
+)
+json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+overrides = click.option(
+    "-s",
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of experiment.toml: -s train.epochs=3. May repeat.",
+)
 
 
 def parse_overrides(settings: tuple[str, ...], **options: object) -> dict[str, Any]:

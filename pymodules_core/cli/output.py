@@ -1,17 +1,30 @@
-"""Tables and JSON on standard output, and new folders."""
+"""Lines, tables and JSON of commands, and new folders."""
 
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pymodules_core.checkpoints.store.disk_errors import remedy
 from pymodules_core.cli.table_layout import lay_out
-from pymodules_core.errors import printable
+from pymodules_core.errors import PymodulesError, display_path, printable
+
+
+def say(text: str, *, err: bool = True, nl: bool = True) -> None:
+    """Print a line, which must not end the command where nobody reads it or the terminal is gone.
+
+    Args:
+        text: The line.
+        err: Print to standard error.
+        nl: End the line.
+    """
+    with suppress(OSError):
+        click.echo(text, err=err, nl=nl)
 
 
 def print_json(items: Sequence[Any]) -> None:
@@ -32,43 +45,31 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     click.echo("\n".join(lay_out(columns, cells, width=width)))
 
 
-def format_count(number: int | None) -> str:
-    """Return a count with thousands separators, or ``-`` where it is not known."""
-    return "-" if number is None else f"{number:,}"
-
-
-def format_size(size_bytes: int) -> str:
-    """Return a size in the unit that keeps it short."""
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
-@contextmanager
-def making_folder(folder: Path, *, option: str) -> Iterator[None]:
-    """Take a new folder away again where the disk refuses a part of it.
+def write_folder(target: Path, files: Iterable[tuple[Path, bytes]], *, option: str) -> None:
+    """Write a new folder and list its files; take it away again where the disk refuses a part.
 
     Args:
-        folder: The folder, which is not there yet.
+        target: The folder, which is not there yet.
+        files: Path in it and content of each file.
         option: What chooses another place.
 
     Raises:
         PymodulesError: The disk refuses.
     """
-    from pymodules_core.checkpoints.store.disk_errors import remedy
-    from pymodules_core.errors import PymodulesError
-
     try:
-        yield
+        for place, content in files:
+            file = target / place
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
     except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
         refusal = PymodulesError(
             error.strerror or str(error),
-            file=folder,
+            file=target,
             fix=f"{remedy(error)}, or choose another {option}",
         )
         refusal.exit_code = 1  # the machine's state, no wrong usage
         raise refusal from error
+    click.echo(f"wrote {display_path(target)}")
+    for file in sorted(path for path in target.rglob("*") if path.is_file()):
+        click.echo(f"  {file.relative_to(target)}")

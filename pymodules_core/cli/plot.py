@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
-from pymodules_core.cli.options import FullPath, data_home_option, debug_option
+from pymodules_core.cli import options
+from pymodules_core.errors import PymodulesError, display_path
+from pymodules_core.reports.text import size_text
 
 _PAGE_NAME = "plot.html"
 _PAGE_NAME_OF_SEVERAL = "compare.html"
@@ -15,21 +17,19 @@ _PAGE_NAME_OF_SEVERAL = "compare.html"
 @click.option(
     "-o",
     "--output",
-    type=FullPath(path_type=Path, dir_okay=False),
+    type=options.FullPath(path_type=Path, dir_okay=False),
     help=f"The file to write; else data/{_PAGE_NAME} of the experiment, or {_PAGE_NAME_OF_SEVERAL} "
     "here for several.",
 )
-@data_home_option
-@debug_option
+@options.data_home
+@options.debug
 def command(exps: tuple[str, ...], output: Path | None, data_home: Path | None) -> None:
     """Write one HTML page with metrics, checkpoints, modules and lineage of the runs of EXP...
 
     The page needs no network and no other file. Several experiments are laid over one another.
     """
-    from pymodules_core.errors import display_path
     from pymodules_core.reports.page import make_page
     from pymodules_core.reports.subjects import open_subjects
-    from pymodules_core.reports.text import size_text
 
     subjects = open_subjects(exps, data_home=data_home)
     content = make_page(subjects).encode()
@@ -48,7 +48,6 @@ def _write(target: Path, content: bytes) -> None:
     Raises:
         PymodulesError: Something else is there, or it cannot be written.
     """
-    from pymodules_core.errors import PymodulesError
     from pymodules_core.reports.page import is_page
     from pymodules_core.run_files import replace_file
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pymodules_core.cli.options import data_home_option, debug_option, json_option, plugins_option
+from pymodules_core.cli import options, output
 
 if TYPE_CHECKING:
     import importlib_metadata
@@ -16,17 +16,16 @@ if TYPE_CHECKING:
 
 @click.command("plugins")
 @click.argument("exp", metavar="[EXP]", required=False)
-@json_option
-@data_home_option
-@plugins_option
-@debug_option
-def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: bool) -> None:
+@options.json
+@options.data_home
+@options.no_plugins
+@options.debug
+def command(exp: str | None, as_json: bool, data_home: Path | None, load_installed: bool) -> None:
     """Show the installed plugins; with EXP, as that experiment's settings leave them.
 
     What failed, is installed twice, or is named in EXP and not installed, is reported on standard
     error, with the fix.
     """
-    from pymodules_core.cli.output import print_json, print_table
     from pymodules_core.discovery import PluginManager
     from pymodules_core.discovery.plugins.packaged_task import find_tasks
     from pymodules_core.discovery.selection.required_plugins import report_unmatched
@@ -34,23 +33,23 @@ def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: 
 
     plugins = (
         PluginManager.for_experiment(
-            Experiment.open(exp, data_home=data_home), load_installed=not no_plugins
+            Experiment.open(exp, data_home=data_home), load_installed=load_installed
         )
         if exp is not None
-        else PluginManager(data_home=default_data_home(data_home), load_installed=not no_plugins)
+        else PluginManager(data_home=default_data_home(data_home), load_installed=load_installed)
     )
     plugins.provided_specs()
     report_unmatched(plugins)
     tasks = find_tasks() if plugins.loads_installed else {}
     if as_json:
-        print_json(
+        output.print_json(
             [
                 *(_as_json(record) for record in plugins.records),
                 *(_task_as_json(name, point) for name, point in tasks.items()),
             ]
         )
         return
-    print_table(
+    output.print_table(
         ("PLUGIN", "VERSION", "STATE", "HOOKS", "MODULES", "LOAD MS"),
         [
             (
@@ -66,7 +65,7 @@ def command(exp: str | None, as_json: bool, data_home: Path | None, no_plugins: 
     )
     if tasks:
         click.echo()
-        print_table(("TASK", "VERSION", "FROM"), list(_task_rows(tasks)))
+        output.print_table(("TASK", "VERSION", "FROM"), list(_task_rows(tasks)))
 
 
 def _version_of(record: "PluginRecord") -> str:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from pymodules_core.cli.options import data_home_option, debug_option, json_option
+from pymodules_core.cli import options, output
+from pymodules_core.errors import display_path, printable
+from pymodules_core.reports.text import size_text
 
 if TYPE_CHECKING:
     from pymodules_core.run_files import RunFile
@@ -15,13 +17,11 @@ if TYPE_CHECKING:
 
 @click.command("status")
 @click.argument("exp", metavar="[EXP]", required=False)
-@json_option
-@data_home_option
-@debug_option
+@options.json
+@options.data_home
+@options.debug
 def command(exp: str | None, as_json: bool, data_home: Path | None) -> None:
     """Show state, epoch, best metric, age and size of every experiment's run, or of EXP's."""
-    from pymodules_core.cli.output import print_json
-    from pymodules_core.errors import display_path
     from pymodules_core.experiment import Experiment, default_data_home, list_experiments
 
     if exp is not None:
@@ -30,7 +30,7 @@ def command(exp: str | None, as_json: bool, data_home: Path | None) -> None:
         paths = list_experiments(default_data_home(data_home))
     rows = [_describe(path) for path in paths]
     if as_json:
-        print_json(rows)
+        output.print_json(rows)
     elif rows:
         _print_rows(rows)
     else:
@@ -39,10 +39,7 @@ def command(exp: str | None, as_json: bool, data_home: Path | None) -> None:
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    from pymodules_core.cli.output import format_size, print_table
-    from pymodules_core.errors import printable
-
-    print_table(
+    output.print_table(
         ("EXPERIMENT", "STATE", "EPOCH", "BEST", "UPDATED", "SIZE"),
         [
             (
@@ -51,7 +48,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
                 "-" if row["epoch"] is None else f"{row['epoch']}/{row['epochs']}",
                 _best_text(row["best"]),
                 _age_text(row["updated"]),
-                format_size(row["size_bytes"]),
+                size_text(row["size_bytes"]),
             )
             for row in rows
         ],

@@ -4,32 +4,24 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
-from pymodules_core.cli.options import (
-    data_home_option,
-    debug_option,
-    experiment_argument,
-    overrides_option,
-    parse_overrides,
-    plugins_option,
-)
+from pymodules_core.cli import options, output
+from pymodules_core.errors import list_words
 from pymodules_core.processes.environment import is_elastic, rank_info
 
 if TYPE_CHECKING:
+    from pymodules_core.cli.launch import Existing
     from pymodules_core.experiment import Experiment
     from pymodules_core.processes.group import Processes
     from pymodules_core.training.trainer import Trainer
 
-Existing = Literal["refuse", "reset", "resume"]
-
 
 @click.command("train")
-@experiment_argument
+@options.experiment
 @click.option("--resume", is_flag=True, help="Resume the run that is there, if there is one.")
 @click.option(
     "--accept-changes",
@@ -46,10 +38,10 @@ Existing = Literal["refuse", "reset", "resume"]
     type=click.IntRange(min=0),
     help="With --nproc: resume from the latest commit where a process fails, up to N times.",
 )
-@overrides_option
-@data_home_option
-@plugins_option
-@debug_option
+@options.overrides
+@options.data_home
+@options.no_plugins
+@options.debug
 def command(
     exp: str,
     resume: bool,
@@ -62,7 +54,7 @@ def command(
     max_restarts: int | None,
     settings: tuple[str, ...],
     data_home: Path | None,
-    no_plugins: bool,
+    load_installed: bool,
 ) -> int:
     """Train EXP from its initial weights to its last epoch.
 
@@ -80,7 +72,7 @@ def command(
         existing = "resume"
 
     def open_experiment() -> Experiment:
-        overrides = parse_overrides(settings, train__epochs=epochs, train__device=device)
+        overrides = options.parse_overrides(settings, train__epochs=epochs, train__device=device)
         return Experiment.open(exp, data_home=data_home, overrides=overrides)
 
     def make_trainer(experiment: Experiment, processes: "Processes | None" = None) -> "Trainer":
@@ -88,12 +80,12 @@ def command(
         from pymodules_core.training.trainer import Trainer
 
         if ranks.is_first:
-            print_trust_notice(experiment, load_installed=not no_plugins)
+            print_trust_notice(experiment, load_installed=load_installed)
         return Trainer(
             experiment,
             existing=existing,
             accept_changes=accept_changes,
-            load_installed=not no_plugins,
+            load_installed=load_installed,
             processes=processes,
         )
 
@@ -117,7 +109,7 @@ def command(
         arguments = ["train", exp, "--yes", *(f"--set={text}" for text in settings)]
         arguments += _as_options({"data-home": data_home, "epochs": epochs, "device": device})
         arguments += _as_options(
-            {"accept-changes": accept_changes, "no-plugins": no_plugins, "debug": is_debug}
+            {"accept-changes": accept_changes, "no-plugins": not load_installed, "debug": is_debug}
         )
         return launch(
             experiment,
@@ -140,7 +132,7 @@ def _as_options(values: Mapping[str, object]) -> list[str]:
     ]
 
 
-def _check_existing(experiment: "Experiment", existing: Existing, *, asks: bool) -> None:
+def _check_existing(experiment: "Experiment", existing: "Existing", *, asks: bool) -> None:
     from pymodules_core.checkpoints.tools.lost_store import refuse_lost_store
     from pymodules_core.run_files import has_run, refuse_existing_run
 
@@ -182,18 +174,12 @@ def _check_launch(nproc: int | None, max_restarts: int | None) -> None:
 def _report_users(experiment: "Experiment") -> None:
     """Say which experiments started from the run that is moved aside: their ancestor goes."""
     from pymodules_core.checkpoints.tools.lineage import users_of
-    from pymodules_core.errors import list_words
 
     users = users_of(experiment.data_home, experiment.name)
     names = sorted({user for pool_users in users.values() for user in pool_users})
     if names:
-        _say(
+        output.say(
             f"weights of this run were the start of {list_words(names)}; moved aside it stays on "
-            "disk, and names lead to the new run"
+            "disk, and names lead to the new run",
+            err=False,
         )
-
-
-def _say(text: str) -> None:
-    """Print a line before the run: that nobody reads it must not end the command here."""
-    with suppress(OSError):
-        click.echo(text)

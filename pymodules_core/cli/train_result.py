@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from pymodules_core.cli.output import format_count, format_size, print_table
+from pymodules_core.cli import output
 from pymodules_core.errors import display_path
+from pymodules_core.reports.text import count_text, size_text
 from pymodules_core.run_files import (
     CHECKPOINTS_DIR_NAME,
     METRICS_FILE_NAME,
@@ -29,7 +30,7 @@ def print_result(result: RunResult) -> None:
     size = sum(file.stat().st_size for file in files)
     pools = ", ".join(_pool_names(result))
     _print_path("checkpoints", folder / "<pool>" / "<module_name>.pt")
-    click.echo(f"             pools {pools}: {len(files)} files, {format_size(size)}")
+    click.echo(f"             pools {pools}: {len(files)} files, {size_text(size)}")
     _print_path("metrics", result.data_dir / METRICS_FILE_NAME)
     _print_path("record", result.data_dir / RUN_FILE_NAME)
     for file in sorted(result.data_dir.glob("*.png")):
@@ -44,13 +45,13 @@ def _print_modules(run: RunFile) -> None:
             else f"best {best.metric}: {best.value:.4g} after epoch {best.epoch}"
         )
     click.echo()
-    print_table(
+    output.print_table(
         ("MODULE", "TRAINED", "PARAMETERS", "WEIGHTS FROM"),
         [
             (
                 module.name,
                 "frozen" if module.frozen else "yes" if module.trained else "no",
-                format_count(module.parameters),
+                count_text(module.parameters),
                 module.weights or "built",
             )
             for module in run.modules

@@ -1,9 +1,9 @@
 """Says whose code a command is about to execute."""
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import click
+from pymodules_core.cli import output
+from pymodules_core.errors import display_path, list_words
 
 if TYPE_CHECKING:
     from pymodules_core.experiment import Experiment
@@ -23,7 +23,6 @@ def print_trust_notice(
         err: Print to standard error: standard output is read by a program.
     """
     from pymodules_core.discovery.selection.catalog import executed_files, executed_plugins
-    from pymodules_core.errors import display_path, list_words
 
     parts = []
     if files := executed_files(experiment):
@@ -32,5 +31,4 @@ def print_trust_notice(
     if plugins := executed_plugins(experiment) if load_installed else []:
         parts.append(f"plugins {list_words(plugins)}")
     if parts:
-        with suppress(OSError):  # that nobody reads it must not end the command
-            click.echo(f"executing {'; '.join(parts)}", err=err)
+        output.say(f"executing {'; '.join(parts)}", err=err)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from table_cases import WIDTHS, assert_all_is_shown
 
-from pymodules_core.cli.output import format_count, format_size
 from pymodules_core.cli.table_layout import lay_out
+from pymodules_core.reports.text import count_text, size_text
 
 STATUS = ("EXPERIMENT", "STATE", "EPOCH", "BEST", "UPDATED", "SIZE")
 ROW = ("classifier", "finished", "12/12", "accuracy 0.9972 (epoch 8)", "28 s ago", "612.9 kB")
@@ -17,8 +17,8 @@ LONG = "teacher_encoder.origin.of_the_module/that_has_sixty_letters.py"
 # Letters of one and of two columns, and one with an accent of its own.
 LETTERS = st.sampled_from([*"aBz019._-/:=,@*", "é", "漢", "字", "한", "e\u0301"])
 NUMBERS = st.one_of(
-    st.integers(0, 2**63).map(format_count),
-    st.integers(0, 10**15).map(format_size),
+    st.integers(0, 2**63).map(count_text),
+    st.integers(0, 10**15).map(size_text),
     st.floats(allow_nan=False, allow_infinity=False).map("{:.4g}".format),
     st.tuples(st.integers(0, 999), st.integers(0, 999)).map("{0[0]}/{0[1]}".format),
 )
@@ -147,7 +147,7 @@ def test_wide_characters_are_aligned_by_what_they_take():
 
 
 def test_a_thousand_rows_are_within_the_width_too():
-    rows = [(f"{LONG}_{number}", "no", format_count(number)) for number in range(1_000)]
+    rows = [(f"{LONG}_{number}", "no", count_text(number)) for number in range(1_000)]
 
     lines = laid_out(("MODULE", "FROZEN", "PARAMETERS"), *rows, width=60)
 

@@ -2,19 +2,17 @@
 
 import click
 
-from pymodules_core.cli.lazy_group import LazyCommand, LazyGroup
+from pymodules_core.cli.lazy_group import LazyGroup
 
 _COMMANDS = {
-    "ls": LazyCommand("ls", "List pools: epoch, metrics, modules, sizes."),
-    "show": LazyCommand("show", "Show the tensors of a pool's modules."),
-    "diff": LazyCommand("diff", "Compare two pools, module by module and tensor by tensor."),
-    "lineage": LazyCommand("lineage", "Draw where weights came from, across experiments."),
-    "export": LazyCommand("export", "Write modules as safetensors or as one merged file."),
-    "verify": LazyCommand("verify", "Read every byte and report what is damaged."),
-    "repair": LazyCommand(
-        "repair", "Restore damaged files from intact copies, quarantine the rest."
-    ),
-    "prune": LazyCommand("prune", "Delete old epoch pools."),
+    "ls": "List pools: epoch, metrics, modules, sizes.",
+    "show": "Show the tensors of a pool's modules.",
+    "diff": "Compare two pools, module by module and tensor by tensor.",
+    "lineage": "Draw where weights came from, across experiments.",
+    "export": "Write modules as safetensors or as one merged file.",
+    "verify": "Read every byte and report what is damaged.",
+    "repair": "Restore damaged files from intact copies, quarantine the rest.",
+    "prune": "Delete old epoch pools.",
 }
 
 

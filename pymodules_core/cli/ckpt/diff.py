@@ -6,27 +6,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pymodules_core.cli.options import (
-    data_home_option,
-    debug_option,
-    experiment_argument,
-    json_option,
-)
+from pymodules_core.cli import options, output
 
 if TYPE_CHECKING:
     from pymodules_core.checkpoints.tools.comparison import Difference, ModuleDifference
 
 
 @click.command("diff")
-@experiment_argument
+@options.experiment
 @click.argument("pool_a")
 @click.argument("pool_b")
 @click.argument("modules", nargs=-1)
 @click.option("--other", metavar="EXP", help="Take POOL_B from another experiment or folder.")
 @click.option("--all", "show_all", is_flag=True, help="List tensors that did not change too.")
-@json_option
-@data_home_option
-@debug_option
+@options.json
+@options.data_home
+@options.debug
 def command(
     exp: str,
     pool_a: str,
@@ -66,8 +61,6 @@ def command(
 
 
 def _print_table(found: "Mapping[str, ModuleDifference]", *, show_all: bool) -> None:
-    from pymodules_core.cli.output import print_table
-
     rows, same = [], []
     for name, module in found.items():
         changed = [key for key in module.keys if show_all or not key.is_same]
@@ -79,7 +72,7 @@ def _print_table(found: "Mapping[str, ModuleDifference]", *, show_all: bool) -> 
         rows.append(_cells(module.total, name=name, note=note))
         rows += [_cells(key, name=f"  {key.name}", note=key.note or "") for key in changed]
     if rows:
-        print_table(("MODULE", "RELATIVE", "COSINE", "LARGEST", ""), rows)
+        output.print_table(("MODULE", "RELATIVE", "COSINE", "LARGEST", ""), rows)
     for name in same:
         click.echo(f"{name}: same")
 
@@ -93,9 +86,7 @@ def _cells(one: "Difference", *, name: str, note: str) -> tuple[str, ...]:
 def _print_json(found: "Mapping[str, ModuleDifference]", alone: Mapping[str, str]) -> None:
     import attrs
 
-    from pymodules_core.cli.output import print_json
-
-    print_json(
+    output.print_json(
         [
             {**attrs.asdict(module.total), "keys": [attrs.asdict(key) for key in module.keys]}
             for module in found.values()

@@ -5,26 +5,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pymodules_core.cli.options import (
-    FullPath,
-    data_home_option,
-    debug_option,
-    experiment_argument,
-)
+from pymodules_core.cli import options
+from pymodules_core.errors import CheckpointError, display_path
+from pymodules_core.reports.text import size_text
 
 if TYPE_CHECKING:
     from pymodules_core.checkpoints.tools.export import ExportFormat
 
 
 @click.command("export")
-@experiment_argument
+@options.experiment
 @click.argument("pool")
 @click.argument("modules", nargs=-1)
 @click.option(
     "--to",
     "target",
     required=True,
-    type=FullPath(path_type=Path),
+    type=options.FullPath(path_type=Path),
     help="Folder to write to; the file with --merged.",
 )
 @click.option(
@@ -35,8 +32,8 @@ if TYPE_CHECKING:
 )
 @click.option("--merged", is_flag=True, help="Write one file with keys <module_name>.<key>.")
 @click.option("--replace", is_flag=True, help="Replace files that are there.")
-@data_home_option
-@debug_option
+@options.data_home
+@options.debug
 def command(
     exp: str,
     pool: str,
@@ -55,8 +52,6 @@ def command(
     from pymodules_core.checkpoints.loading.pool_reader import PoolReader
     from pymodules_core.checkpoints.store.paths import Layout
     from pymodules_core.checkpoints.tools.export import export_modules
-    from pymodules_core.cli.output import format_size
-    from pymodules_core.errors import CheckpointError, display_path
 
     # What a run keeps, its record knows; a file that comes from elsewhere would be damage.
     if any(Layout(folder).commits.is_dir() for folder in (target, *target.absolute().parents)):
@@ -73,4 +68,4 @@ def command(
     if not files:
         click.echo(f"{source.name}: pool {pool} holds no module, so nothing was written")
     for file in files:
-        click.echo(f"{display_path(file)}  {format_size(file.stat().st_size)}")
+        click.echo(f"{display_path(file)}  {size_text(file.stat().st_size)}")

@@ -5,12 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pymodules_core.cli.options import (
-    data_home_option,
-    debug_option,
-    experiment_argument,
-    json_option,
-)
+from pymodules_core.cli import options, output
+from pymodules_core.errors import CheckpointNotFoundError, printable
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME
 
 if TYPE_CHECKING:
@@ -20,16 +16,14 @@ if TYPE_CHECKING:
 
 
 @click.command("lineage")
-@experiment_argument
-@json_option
-@data_home_option
-@debug_option
+@options.experiment
+@options.json
+@options.data_home
+@options.debug
 def command(exp: str, as_json: bool, data_home: Path | None) -> None:
     """Draw where the initial weights of each module of EXP came from, back through experiments."""
     from pymodules_core.checkpoints.tools.lineage import ancestry, newest_record
     from pymodules_core.cli.ckpt.target import open_target
-    from pymodules_core.cli.output import print_json
-    from pymodules_core.errors import CheckpointNotFoundError, printable
 
     target = open_target(exp, data_home)
     experiment = target.experiment
@@ -44,7 +38,7 @@ def command(exp: str, as_json: bool, data_home: Path | None) -> None:
     if as_json:
         import attrs
 
-        print_json([attrs.asdict(one) for one in ancestors])
+        output.print_json([attrs.asdict(one) for one in ancestors])
         return
     click.echo(printable(_headline(experiment.name, record)))
     for one in ancestors:
@@ -66,8 +60,6 @@ def _headline(name: str, record: "CommitRecord") -> str:
 
 def _draw(one: "Ancestor") -> None:
     """Draw what one module came from, a line a step back."""
-    from pymodules_core.errors import printable
-
     indent = ""
     while one.origin is not None:
         text = printable(_source_text(one.origin, is_there=one.is_there))

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
-from pymodules_core.cli.options import data_home_option, debug_option, experiment_argument
+from pymodules_core.cli import options
+from pymodules_core.reports.text import size_text
 
 
 @click.command("prune")
-@experiment_argument
+@options.experiment
 @click.argument("pools", nargs=-1)
 @click.option(
     "--keep-epochs",
@@ -18,8 +19,8 @@ from pymodules_core.cli.options import data_home_option, debug_option, experimen
 )
 @click.option("--dry-run", is_flag=True, help="Say what would go, and change nothing.")
 @click.option("--even-if-needed", is_flag=True, help="Drop what other experiments started from.")
-@data_home_option
-@debug_option
+@options.data_home
+@options.debug
 def command(
     exp: str,
     pools: tuple[str, ...],
@@ -35,7 +36,6 @@ def command(
     from pymodules_core.checkpoints.tools.lineage import users_of
     from pymodules_core.checkpoints.tools.pruning import plan_pruning, prune
     from pymodules_core.cli.ckpt.target import open_target
-    from pymodules_core.cli.output import format_size
 
     if not pools and keep_epochs is None:
         raise click.UsageError("name the pools to drop, or --keep-epochs N")
@@ -53,5 +53,5 @@ def command(
         prune(target.path, plan.pools)
     verb = "would drop" if dry_run else "dropped"
     click.echo(
-        f"{target.name}: {verb} {', '.join(plan.pools)}, {format_size(plan.freed_bytes)} on disk"
+        f"{target.name}: {verb} {', '.join(plan.pools)}, {size_text(plan.freed_bytes)} on disk"
     )

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import click
 
-from pymodules_core.cli.options import data_home_option, debug_option, experiment_argument
+from pymodules_core.cli import options
 
 
 @click.command("repair")
-@experiment_argument
-@data_home_option
-@debug_option
+@options.experiment
+@options.data_home
+@options.debug
 def command(exp: str, data_home: Path | None) -> int:
     """Make the checkpoints of EXP whole again, from what is whole of them.
 

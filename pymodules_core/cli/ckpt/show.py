@@ -5,12 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pymodules_core.cli.options import (
-    data_home_option,
-    debug_option,
-    experiment_argument,
-    json_option,
-)
+from pymodules_core.cli import options, output
+from pymodules_core.errors import display_path, printable
+from pymodules_core.reports.text import size_text
 
 if TYPE_CHECKING:
     from pymodules_core.checkpoints.file_format.layout_version import LayoutVersion
@@ -19,12 +16,12 @@ if TYPE_CHECKING:
 
 
 @click.command("show")
-@experiment_argument
+@options.experiment
 @click.argument("pool")
 @click.argument("modules", nargs=-1)
-@json_option
-@data_home_option
-@debug_option
+@options.json
+@options.data_home
+@options.debug
 def command(
     exp: str, pool: str, modules: tuple[str, ...], as_json: bool, data_home: Path | None
 ) -> None:
@@ -37,11 +34,10 @@ def command(
     target = open_target(exp, data_home)
 
     from pymodules_core.checkpoints.loading.pool_reader import PoolReader
-    from pymodules_core.cli.output import print_json
 
     found = PoolReader(target.path).read(pool, modules or None)
     if as_json:
-        print_json([_as_json(name, stored) for name, stored in found.items()])
+        output.print_json([_as_json(name, stored) for name, stored in found.items()])
         return
     if not found:
         click.echo(f"{target.name}: pool {pool} holds no module")
@@ -53,13 +49,11 @@ def command(
 
 def _print_module(name: str, stored: "StoredModule") -> None:
     from pymodules_core.checkpoints.tools.statistics import tensor_statistics
-    from pymodules_core.cli.output import format_size, print_table
-    from pymodules_core.errors import display_path, printable
 
     tensors = tensor_statistics(stored.state)
     mark = _mark_of(stored)
     elements = sum(one.elements for one in tensors)
-    size = format_size(sum(one.size_bytes for one in tensors))
+    size = size_text(sum(one.size_bytes for one in tensors))
     epoch = "" if stored.epoch is None else f", epoch {stored.epoch}"
     digest = f", digest {stored.digest[:12]}" if stored.digest else ""
     click.echo(f"{name}: {len(tensors)} tensors, {elements:,} elements, {size}{epoch}{digest}")
@@ -67,7 +61,7 @@ def _print_module(name: str, stored: "StoredModule") -> None:
     if mark.provider is not None:
         click.echo(f"state version {mark.version} of {mark.provider}")
     if tensors:
-        print_table(
+        output.print_table(
             ("KEY", "SHAPE", "DTYPE", "SIZE", "MEAN", "STD", "MIN", "MAX"),
             [_cells(one) for one in tensors],
         )
@@ -93,14 +87,12 @@ def _mark_of(stored: "StoredModule") -> "LayoutVersion":
 
 
 def _cells(one: "TensorStatistics") -> tuple[str, ...]:
-    from pymodules_core.cli.output import format_size
-
     numbers = (one.mean, one.std, one.least, one.most)
     return (
         one.key,
         "x".join(map(str, one.shape)) or "scalar",
         one.dtype,
-        format_size(one.size_bytes),
+        size_text(one.size_bytes),
         *("-" if number is None else f"{number:.4g}" for number in numbers),
     )
 

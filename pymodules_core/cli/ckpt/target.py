@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from pymodules_core.errors import CheckpointNotFoundError, display_path
+
 if TYPE_CHECKING:
     from pymodules_core.experiment import Experiment
 
@@ -34,7 +36,6 @@ class Target:
         from pymodules_core.checkpoints.store.paths import Layout
         from pymodules_core.checkpoints.store.records import record_numbers
         from pymodules_core.checkpoints.tools.lost_store import lost_store
-        from pymodules_core.errors import CheckpointNotFoundError, display_path
         from pymodules_core.names import pool_names_in
 
         if record_numbers(Layout(self.path)) or pool_names_in(self.path):

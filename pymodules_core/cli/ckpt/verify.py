@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pymodules_core.cli.options import data_home_option, debug_option
+from pymodules_core.cli import options
+from pymodules_core.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    LostStoreError,
+    display_path,
+)
 
 if TYPE_CHECKING:
     from pymodules_core.cli.ckpt.target import Target
@@ -15,8 +21,8 @@ _FILE_SUFFIXES = {".pt", ".pth", ".safetensors"}
 
 @click.command("verify")
 @click.argument("targets", metavar="EXP_OR_FILE...", nargs=-1, required=True)
-@data_home_option
-@debug_option
+@options.data_home
+@options.debug
 def command(targets: tuple[str, ...], data_home: Path | None) -> int:
     """Read all checkpoints of experiments, or single .pt and .safetensors files and shard folders.
 
@@ -24,7 +30,6 @@ def command(targets: tuple[str, ...], data_home: Path | None) -> int:
     """
     from pymodules_core.checkpoints.store.records import INDEX_NAME
     from pymodules_core.cli.ckpt.target import open_target
-    from pymodules_core.errors import LostStoreError
     from pymodules_core.experiment import expand_path
 
     is_whole = True
@@ -47,7 +52,6 @@ def _verify_pools(target: "Target") -> bool:
     from pymodules_core.checkpoints.store.records import record_numbers
     from pymodules_core.checkpoints.store.verification import verify_store
     from pymodules_core.checkpoints.tools.lost_store import lost_store
-    from pymodules_core.errors import display_path
     from pymodules_core.names import pool_names_in
 
     layout = Layout(target.path)
@@ -74,11 +78,6 @@ def _verify_pools(target: "Target") -> bool:
 
 def _verify_file(file: Path, *, root: Path | None = None) -> bool:
     from pymodules_core.checkpoints import read_state_dict
-    from pymodules_core.errors import (
-        CheckpointError,
-        CheckpointNotFoundError,
-        display_path,
-    )
 
     try:
         state = read_state_dict(file, root=root)
