@@ -38,12 +38,21 @@ class Processes:
 
     Attributes:
         ranks: Which of them this is.
+        rank: The number of this process, from 0.
+        size: How many there are.
+        is_first: Whether this is the one that writes and prints.
+        is_alone: Whether there are no others.
+        control: The group of all, on the CPU, beside the one that gradients go through, which
+            nothing here may come between; None alone, and outside the ``with`` block.
     """
 
     def __init__(self, ranks: RankInfo | None = None) -> None:
         self.ranks = ranks or RankInfo()
-        # Beside the one that gradients go through: nothing here may come between them.
-        self._control: dist.ProcessGroup | None = None
+        self.rank = self.ranks.rank
+        self.size = self.ranks.size
+        self.is_first = self.ranks.is_first
+        self.is_alone = self.size == 1
+        self.control: dist.ProcessGroup | None = None
         self._is_owner = False
         # What was raised here last, and all others know.
         self._known: BaseException | None = None
@@ -77,18 +86,18 @@ class Processes:
                     f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']} here",
                 ) from error
             self._is_owner = True
-        self._control = dist.new_group(backend="gloo")
+        self.control = dist.new_group(backend="gloo")
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if self._control is None:
+        if self.control is None:
             return
         # After a failure the others may be gone, or wait elsewhere: nothing waits for them here.
         # A signal ends all of them at one point.
         if error is None or isinstance(error, RunInterruptedError):
             self.barrier()
-            dist.destroy_process_group(None if self._is_owner else self._control)
-        self._control = None
+            dist.destroy_process_group(None if self._is_owner else self.control)
+        self.control = None
 
     def _own_store(self) -> PrefixStore:
         """Return a store of these processes, without what those before a restart have left.
@@ -98,31 +107,6 @@ class Processes:
         """
         store, _, _ = next(rendezvous("env://", timeout=_JOIN_TIMEOUT))
         return PrefixStore(f"restart_{self.ranks.restarts}", store)
-
-    @property
-    def rank(self) -> int:
-        """The number of this process, from 0."""
-        return self.ranks.rank
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-        return self.ranks.size
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this is the one that writes and prints."""
-        return self.ranks.is_first
-
-    @property
-    def is_alone(self) -> bool:
-        """Whether there are no others."""
-        return self.size == 1
-
-    @property
-    def control(self) -> "dist.ProcessGroup | None":
-        """The group of all, on the CPU, beside the one that gradients go through."""
-        return self._control
 
     def barrier(self) -> None:
         """Return once all have come here."""
@@ -134,10 +118,10 @@ class Processes:
         Args:
             value: What can be pickled; small.
         """
-        if self._control is None:
+        if self.control is None:
             return [value]
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value, group=self._control)
+        dist.all_gather_object(found, value, group=self.control)
         return found
 
     def run_on_rank0(self, make: Callable[[], T]) -> T:
@@ -150,7 +134,7 @@ class Processes:
             RankFailedError: ``make`` raised, in all processes but the first, where its own error
                 is raised.
         """
-        if self._control is None:
+        if self.control is None:
             return make()
         made: list[Any] = [None, None]
         fault: BaseException | None = None
@@ -159,7 +143,7 @@ class Processes:
                 made[0] = make()
             except BaseException as error:  # noqa: BLE001  raised below, after all know
                 fault, made[1] = error, Failure.of(0, error)
-        dist.broadcast_object_list(made, src=0, group=self._control)
+        dist.broadcast_object_list(made, src=0, group=self.control)
         self._known = fault
         if fault is not None:
             raise fault
@@ -178,7 +162,7 @@ class Processes:
             RankFailedError: It raised in another process, and in none of lower rank. So one of
                 them raises its own error, which is the one to report.
         """
-        if self._control is None:
+        if self.control is None:
             return do()
         fault: BaseException | None = None
         try:
@@ -190,13 +174,11 @@ class Processes:
         failures = self.gather(None if fault is None else Failure.of(self.rank, fault))
         first = next(filter(None, failures), None)
         self._known = fault
-        if fault is not None and first is not None:
-            if first.rank == self.rank:
-                raise fault
-            raise first.as_error() from fault
-        if first is not None:
-            raise first.as_error()
-        return result
+        if first is None:
+            return result
+        if fault is not None and first.rank == self.rank:
+            raise fault
+        raise first.as_error() from fault
 
     def all_reduce_max(self, numbers: Sequence[float]) -> list[float]:
         """Return the maximum of each number over all processes."""
@@ -209,10 +191,10 @@ class Processes:
     def _all_reduce(
         self, numbers: Sequence[float], operation: dist.ReduceOp.RedOpType
     ) -> list[float]:
-        if self._control is None:
+        if self.control is None:
             return list(numbers)
         values = torch.tensor(numbers, dtype=torch.float64)
-        dist.all_reduce(values, op=operation, group=self._control)
+        dist.all_reduce(values, op=operation, group=self.control)
         return values.tolist()
 
     def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
@@ -221,7 +203,7 @@ class Processes:
         Args:
             tensors: Of equal dtypes, shapes and devices in every process; changed in place.
         """
-        if self._control is None:
+        if self.control is None:
             return
         kinds: dict[tuple[torch.dtype, torch.device], list[torch.Tensor]] = {}
         for tensor in tensors:
@@ -245,7 +227,7 @@ class Processes:
         Raises:
             ProcessesError: The tensors differ in more than their number of rows.
         """
-        if self._control is None:
+        if self.control is None:
             return tensor
         needs_gradient = tensor.requires_grad and torch.is_grad_enabled()
         form = (tuple(tensor.shape[1:]), str(tensor.dtype), needs_gradient)
@@ -283,4 +265,4 @@ class Processes:
             error: What was raised here.
         """
         is_known = isinstance(error, RankFailedError | RunInterruptedError) or error is self._known
-        return error if self._control is None or is_known else first_failure(self.rank, error)
+        return error if self.control is None or is_known else first_failure(self.rank, error)
