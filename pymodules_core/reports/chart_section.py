@@ -26,18 +26,16 @@ def run_style(number: int) -> str:
     return f"--run:var(--run-{number % COLORS})"
 
 
-def chart_data(
-    charts: Sequence[Chart], labels: Sequence[str], histories: Sequence[History]
-) -> dict[str, Any]:
-    """Return what the script draws, ready for JSON."""
+def chart_data(charts: Sequence[Chart], runs: Mapping[str, History]) -> dict[str, Any]:
+    """Return what the script draws of labelled runs, ready for JSON."""
     most = points_a_line(charts)
-    best_epochs = [{history.best.epoch} if history.best else set() for history in histories]
+    best_epochs = [{run.best.epoch} if run.best else set() for run in runs.values()]
     return {
         "colors": COLORS,
-        "phases": phases_of(histories),
+        "phases": phases_of(runs.values()),
         "runs": [
-            {"label": label, "best": _best(history), "resumed": _resumed(history)}
-            for label, history in zip(labels, histories, strict=True)
+            {"label": label, "best": _best(run), "resumed": _resumed(run)}
+            for label, run in runs.items()
         ],
         "charts": [
             {
@@ -53,9 +51,7 @@ def chart_data(
     }
 
 
-def chart_section(
-    charts: Sequence[Chart], labels: Sequence[str], histories: Sequence[History]
-) -> Html:
+def chart_section(charts: Sequence[Chart], runs: Mapping[str, History]) -> Html:
     """Make the buttons and a frame for each chart, with its values as a table."""
     if not charts:
         return tag("p", "No metrics are logged yet.", class_="muted")
@@ -63,15 +59,13 @@ def chart_section(
     fair = _MOST_CELLS // (len(charts) * columns)
     most_rows = min(_MOST_TABLE_ROWS, max(_FEWEST_TABLE_ROWS, fair))
     return join(
-        [
-            _toolbar(labels, histories),
-            tag("noscript", tag("p", "Charts need JavaScript; the tables do not.", class_="note")),
-            tag(
-                "div",
-                *(_frame(chart, labels, most_rows=most_rows) for chart in charts),
-                class_="charts",
-            ),
-        ]
+        _toolbar(runs),
+        tag("noscript", tag("p", "Charts need JavaScript; the tables do not.", class_="note")),
+        tag(
+            "div",
+            *(_frame(chart, list(runs), most_rows=most_rows) for chart in charts),
+            class_="charts",
+        ),
     )
 
 
@@ -103,27 +97,23 @@ def _line(line: Line, points: Iterable[Point]) -> dict[str, Any]:
     }
 
 
-def _toolbar(labels: Sequence[str], histories: Sequence[History]) -> Html:
-    phases = phases_of(histories)
-    has_one_run = len(labels) == 1
-    runs = [
+def _toolbar(runs: Mapping[str, History]) -> Html:
+    phase_keys = (
+        _key(phase, name="phase", value=phase, run=0, phase=phase)
+        for phase in phases_of(runs.values())
+    )
+    run_keys = (
         _key(label, name="run", value=number, run=number, phase=EVAL)
-        for number, label in enumerate(labels)
-    ]
-    marks = ["◎ best epoch"] if any(history.best for history in histories) else []
-    marks += ["▲ resumed"] if any(history.resumptions for history in histories) else []
+        for number, label in enumerate(runs)
+    )
+    marks = ["◎ best epoch"] if any(run.best for run in runs.values()) else []
+    marks += ["▲ resumed"] if any(run.resumptions for run in runs.values()) else []
     return tag(
         "div",
         _segments("x axis", "x", ("epoch", "step")),
         _segments("y axis", "y", ("linear", "log")),
-        tag(
-            "div",
-            *(_key(phase, name="phase", value=phase, run=0, phase=phase) for phase in phases),
-            class_="group",
-            role="group",
-            aria_label="phases",
-        ),
-        None if has_one_run else tag("div", *runs, class_="group", role="group", aria_label="runs"),
+        _group("phases", *phase_keys),
+        _group("runs", *run_keys) if len(runs) > 1 else None,
         tag("span", " · ".join(marks), class_="muted small legend") if marks else None,
         class_="toolbar",
         role="toolbar",
@@ -138,14 +128,11 @@ def _segments(title: str, name: str, values: Sequence[str]) -> Html:
         )
         for v in values
     )
-    return tag(
-        "div",
-        tag("span", title, class_="muted"),
-        *buttons,
-        class_="group segments",
-        role="group",
-        aria_label=title,
-    )
+    return _group(title, tag("span", title, class_="muted"), *buttons, class_="group segments")
+
+
+def _group(title: str, *children: Html, class_: str = "group") -> Html:
+    return tag("div", *children, class_=class_, role="group", aria_label=title)
 
 
 def _key(text: str, *, name: str, value: str | int, run: int, phase: str) -> Html:
@@ -197,12 +184,13 @@ def _values_table(chart: Chart, title: str, labels: Sequence[str], *, most_rows:
     head = ["epoch", "step"] if has_steps else ["epoch"]
     rows = [_values_row(key[: len(head)], cells[key], len(names)) for key in shown]
     columns = [*head, *names]
-    if len(shown) == len(keys):
-        return data_table(columns, rows, caption=title, numeric=range(len(columns)))
-    caption = f"{title}: {len(shown)} of {len(keys)} rows"
-    note = f"Every {len(keys) // len(shown)}th row or so: {caption}"
+    is_whole = len(shown) == len(keys)
+    caption = title if is_whole else f"{title}: {len(shown)} of {len(keys)} rows"
     table = data_table(columns, rows, caption=caption, numeric=range(len(columns)))
-    return join([table, tag("p", note, class_="muted small")])
+    if is_whole:
+        return table
+    note = f"Every {len(keys) // len(shown)}th row or so: {caption}"
+    return join(table, tag("p", note, class_="muted small"))
 
 
 def _values_row(head: Sequence[int], values: Mapping[int, str], columns: int) -> list[Child]:

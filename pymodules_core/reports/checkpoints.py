@@ -38,20 +38,18 @@ def checkpoint_section(experiment_path: Path, history: History) -> Html:
     known = [pool.epoch for pool in store.pools if pool.epoch is not None]
     last = max([1, *known, *(row.epoch for row in history.rows[-1:])])
     return join(
-        [
-            tag("div", *_lanes(lanes, last, history), class_="lanes", aria_hidden="true"),
-            tag("p", _summary(store, filled, len(shown)), class_="muted small"),
-            tag(
-                "details",
-                tag("summary", "Pools as a table"),
-                data_table(
-                    ("Pool", "Epoch", "Step", "Modules", "Size", "Metrics"),
-                    [_pool_row(pool) for pool in shown],
-                    caption="Checkpoint pools",
-                    numeric=[1, 2, 4],
-                ),
+        tag("div", *_lanes(lanes, last, history), class_="lanes", aria_hidden="true"),
+        tag("p", _summary(store, filled, len(shown)), class_="muted small"),
+        tag(
+            "details",
+            tag("summary", "Pools as a table"),
+            data_table(
+                ("Pool", "Epoch", "Step", "Modules", "Size", "Metrics"),
+                [_pool_row(pool) for pool in shown],
+                caption="Checkpoint pools",
+                numeric=[1, 2, 4],
             ),
-        ]
+        ),
     )
 
 

@@ -143,25 +143,20 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{path}.")
         else:
-            flat[path] = value
+            # As a run writes it as JSON, so that settings of today's files are equal to those.
+            flat[path] = list(value) if isinstance(value, tuple) else value
     return flat
 
 
 def _describe(subject: Subject) -> dict[Group, dict[str, Any]]:
-    history = subject.history
-    if history is None:
-        settings = flatten(unstructure(subject.experiment.settings))
-        return {group: {} for group in Group} | {
-            Group.RESULT: {"state": "not trained"},
-            Group.SETTINGS: _plain(settings),
-        }
+    history = subject.history or History(state="not trained", facts={}, rows=[], notes=[])
     facts = history.facts
     recorded = table(facts, "settings") or unstructure(subject.experiment.settings)
     return {
         Group.RESULT: _result(history),
         Group.EVAL: _last_metrics(history, EVAL),
         Group.TRAIN: _last_metrics(history, TRAIN),
-        Group.SETTINGS: _plain(flatten(recorded)),
+        Group.SETTINGS: flatten(recorded),
         Group.MODULES: _modules(history),
         Group.VERSIONS: _versions(facts),
         Group.PLUGINS: {
@@ -214,11 +209,6 @@ def _modules(history: History) -> dict[str, Any]:
 def _versions(facts: Mapping[str, Any]) -> dict[str, Any]:
     git_commit = text(facts, "git_commit")
     return {**table(facts, "versions"), **({GIT_COMMIT: git_commit} if git_commit else {})}
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return lists for tuples: settings of today's files equal those that a run wrote as JSON."""
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in settings.items()}
 
 
 def _merged_keys(columns: Iterable[Mapping[str, Any]]) -> list[str]:

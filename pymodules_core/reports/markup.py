@@ -37,10 +37,10 @@ def tag(name: str, /, *children: Child, **attributes: Attribute) -> Html:
     )
     if name in _VOID:
         return Html(f"<{name}{opening}>")
-    return Html(f"<{name}{opening}>{join(children)}</{name}>")
+    return Html(f"<{name}{opening}>{join(*children)}</{name}>")
 
 
-def join(children: Iterable[Child]) -> Html:
+def join(*children: Child) -> Html:
     """Put children one after the other."""
     return Html(
         "".join(
@@ -68,18 +68,17 @@ def data_table(
     """
     right = frozenset(numeric)
     classes = ["num" if number in right else None for number in range(len(columns))]
-    head = join(
+    head = (
         tag("th", column, scope="col", class_=name)
         for column, name in zip(columns, classes, strict=True)
     )
-    body = join(_table_row(row, classes) for row in rows)
     return tag(
         "div",
         tag(
             "table",
             tag("caption", caption, class_="unseen"),
-            tag("thead", tag("tr", head)),
-            tag("tbody", body),
+            tag("thead", tag("tr", *head)),
+            tag("tbody", *(_table_row(row, classes) for row in rows)),
         ),
         class_="scroll",
         tabindex=0,

@@ -1,7 +1,7 @@
 """One HTML page of one or more runs; it needs no other file and no network."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from importlib.resources import files
@@ -41,52 +41,47 @@ def make_page(subjects: Sequence[Subject], *, now: datetime | None = None) -> st
     Raises:
         PymodulesError: One of them has no run.
     """
-    histories = [_history_of(subject) for subject in subjects]
-    labels = [subject.label for subject in subjects]
-    charts = make_charts(histories)
-    has_several = len(subjects) > 1
-    title = f"{len(subjects)} runs: {', '.join(labels)}" if has_several else labels[0]
+    runs = {subject.label: _history_of(subject) for subject in subjects}
+    charts = make_charts([*runs.values()])
+    has_several = len(runs) > 1
+    title = f"{len(runs)} runs: {', '.join(runs)}" if has_several else subjects[0].label
     script = "".join((_ASSETS / name).read_text("utf-8") for name in _SCRIPTS)
     made = f"{(now or datetime.now(UTC)).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     head = join(
-        [
-            tag("meta", http_equiv="Content-Security-Policy", content=_policy(script)),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("meta", name="color-scheme", content="light dark"),
-            tag("title", f"{title} · pymodules"),
-            tag("style", Html((_ASSETS / "page.css").read_text("utf-8"))),
-        ]
+        tag("meta", http_equiv="Content-Security-Policy", content=_policy(script)),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"{title} · pymodules"),
+        tag("style", Html((_ASSETS / "page.css").read_text("utf-8"))),
     )
     cards = [
         run_card(label if has_several else "Run", history, style=run_style(number))
-        for number, (label, history) in enumerate(zip(labels, histories, strict=True))
+        for number, (label, history) in enumerate(runs.items())
     ]
     body = join(
-        [
-            tag(
-                "header",
-                tag("h1", f"{len(subjects)} runs side by side" if has_several else labels[0]),
-                tag("p", f"As of {made}, pymodules {own_version()}", class_="muted small"),
-                _progress_note(labels, histories),
-                class_="wide",
-            ),
-            tag(
-                "main",
-                tag("div", *cards, class_="cards runs"),
-                tag("h2", "Metrics"),
-                chart_section(charts, labels, histories),
-                *_differences(subjects),
-                *_details(subjects, histories),
-                class_="wide",
-            ),
-            tag(
-                "script",
-                script_json(chart_data(charts, labels, histories)),
-                type="application/json",
-                id="plot-data",
-            ),
-            tag("script", Html(script)),
-        ]
+        tag(
+            "header",
+            tag("h1", f"{len(runs)} runs side by side" if has_several else title),
+            tag("p", f"As of {made}, pymodules {own_version()}", class_="muted small"),
+            _progress_note(runs),
+            class_="wide",
+        ),
+        tag(
+            "main",
+            tag("div", *cards, class_="cards runs"),
+            tag("h2", "Metrics"),
+            chart_section(charts, runs),
+            *_differences(subjects),
+            *_details(subjects, runs),
+            class_="wide",
+        ),
+        tag(
+            "script",
+            script_json(chart_data(charts, runs)),
+            type="application/json",
+            id="plot-data",
+        ),
+        tag("script", Html(script)),
     )
     return f"{_PAGE_START}{head}\n</head>\n{tag('body', body)}\n</html>\n"
 
@@ -116,12 +111,8 @@ def _policy(script: str) -> str:
     )
 
 
-def _progress_note(labels: Sequence[str], histories: Sequence[History]) -> Html | None:
-    at_work = [
-        label
-        for label, history in zip(labels, histories, strict=True)
-        if history.state == "running"
-    ]
+def _progress_note(runs: Mapping[str, History]) -> Html | None:
+    at_work = [label for label, run in runs.items() if run.state == "running"]
     if not at_work:
         return None
     return tag(
@@ -153,27 +144,25 @@ def _cell(row: Row, label: str) -> Child:
     if cell is None:
         return MISSING
     shown = shorten(cell, _LONGEST_CELL)
-    return (
-        tag("span", f"{shown} ★", class_="is-best", title="the best")
-        if label in row.best
-        else shown
-    )
+    if label in row.best:
+        return tag("span", f"{shown} ★", class_="is-best", title="the best")
+    return shown
 
 
-def _details(subjects: Sequence[Subject], histories: Sequence[History]) -> list[Html]:
-    if len(subjects) == 1:
-        section = run_sections(subjects[0].experiment, histories[0])
-        return [tag("h2", "The run"), tag("div", section, style=run_style(0))]
+def _details(subjects: Sequence[Subject], runs: Mapping[str, History]) -> list[Html]:
+    sections = [run_sections(subject.experiment, runs[subject.label]) for subject in subjects]
+    if len(sections) == 1:
+        return [tag("h2", "The run"), tag("div", *sections, style=run_style(0))]
     return [
         tag("h2", "Each run"),
         *(
             tag(
                 "details",
-                tag("summary", tag("i", class_="dot"), subject.label),
-                run_sections(subject.experiment, history),
+                tag("summary", tag("i", class_="dot"), label),
+                section,
                 class_="run-details",
                 style=run_style(number),
             )
-            for number, (subject, history) in enumerate(zip(subjects, histories, strict=True))
+            for number, (label, section) in enumerate(zip(runs, sections, strict=True))
         ),
     ]

@@ -72,12 +72,10 @@ def run_card(label: str, history: History, *, style: str) -> Html:
 def run_sections(experiment: Experiment, history: History) -> Html:
     """Make modules, checkpoints, lineage and overrides of one run."""
     return join(
-        [
-            _block("Modules", partial(_modules, history.facts)),
-            _block("Checkpoints", partial(checkpoint_section, experiment.path, history)),
-            _block("Where the weights came from", partial(_lineage, experiment)),
-            _block("Overridden settings", partial(_overrides, history.facts)),
-        ]
+        _block("Modules", partial(_modules, history.facts)),
+        _block("Checkpoints", partial(checkpoint_section, experiment.path, history)),
+        _block("Where the weights came from", partial(_lineage, experiment)),
+        _block("Overridden settings", partial(_overrides, history.facts)),
     )
 
 
@@ -141,15 +139,13 @@ def _modules(facts: Mapping[str, Any]) -> Html:
         if module.get("frozen") is not True
     )
     return join(
-        [
-            data_table(
-                ("Module", "Class", "Parameters", "Trained", "Weights from", "Origin"),
-                rows,
-                caption="Modules",
-                numeric=[2],
-            ),
-            tag("p", f"{total:,} parameters, {trained:,} of them trained", class_="muted small"),
-        ]
+        data_table(
+            ("Module", "Class", "Parameters", "Trained", "Weights from", "Origin"),
+            rows,
+            caption="Modules",
+            numeric=[2],
+        ),
+        tag("p", f"{total:,} parameters, {trained:,} of them trained", class_="muted small"),
     )
 
 
@@ -157,13 +153,11 @@ def _origin(origin: Mapping[str, Any]) -> Html:
     digest = text(origin, "sha256")
     entry_point = text(origin, "entry_point")
     return join(
-        [
-            tag("code", origin_text(origin)),
-            tag("span", f" sha256 {digest[:_SHOWN_DIGEST_CHARACTERS]}", class_="muted small")
-            if digest
-            else None,
-            tag("span", f" {entry_point}", class_="muted small") if entry_point else None,
-        ]
+        tag("code", origin_text(origin)),
+        tag("span", f" sha256 {digest[:_SHOWN_DIGEST_CHARACTERS]}", class_="muted small")
+        if digest
+        else None,
+        tag("span", f" {entry_point}", class_="muted small") if entry_point else None,
     )
 
 
@@ -171,7 +165,7 @@ def _lineage(experiment: Experiment) -> Html:
     ancestors = ancestry(experiment.data_home, experiment.path)
     if not ancestors:
         return _nothing("No commit says it.")
-    return join(_chain(ancestor) for ancestor in ancestors)
+    return join(*map(_chain, ancestors))
 
 
 def _chain(one: Ancestor) -> Html:
@@ -210,20 +204,15 @@ def _source_node(one: Ancestor, origin: WeightsOrigin) -> Html:
 
 
 def _overrides(facts: Mapping[str, Any]) -> Html:
-    overrides = flatten_overrides(facts)
+    """Make a table of what ``-s`` and options put in place of ``experiment.toml``."""
+    overrides: dict[str, Any] = {}
+    for key, value in table(facts, "overrides").items():
+        # The keys are dotted already; a table given as a whole is taken apart.
+        overrides |= flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
     if not overrides:
         return _nothing("None: the run had the settings of experiment.toml.")
     rows = [(key, tag("code", setting_text(value))) for key, value in overrides.items()]
     return data_table(("Setting", "Value"), rows, caption="Overridden settings")
-
-
-def flatten_overrides(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return dotted keys to what ``-s`` and options put in place of ``experiment.toml``."""
-    found: dict[str, Any] = {}
-    for key, value in table(facts, "overrides").items():
-        # The keys are dotted already; a table given as a whole is taken apart.
-        found |= flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
-    return found
 
 
 def _nothing(why: str) -> Html:
