@@ -32,20 +32,14 @@ def command(
     if (exp is None) == (not plugin):
         raise click.UsageError("name either an experiment, or a plugin with --plugin NAME")
     given = options.parse_overrides(settings)
-    if plugin:
-        _check_plugin(plugin, given)
-    else:
-        _check_experiment(str(exp), given, data_home, load_installed=load_installed)
-
-
-def _check_experiment(
-    exp: str, overrides: dict[str, Any], data_home: Path | None, *, load_installed: bool
-) -> None:
+    if exp is None:
+        _check_plugin(str(plugin), given)
+        return
     from pymodules_core.cli.trust_notice import print_trust_notice
     from pymodules_core.experiment import Experiment
     from pymodules_core.training.dry_run import check_experiment
 
-    experiment = Experiment.open(exp, data_home=data_home, overrides=overrides)
+    experiment = Experiment.open(exp, data_home=data_home, overrides=given)
     print_trust_notice(experiment, load_installed=load_installed)
     for finding in check_experiment(experiment, load_installed=load_installed):
         click.echo(f"ok  {finding}")

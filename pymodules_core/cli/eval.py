@@ -4,6 +4,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+import attrs
 import click
 
 from pymodules_core.cli import options, output
@@ -46,14 +47,7 @@ def command(
         before_building=partial(print_trust_notice, load_installed=load_installed, err=as_json),
     )
     if as_json:
-        content = {
-            "experiment": experiment.name,
-            "pool": found.pool,
-            "epoch": found.epoch,
-            "metrics": dict(found.metrics),
-            "recorded": dict(found.recorded),
-        }
-        click.echo(json.dumps(content))
+        click.echo(json.dumps({"experiment": experiment.name, **attrs.asdict(found)}))
         return
     click.echo(f"{experiment.name}, pool {found.pool} of epoch {found.epoch}")
     output.print_table(

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Literal
 
 from pymodules_core.cli import output
@@ -22,9 +21,17 @@ Existing = Literal["refuse", "reset", "resume"]
 _INVALID = 2
 # Processes that end with these have said why.
 _REPORTED = (1, _INVALID)
-_CRASHES = {
-    getattr(signal, name, None) for name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE")
-}  # Windows has no SIGBUS
+# What commonly ends a process so; of most signals no other trace is left.
+_WHAT_TO_LOOK_AT = {
+    "SIGKILL": "see whether memory ran out (dmesg), or who killed it",
+    "SIGABRT": "read what the library that gave up wrote above; of a mismatch it says where one "
+    "process calls other modules, or in another order, than the rest",
+    **dict.fromkeys(
+        ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE"),
+        "PYTHONFAULTHANDLER=1 shows the line at which native code failed; a full /dev/shm or disk "
+        "does so, too",
+    ),
+}
 
 
 def launch(
@@ -137,41 +144,27 @@ def _tell_failed(exit_codes: Mapping[int, int]) -> None:
         and not (is_reported and code == -signal.SIGABRT)
     }
     for rank, code in unreported.items():
+        if code >= 0:
+            how = f"ended with exit code {code}, without a word"
+            fix = "look for what calls os._exit, and at the output above"
+        else:
+            name = _signal_name(-code)
+            how, fix = f"was ended by {name}", _WHAT_TO_LOOK_AT.get(name, "see who sent it")
         error = ProcessesError(
-            f"process {rank} {_how_it_ended(code)}",
+            f"process {rank} {how}",
             found=code,
-            fix=f"{_what_to_look_at(code)}; --resume resumes from the latest commit",
+            fix=f"{fix}; --resume resumes from the latest commit",
         )
         output.say(f"error: {error}")
     if not unreported and not is_reported:
         output.say(f"error: {ProcessLostError('a process ended before the others')}")
 
 
-def _how_it_ended(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}, without a word"
-    with suppress(ValueError):
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"was ended by signal {-code}"
-
-
-def _what_to_look_at(code: int) -> str:
-    """Say what commonly ends a process so; of most signals no other trace is left."""
-    if code >= 0:
-        return "look for what calls os._exit, and at the output above"
-    if -code == signal.SIGKILL:
-        return "see whether memory ran out (dmesg), or who killed it"
-    if -code == signal.SIGABRT:
-        return (
-            "read what the library that gave up wrote above; of a mismatch it says where one "
-            "process calls other modules, or in another order, than the rest"
-        )
-    if -code in _CRASHES:
-        return (
-            "PYTHONFAULTHANDLER=1 shows the line at which native code failed; a full /dev/shm or "
-            "disk does so, too"
-        )
-    return "see who sent it"
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _exit_code_of(exit_codes: Mapping[int, int]) -> int:

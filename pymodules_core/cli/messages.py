@@ -33,21 +33,14 @@ _NAME = __name__.partition(".")[0]
 
 
 class WarningHandler(logging.Handler):
-    """Prints log records of this package as ``warning: ...`` on standard error.
+    """Prints log records of this package as ``warning: ...`` on standard error."""
 
-    Args:
-        is_shown: Whether they are shown: of several processes each would tell the same.
-    """
-
-    def __init__(self, *, is_shown: bool) -> None:
-        super().__init__()
-        self._is_shown = is_shown
-        self._said = ""
+    _said = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record, unless it says what the one before has said."""
         text = f"{record.levelname.lower()}: {record.getMessage()}"
-        if not self._is_shown or text == self._said:
+        if text == self._said:
             return
         self._said = text
         if record.exc_info and logging.getLogger(record.name).isEnabledFor(logging.DEBUG):

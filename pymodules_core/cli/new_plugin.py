@@ -62,12 +62,12 @@ def _package_name(name: str) -> str:
 
     fix = "write lower-case words with hyphens: acme-encoders"
     if not _NAME.fullmatch(name):
-        near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        found = _NAME.fullmatch(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))
         raise InvalidNameError(
             f"{name!r} is not a name for a package",
             found=name,
-            closest=near if _NAME.fullmatch(near) else None,
-            fix=None if _NAME.fullmatch(near) else fix,
+            closest=found and found[0],
+            fix=None if found else fix,
         )
     package = re.sub(r"[-.]", "_", name)
     if keyword.iskeyword(package):

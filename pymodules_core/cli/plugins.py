@@ -1,6 +1,5 @@
 """``pymodules plugins``: what is installed, from where, which hooks, what failed and why."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,20 +64,19 @@ def command(exp: str | None, as_json: bool, data_home: Path | None, load_install
     )
     if tasks:
         click.echo()
-        output.print_table(("TASK", "VERSION", "FROM"), list(_task_rows(tasks)))
+        output.print_table(
+            ("TASK", "VERSION", "FROM"),
+            [
+                (name, point.dist.version if point.dist else "-", point.value)
+                for name, point in tasks.items()
+            ],
+        )
 
 
 def _version_of(record: "PluginRecord") -> str:
     if record.is_builtin:
         return "built in"
     return getattr(record.origin, "version", "-") + (" (editable)" if record.is_editable else "")
-
-
-def _task_rows(
-    tasks: "dict[str, importlib_metadata.EntryPoint]",
-) -> Iterator[tuple[str, str, str]]:
-    for name, point in tasks.items():
-        yield name, point.dist.version if point.dist else "-", point.value
 
 
 def _as_json(record: "PluginRecord") -> dict[str, Any]:

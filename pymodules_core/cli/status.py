@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import click
@@ -10,9 +10,6 @@ import click
 from pymodules_core.cli import options, output
 from pymodules_core.errors import display_path, printable
 from pymodules_core.reports.text import size_text
-
-if TYPE_CHECKING:
-    from pymodules_core.run_files import RunFile
 
 
 @click.command("status")
@@ -60,15 +57,18 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    from pymodules_core.run_files import read_run_file
+    from pymodules_core.run_files import RUN_FILE_NAME, read_run_file
 
     run = read_run_file(path)
     data = path / "data"
+    state = "unreadable" if (data / RUN_FILE_NAME).exists() else "not trained"
+    if run is not None:
+        state = run.state_on_disk
     known = attrs.asdict(run) if run else {}
     return {
         "name": path.name,
         "path": str(path),
-        "state": _state(path, run),
+        "state": state,
         **{key: known.get(key) for key in ("epoch", "epochs", "step", "best", "metrics", "error")},
         "updated": run.updated.isoformat() if run else None,
         "size_bytes": _size_bytes(data),
@@ -79,15 +79,6 @@ def _size_bytes(folder: Path) -> int:
     """Return the bytes of all files; one that has several names counts once."""
     status = [file.lstat() for file in folder.rglob("*") if file.is_file()]
     return sum({(one.st_dev, one.st_ino): one.st_size for one in status}.values())
-
-
-def _state(path: Path, run: "RunFile | None") -> str:
-    """Return the state on disk; a run whose process is gone was killed, whatever it says."""
-    from pymodules_core.run_files import RUN_FILE_NAME
-
-    if run is None:
-        return "unreadable" if (path / "data" / RUN_FILE_NAME).exists() else "not trained"
-    return run.state_on_disk
 
 
 def _best_text(best: dict[str, Any] | None) -> str:

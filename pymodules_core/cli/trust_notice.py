@@ -1,17 +1,12 @@
 """Says whose code a command is about to execute."""
 
-from typing import TYPE_CHECKING
-
 from pymodules_core.cli import output
+from pymodules_core.discovery.selection.catalog import executed_files, executed_plugins
 from pymodules_core.errors import display_path, list_words
-
-if TYPE_CHECKING:
-    from pymodules_core.experiment import Experiment
+from pymodules_core.experiment import Experiment
 
 
-def print_trust_notice(
-    experiment: "Experiment", *, load_installed: bool, err: bool = False
-) -> None:
+def print_trust_notice(experiment: Experiment, *, load_installed: bool, err: bool = False) -> None:
     """Print one line before the first file and the first plugin are executed.
 
     They have all rights of who runs the command: with ``pymodules list``, which executes no file of
@@ -22,8 +17,6 @@ def print_trust_notice(
         load_installed: Whether installed plugins are loaded.
         err: Print to standard error: standard output is read by a program.
     """
-    from pymodules_core.discovery.selection.catalog import executed_files, executed_plugins
-
     parts = []
     if files := executed_files(experiment):
         folder = display_path(experiment.task_file.parent)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import click
 
 from pymodules_core.cli import options, output
@@ -84,8 +85,6 @@ def _cells(one: "Difference", *, name: str, note: str) -> tuple[str, ...]:
 
 
 def _print_json(found: "Mapping[str, ModuleDifference]", alone: Mapping[str, str]) -> None:
-    import attrs
-
     output.print_json(
         [
             {**attrs.asdict(module.total), "keys": [attrs.asdict(key) for key in module.keys]}

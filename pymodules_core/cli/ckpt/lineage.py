@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import click
 
 from pymodules_core.cli import options, output
@@ -36,8 +37,6 @@ def command(exp: str, as_json: bool, data_home: Path | None) -> None:
         )
     ancestors = ancestry(experiment.data_home, experiment.path)
     if as_json:
-        import attrs
-
         output.print_json([attrs.asdict(one) for one in ancestors])
         return
     click.echo(printable(_headline(experiment.name, record)))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from pymodules_core.cli import options, output
@@ -66,18 +67,13 @@ def _print_module(name: str, stored: "StoredModule") -> None:
             [_cells(one) for one in tensors],
         )
     keys = {one.key for one in tensors}
-    notes = [
-        f"{printable(key)}: {type(value).__name__}, no tensor"
-        for key, value in stored.state.items()
-        if key not in keys
-    ]
-    notes += [
-        f"{printable(one.key)}: {one.not_finite:,} of {one.elements:,} are NaN or infinite"
-        for one in tensors
-        if one.not_finite
-    ]
-    for note in notes:
-        click.echo(note)
+    for key, value in stored.state.items():
+        if key not in keys:
+            click.echo(f"{printable(key)}: {type(value).__name__}, no tensor")
+    for one in tensors:
+        if one.not_finite:
+            counts = f"{one.not_finite:,} of {one.elements:,}"
+            click.echo(f"{printable(one.key)}: {counts} are NaN or infinite")
 
 
 def _mark_of(stored: "StoredModule") -> "LayoutVersion":
@@ -98,8 +94,6 @@ def _cells(one: "TensorStatistics") -> tuple[str, ...]:
 
 
 def _as_json(name: str, stored: "StoredModule") -> dict[str, Any]:
-    import attrs
-
     from pymodules_core.checkpoints.tools.statistics import tensor_statistics
 
     return {
