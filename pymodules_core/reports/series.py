@@ -1,11 +1,11 @@
 """Charts as numbers: which lines each has, and which points of a line are worth drawing."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeVar
 
 import attrs
 
-from pymodules_core.reports.history import History, MetricsRow, phase_rank
+from pymodules_core.reports.history import History, phase_rank
 
 # Of all lines of a page together; a point takes some 25 bytes.
 _MOST_POINTS = 30_000
@@ -53,9 +53,6 @@ class Chart:
     lines: list[Line]
 
 
-Lines: TypeAlias = dict[tuple[int, str], list[Point]]
-
-
 def make_charts(histories: Sequence[History]) -> list[Chart]:
     """Make a chart for each metric and each optimizer's learning rate.
 
@@ -66,19 +63,19 @@ def make_charts(histories: Sequence[History]) -> list[Chart]:
         The charts; metrics that decide what is best come first, those of evaluations before those
         of training alone, learning rates last.
     """
-    metrics: dict[str, Lines] = {}
-    rates: dict[str, Lines] = {}
+    # Whether it is a learning rate, and its name, to run and phase to points.
+    found: dict[tuple[bool, str], dict[tuple[int, str], list[Point]]] = {}
     numbered = [(number, row) for number, one in enumerate(histories) for row in one.rows]
     # Stable: within a phase the order stays that of runs and rows.
-    for number, row in sorted(numbered, key=lambda found: phase_rank(found[1].phase)):
-        _add(metrics, row.metrics, number, row)
-        _add(rates, row.learning_rates, number, row)
-    monitors = [history.best.metric for history in histories if history.best]
-    ordered = dict.fromkeys([*(name for name in monitors if name in metrics), *metrics])
-    return [
-        *(_chart(name, metrics[name], is_rate=False) for name in ordered),
-        *(_chart(name, lines, is_rate=True) for name, lines in rates.items()),
-    ]
+    for number, row in sorted(numbered, key=lambda pair: phase_rank(pair[1].phase)):
+        for is_rate, values in ((False, row.metrics), (True, row.learning_rates)):
+            for name, value in values.items():
+                points = found.setdefault((is_rate, name), {}).setdefault((number, row.phase), [])
+                points.append(Point(row.epoch, row.step, value))
+    monitors = [(False, history.best.metric) for history in histories if history.best]
+    first = [key for key in monitors if key in found]
+    ordered = dict.fromkeys([*first, *sorted(found, key=lambda key: key[0])])
+    return [_chart(title, found[is_rate, title], is_rate=is_rate) for is_rate, title in ordered]
 
 
 def points_a_line(charts: Iterable[Chart]) -> int:
@@ -127,22 +124,6 @@ def _telling(points: Sequence[Point], stretch: range) -> set[int]:
     return kept
 
 
-def _add(
-    charts: dict[str, Lines], values: Mapping[str, float | None], run: int, row: MetricsRow
-) -> None:
-    for name, value in values.items():
-        lines = charts.setdefault(name, {})
-        lines.setdefault((run, row.phase), []).append(Point(row.epoch, row.step, value))
-
-
-def _chart(title: str, lines: Lines, *, is_rate: bool) -> Chart:
-    return Chart(
-        title=title,
-        is_rate=is_rate,
-        lines=[
-            Line(run=run, phase=phase, points=points)
-            for (run, phase), points in sorted(
-                lines.items(), key=lambda found: (found[0][0], phase_rank(found[0][1]))
-            )
-        ],
-    )
+def _chart(title: str, found: Mapping[tuple[int, str], list[Point]], *, is_rate: bool) -> Chart:
+    lines = [Line(run=run, phase=phase, points=points) for (run, phase), points in found.items()]
+    return Chart(title=title, is_rate=is_rate, lines=sorted(lines, key=lambda line: line.run))
