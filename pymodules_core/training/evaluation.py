@@ -114,9 +114,7 @@ def evaluate(
     batches = session.loops.eval_batches
     if batches is None:
         raise TaskError(
-            "the task has no eval_data and eval_step",
-            file=experiment.task_file,
-            fix="write both",
+            "the task has no eval_data and eval_step", file=experiment.task_file, fix="write both"
         )
     found = _load(PoolReader(path), experiment.path, pool_name, session)
     return Evaluation(

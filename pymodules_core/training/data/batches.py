@@ -32,11 +32,7 @@ from pymodules_core.settings import TrainSettings
 from pymodules_core.training.data.checks import check_data
 from pymodules_core.training.data.items import SeededItems, WorkerStart
 from pymodules_core.training.data.rank_share import WHOLE, RankShare
-from pymodules_core.training.data.sampling import (
-    EpochBatches,
-    find_batches,
-    reading_seed,
-)
+from pymodules_core.training.data.sampling import EpochBatches, find_batches, reading_seed
 from pymodules_core.training.data.sharded import is_sharded
 from pymodules_core.training.data.workers import read_from_workers
 from pymodules_core.training.state.encoding import decode_state, encode_state
@@ -235,10 +231,7 @@ class Batches:
         """
         options = self._options_of(loader) | {"persistent_workers": False}
         return DataLoader(
-            loader.dataset,
-            batch_size=loader.batch_size,
-            drop_last=loader.drop_last,
-            **options,
+            loader.dataset, batch_size=loader.batch_size, drop_last=loader.drop_last, **options
         )
 
     def _options_of(self, loader: "DataLoader[Any]") -> dict[str, Any]:

@@ -79,10 +79,7 @@ class Commits:
         }
         try:
             return self.state.restore(
-                resumed.state,
-                migrations,
-                resumed.module_states,
-                accepts_losses=accepts_losses,
+                resumed.state, migrations, resumed.module_states, accepts_losses=accepts_losses
             )
         except PymodulesError:
             raise

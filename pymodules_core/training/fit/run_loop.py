@@ -10,11 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pymodules_core.checkpoints import CheckpointManager
-from pymodules_core.errors import (
-    ExistingRunError,
-    RunInterruptedError,
-    StoreLockedError,
-)
+from pymodules_core.errors import ExistingRunError, RunInterruptedError, StoreLockedError
 from pymodules_core.names import BEST, LAST
 from pymodules_core.training.data import Batches
 from pymodules_core.training.fit.commits import Commits

@@ -101,11 +101,7 @@ def _check_initialized(pool: ModulePool) -> None:
 
 
 def make_batches(
-    task: Task,
-    phase: Phase,
-    experiment: Experiment,
-    device: torch.device,
-    processes: Processes,
+    task: Task, phase: Phase, experiment: Experiment, device: torch.device, processes: Processes
 ) -> Batches:
     """Call the task for the data of a phase and build its batches."""
     data = task.data(phase, processes.ranks)

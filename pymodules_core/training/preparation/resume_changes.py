@@ -49,9 +49,7 @@ def with_overrides_of(record: CommitRecord, experiment: Experiment) -> Experimen
     if kept.keys() <= experiment.overrides.keys():
         return experiment
     return Experiment.open(
-        experiment.path,
-        data_home=experiment.data_home,
-        overrides={**kept, **experiment.overrides},
+        experiment.path, data_home=experiment.data_home, overrides={**kept, **experiment.overrides}
     )
 
 

@@ -9,10 +9,7 @@ import torch
 
 from pymodules_core.checkpoints import CheckpointManager, LoadReport
 from pymodules_core.discovery import PluginManager
-from pymodules_core.errors import (
-    MonitorError,
-    TaskError,
-)
+from pymodules_core.errors import MonitorError, TaskError
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool, compile_modules
 from pymodules_core.processes.group import Processes

@@ -93,12 +93,7 @@ class RunRecord:
         """
         if not self._is_kept:
             return
-        content = {
-            "state": state,
-            **self._facts,
-            "updated": _timestamp(),
-            **progress,
-        }
+        content = {"state": state, **self._facts, "updated": _timestamp(), **progress}
         text = json.dumps(_finite(content), indent=2, default=str)
         write_file(self._run_file, f"{text}\n".encode())
 

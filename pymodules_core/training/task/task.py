@@ -12,21 +12,9 @@ from torch.optim import Optimizer
 
 from pymodules_core.discovery.plugins.implementations import HookImplementation
 from pymodules_core.discovery.plugins.manager import PluginManager
-from pymodules_core.discovery.plugins.task_file import (
-    TASK_NAME,
-    code_of,
-    register_task,
-)
-from pymodules_core.discovery.scan.import_files import (
-    isolated_imports,
-)
-from pymodules_core.errors import (
-    PymodulesError,
-    StepError,
-    TaskError,
-    closest_match,
-    list_words,
-)
+from pymodules_core.discovery.plugins.task_file import TASK_NAME, code_of, register_task
+from pymodules_core.discovery.scan.import_files import isolated_imports
+from pymodules_core.errors import PymodulesError, StepError, TaskError, closest_match, list_words
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.environment import RankInfo
@@ -190,12 +178,7 @@ class Task:
         Arguments are looked up here, once, because the result is called for every batch.
         """
         implementation = self._functions[name]
-        fixed = {
-            "module_pool": run.module_pool,
-            "run": run,
-            "config": self.config,
-            "batch": None,
-        }
+        fixed = {"module_pool": run.module_pool, "run": run, "config": self.config, "batch": None}
         arguments = [fixed[argument] for argument in implementation.argument_names]
         function = implementation.function
         if "batch" not in implementation.argument_names:
@@ -209,11 +192,7 @@ class Task:
         return call
 
     def errors(
-        self,
-        where: str,
-        kind: type[PymodulesError] = StepError,
-        *,
-        note: Callable[[], str] = str,
+        self, where: str, kind: type[PymodulesError] = StepError, *, note: Callable[[], str] = str
     ) -> TaskErrors:
         """Return what is raised inside a ``with`` block the place in ``task.py`` it came from.
 
