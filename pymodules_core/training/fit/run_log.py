@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import attrs
+
 from pymodules_core.checkpoints import CheckpointManager, CommitResult
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.errors import (
@@ -27,6 +29,7 @@ from pymodules_core.training.run_output.run_record import RunRecord, RunState
 logger = logging.getLogger("pymodules_core")
 
 
+@attrs.define(eq=False, repr=False, slots=False)
 class RunLog:
     """What is reported of one run.
 
@@ -42,28 +45,20 @@ class RunLog:
         record: ``run.json`` and ``metrics.jsonl``.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        checkpoints: CheckpointManager,
-        reporter: ProgressPrinter,
-        *,
-        stop_conditions: StopConditions,
-        position: Position,
-        facts: Mapping[str, Any],
-    ) -> None:
-        is_first = session.processes.is_first
+    _session: Session
+    _checkpoints: CheckpointManager
+    _reporter: ProgressPrinter
+    _stop_conditions: StopConditions
+    _position: Position
+    _facts: Mapping[str, Any]
+
+    def __attrs_post_init__(self) -> None:
+        self._run, is_first = self._session.run, self._session.processes.is_first
         if is_first:
-            with disk_errors(session.run.data_dir):
-                session.run.data_dir.mkdir(parents=True, exist_ok=True)
-        self.record = RunRecord(session.run.data_dir, facts, is_kept=is_first)
-        self._session = session
-        self._run = session.run
-        self._checkpoints = checkpoints
-        self._reporter = reporter
-        self._stop_conditions = stop_conditions
-        self._position = position
-        self._epochs = session.experiment.settings.train.epochs
+            with disk_errors(self._run.data_dir):
+                self._run.data_dir.mkdir(parents=True, exist_ok=True)
+        self.record = RunRecord(self._run.data_dir, self._facts, is_kept=is_first)
+        self._epochs = self._session.experiment.settings.train.epochs
         self._pending: deque[CommitResult] = deque()
         self._skipped_before = 0
 

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from pymodules_core.processes.signal_handlers import signal_handlers
@@ -54,12 +54,7 @@ class StopSignals:
         self._handlers.enter_context(signal_handlers(_NAMES, self._handle))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._handlers.close()
 
     def _handle(self, number: int, _: FrameType | None) -> None:

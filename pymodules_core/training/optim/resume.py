@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
+import attrs
 import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
@@ -35,6 +36,7 @@ _PRIVATE_PACKAGE = re.compile(
 _SEEN_BY_PLATEAU = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
 
 
+@attrs.define(eq=False, repr=False, slots=False)
 class OptimizerResume:
     """What an optimizer and its scheduler began as, and what they are.
 
@@ -52,29 +54,23 @@ class OptimizerResume:
         TaskError: They keep what a checkpoint cannot hold.
     """
 
-    def __init__(
-        self,
-        name: str,
-        optimizer: Optimizer,
-        scheduler: Any,
-        *,
-        schedule: Literal["epoch", "step"],
-    ) -> None:
-        self.updates = 0
-        self.epochs = 0
-        self._name = name
-        self._where = f"optimizer {name!r}"
-        self._optimizer = optimizer
-        self._scheduler = scheduler
-        self._schedule = schedule
+    _name: str
+    _optimizer: Optimizer
+    _scheduler: Any
+    _schedule: Literal["epoch", "step"]
+    updates: int = attrs.field(default=0, init=False)
+    epochs: int = attrs.field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._where = f"optimizer {self._name!r}"
         # As the task made them: where a run resumes with others, the task was changed.
         self._start = {
-            "kinds": [_kind_of(optimizer), _kind_of(scheduler)],
-            "schedule": schedule,
-            "options": options_of(optimizer, name=self._where),
+            "kinds": [_kind_of(self._optimizer), _kind_of(self._scheduler)],
+            "schedule": self._schedule,
+            "options": options_of(self._optimizer, name=self._where),
             "scheduler": copy.deepcopy(self._scheduler_state()),
         }
-        self._start_groups = [list(group[PARAMETERS]) for group in optimizer.param_groups]
+        self._start_groups = [list(group[PARAMETERS]) for group in self._optimizer.param_groups]
 
     def state_dict(self, names: Mapping[Parameter, str]) -> dict[str, Any]:
         """Return the state, the optimizer's by the names of its parameters.

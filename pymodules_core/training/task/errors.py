@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+
+import attrs
 
 from pymodules_core.discovery.scan.import_files import fix_of_import, place_in_folder
 from pymodules_core.errors import PymodulesError
@@ -26,6 +27,7 @@ _FIXES = {
 _FRAME = re.compile(r'File "(?P<file>[^"\n]+)", line (?P<line>\d+)')
 
 
+@attrs.define(eq=False, repr=False)
 class TaskErrors:
     """The context of ``Task.errors``.
 
@@ -40,31 +42,16 @@ class TaskErrors:
         note: Gives what is added to the message.
     """
 
-    __slots__ = ("_file", "_first_line", "_kind", "_note", "_where")
-
-    def __init__(
-        self,
-        file: Path,
-        first_line: Callable[[], int | None],
-        where: str,
-        kind: type[PymodulesError],
-        note: Callable[[], str],
-    ) -> None:
-        self._file = file
-        self._first_line = first_line
-        self._where = where
-        self._kind = kind
-        self._note = note
+    _file: Path
+    _first_line: Callable[[], int | None]
+    _where: str
+    _kind: type[PymodulesError]
+    _note: Callable[[], str]
 
     def __enter__(self) -> None:
         """Nothing to set up."""
 
-    def __exit__(
-        self,
-        _: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
         if not isinstance(error, Exception | SystemExit):
             return
         if lost := lost_worker(error):  # raised by torch in whatever was at hand

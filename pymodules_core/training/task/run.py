@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 from torch.optim import Optimizer
 
@@ -19,6 +20,7 @@ from pymodules_core.training.task.metrics import check_metric
 _CHANNELS = (1, 3, 4)
 
 
+@attrs.define(kw_only=True, eq=False, repr=False, slots=False)
 class Run:
     """One training of an experiment.
 
@@ -43,26 +45,16 @@ class Run:
             restores: tensors, arrays, primitives, and objects with ``state_dict``.
     """
 
-    def __init__(
-        self,
-        *,
-        experiment: Experiment,
-        module_pool: ModulePool,
-        config: Any,
-        device: torch.device,
-        data_dir: Path,
-        control: RunControl,
-    ) -> None:
-        self._control = control
-        self.experiment = experiment
-        self.module_pool = module_pool
-        self.config = config
-        self.device = device
-        self.data_dir = data_dir
-        self.epoch = 0
-        self.step = 0
-        self.resumed_step: int | None = None
-        self.state = UserState()
+    experiment: Experiment
+    module_pool: ModulePool
+    config: Any
+    device: torch.device
+    data_dir: Path
+    _control: RunControl
+    epoch: int = attrs.field(default=0, init=False)
+    step: int = attrs.field(default=0, init=False)
+    resumed_step: int | None = attrs.field(default=None, init=False)
+    state: UserState = attrs.field(factory=UserState, init=False)
 
     @property
     def rank(self) -> int:
