@@ -1,13 +1,11 @@
 """The state of plugins that have ``state_dict`` and ``load_state_dict``, in every checkpoint."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from pymodules_core.discovery import PluginManager, PluginRecord
-from pymodules_core.discovery.isolation.global_state import guard_global_state, keep_random_streams
-from pymodules_core.specs import Origin
+from pymodules_core.discovery.isolation.global_state import keep_random_streams
 from pymodules_core.training.state.encoding import decode_state, encode_state
 from pymodules_core.training.task.hooks import PluginCalls
 from pymodules_core.training.task.run import Run
@@ -58,7 +56,7 @@ class PluginStates:
                     self._without.add(record.name)
 
     def _call(self, record: PluginRecord, name: str, function: Callable[[], Any]) -> Any:
-        return self._calls.call(record, name, function, _isolated(record.origin, name))
+        return self._calls.call(record, name, function, keep_random_streams())
 
 
 def _load_state(plugin: Any, state: Any) -> bool:
@@ -68,10 +66,3 @@ def _load_state(plugin: Any, state: Any) -> bool:
 
 def _encoded_state(plugin: Any) -> Any:
     return encode_state(plugin.state_dict(), name="its state")
-
-
-@contextmanager
-def _isolated(origin: Origin, name: str) -> Iterator[None]:
-    """Keep random numbers and global settings of the training as they are."""
-    with guard_global_state(f"{name} of plugin {origin}"), keep_random_streams():
-        yield

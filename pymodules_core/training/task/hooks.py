@@ -1,8 +1,8 @@
 """Calls the run hooks of plugins and the task."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -102,11 +102,12 @@ class RunEvents:
             raise first
 
     def _call(self, record: PluginRecord, hook_name: str, call: Callable[[], object]) -> None:
+        streams = self._streams(record.name, hook_name)
         if record.name == TASK_NAME:
-            with self._task.errors(hook_name), self._streams(record.name, hook_name):
+            with self._task.errors(hook_name), streams:
                 call()
         else:
-            self._calls.call(record, hook_name, call, self._surroundings(record, hook_name))
+            self._calls.call(record, hook_name, call, streams, reported=self._reported_changes)
 
     def _streams(self, name: str, hook_name: str) -> AbstractContextManager[None]:
         """Return a context with random streams of its own: a hook must not shift the training's.
@@ -128,15 +129,6 @@ class RunEvents:
         self._step_streams.seed = derive_seed(run.seed, *purpose)
         return self._step_streams
 
-    @contextmanager
-    def _surroundings(self, record: PluginRecord, hook_name: str) -> Iterator[None]:
-        """Put back what a package changes around the training; after a step a glance has to do."""
-        guard = guard_global_state(
-            f"{hook_name} of plugin {record.origin}", reported=self._reported_changes
-        )
-        with self._streams(record.name, hook_name), guard:
-            yield
-
 
 class PluginCalls:
     """Calls plugins, and decides what a failure of one does.
@@ -157,15 +149,18 @@ class PluginCalls:
         record: PluginRecord,
         name: str,
         function: Callable[[], T],
-        surroundings: AbstractContextManager[object],
+        streams: AbstractContextManager[None],
+        *,
+        reported: set[tuple[str, str]] | None = None,
     ) -> T | None:
-        """Call one function of a plugin.
+        """Call one function of a plugin, and put back what it changes around the training.
 
         Args:
             record: Whose it is.
             name: The function, for messages.
             function: Calls it.
-            surroundings: What it runs in: random streams of its own, for one.
+            streams: Random streams of its own, that it runs in.
+            reported: As for ``guard_global_state``.
 
         Returns:
             What it gave; None where it failed, now or before.
@@ -181,7 +176,8 @@ class PluginCalls:
         limit_s = run.experiment.settings.plugins.close_timeout_s if name in _LAST_HOOKS else None
         culprit = f"{name} of plugin {record.origin}"
         try:
-            with watch_call(culprit, ended_after_s=limit_s), surroundings:
+            guard = guard_global_state(culprit, reported=reported)
+            with watch_call(culprit, ended_after_s=limit_s), streams, guard:
                 return function()
         except KeyboardInterrupt:
             raise
