@@ -69,8 +69,8 @@ def restored_groups(
         today: The parameters of each group as the task makes them now.
         known: The names of all parameters of the pool.
     """
-    starts = _starts(saved, start_groups)
     before = {name: start for start, names in enumerate(start_groups) for name in names}
+    starts = _starts(saved, before)
     undone: list[str] = []
     if list(map(set, start_groups)) == list(map(set, today)):
         groups = [
@@ -108,11 +108,8 @@ def without_parameters(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key != PARAMETERS}
 
 
-def _starts(
-    saved: Sequence[Mapping[str, Any]], start_groups: Sequence[Sequence[str]]
-) -> list[int | None]:
+def _starts(saved: Sequence[Mapping[str, Any]], before: Mapping[str, int]) -> list[int | None]:
     """Return which group of the start each saved one is: the first with a parameter of it."""
-    before = {name: start for start, names in enumerate(start_groups) for name in names}
     starts: list[int | None] = []
     for group in saved:
         found = (before[name] for name in group[PARAMETERS] if name in before)

@@ -127,11 +127,10 @@ class OptimizerResume:
                     if None in loaded.starts and not is_same(
                         self._scheduler_state(), state["scheduler"]
                     ):
-                        return [
-                            *loaded.lost,
+                        loaded.lost.append(
                             f"{self._where}: its scheduler does not take back what it had of the "
-                            "parameter groups that the run added",
-                        ]
+                            "parameter groups that the run added"
+                        )
                 return loaded.lost
             old, new = before["kinds"], self._start["kinds"]
             if old[0] != new[0]:
