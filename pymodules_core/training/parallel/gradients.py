@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import torch
 import torch.distributed as dist
@@ -38,16 +39,14 @@ def clip_norm(parameters: Sequence[Parameter], limit: float) -> None:
 
 def clip_value(parameters: Iterable[Parameter], limit: float) -> None:
     """Limit each element of the gradients."""
-    gradients = [local_tensor(p.grad) for p in parameters if p.grad is not None]
-    for group in _by_kind(gradients):
+    for group in _local_gradients(parameters):
         torch._foreach_clamp_min_(group, -limit)
         torch._foreach_clamp_max_(group, limit)
 
 
 def scale_gradients(parameters: Iterable[Parameter], factor: float) -> None:
     """Multiply all gradients by a number."""
-    gradients = [local_tensor(p.grad) for p in parameters if p.grad is not None]
-    for group in _by_kind(gradients):
+    for group in _local_gradients(parameters):
         torch._foreach_mul_(group, factor)
 
 
@@ -69,14 +68,11 @@ def average_gradients(parameters: Sequence[Parameter], size: int) -> None:
         *sums, counts = torch.split(flat, [one.numel() for one in gradients] + [len(group)])
         for parameter, total, count in zip(group, sums, counts.tolist(), strict=True):
             if count:
-                _set_gradient(parameter, (total / size).view_as(parameter))
-
-
-def _set_gradient(parameter: Tensor, value: Tensor) -> None:
-    if parameter.grad is None:
-        parameter.grad = value.clone()
-    else:
-        parameter.grad.copy_(value)
+                mean = (total / size).view_as(parameter)
+                if parameter.grad is None:
+                    parameter.grad = mean.clone()
+                else:
+                    parameter.grad.copy_(mean)
 
 
 class ShardedGradScaler(torch.amp.GradScaler):
@@ -89,14 +85,9 @@ class ShardedGradScaler(torch.amp.GradScaler):
         found_inf: Tensor,
         allow_fp16: bool,  # noqa: ARG002, FBT001  torch's signature
     ) -> dict[torch.device, Tensor]:
-        gradients = [
-            local_tensor(parameter.grad)
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
+        parameters = chain(*(group["params"] for group in optimizer.param_groups))
         found: dict[torch.device, Tensor] = {}
-        for group in _by_kind(gradients):
+        for group in _local_gradients(parameters):
             device = group[0].device
             flag = found.setdefault(device, found_inf.to(device, copy=True))
             torch._amp_foreach_non_finite_check_and_unscale_(group, flag, inv_scale.to(device))
@@ -105,6 +96,11 @@ class ShardedGradScaler(torch.amp.GradScaler):
         for flag in found.values():
             dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return found
+
+
+def _local_gradients(parameters: Iterable[Parameter]) -> list[list[Tensor]]:
+    """Return what this process holds of gradients, by dtype and device."""
+    return _by_kind(local_tensor(p.grad) for p in parameters if p.grad is not None)
 
 
 def _sum_of_squares(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
