@@ -29,31 +29,33 @@ def choose_device(name: str, ranks: RankInfo | None = None) -> torch.device:
     if name == "cuda" and ranks.size > 1:
         name = f"cuda:{ranks.local_rank}"
     elif name.startswith("cuda:") and ranks.local_size > 1:
-        raise SettingsError(
-            f"train.device: {name!r} is one device, and {ranks.local_size} processes of this "
-            "machine would share it",
-            key="train.device",
-            found=name,
+        raise _refusal(
+            name,
+            f"is one device, and {ranks.local_size} processes of this machine would share it",
             fix='device = "cuda" gives each process its own',
         )
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise SettingsError(
-            f"train.device: {name!r} is not a device; there are: auto, cpu, cuda, cuda:<index>",
-            key="train.device",
-            found=name,
+        raise _refusal(
+            name,
+            "is not a device; there are: auto, cpu, cuda, cuda:<index>",
             closest="cuda" if name.lower() == "gpu" else closest_match(name, _CHOICES),
-            fix='device = "auto" takes what there is',
         )
     device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise SettingsError(
-            f"train.device: {name!r} is not on this machine, which has "
-            f"{torch.cuda.device_count()} CUDA devices",
-            key="train.device",
-            found=name,
-            fix='device = "auto" takes what there is',
-        )
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise _refusal(name, f"is not on this machine, which has {count} CUDA devices")
     return device
+
+
+def _refusal(
+    name: str,
+    why: str,
+    *,
+    closest: str | None = None,
+    fix: str = 'device = "auto" takes what there is',
+) -> SettingsError:
+    what = f"train.device: {name!r} {why}"
+    return SettingsError(what, key="train.device", found=name, closest=closest, fix=fix)
 
 
 def move_batch(batch: Any, device: torch.device) -> Any:
