@@ -44,7 +44,7 @@ def check_experiment(experiment: Experiment, *, load_installed: bool = True) -> 
         with session.checkpoints(Path(folder) / CHECKPOINTS_DIR_NAME) as checkpoints:
             batch_session = _on_one_batch(session)
             RunLoop(batch_session, checkpoints, reporter, run_facts(session)).execute()
-            yield f"one train step on {session.device}: {_join(reporter.train_metrics)}"
+            yield f"one train step on {session.run.device}: {_join(reporter.train_metrics)}"
             if reporter.eval_metrics:
                 yield f"one eval step: {_join(reporter.eval_metrics)}"
                 value = session.monitored(checkpoints, reporter.eval_metrics)
@@ -87,18 +87,10 @@ class _LastSummary(SilentPrinter):
 class _FirstBatch(Batches):
     """The first batch of other batches."""
 
+    promised = length = 1
+
     def __init__(self, batches: Batches) -> None:
         self._whole = batches
-
-    @property
-    def promised(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def length(self) -> int:
-        """One."""
-        return 1
 
     def epoch(self, epoch: int, *, done: int = 0) -> Iterator[object]:
         """Return the first batch."""

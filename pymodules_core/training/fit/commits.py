@@ -49,8 +49,8 @@ class Commits:
         """Begin a new run: commit ``frzn``, ``init`` and ``last``."""
         session = self.session
         session.events.emit("weights_ready")
-        captured = self.state.capture()
-        receipt = self.checkpoints.start(state=captured.state, module_states=captured.per_module)
+        state, module_states = self.state.capture()
+        receipt = self.checkpoints.start(state=state, module_states=module_states)
         # From here on no other process writes here.
         self.run_log.record.begin()
         if session.processes.is_first:
@@ -110,19 +110,19 @@ class Commits:
     def commit(self, stage: Stage, *pools: str, metrics: Mapping[str, float] | None = None) -> None:
         """Commit to pools once ``stage`` of the epoch is done."""
         run = self.session.run
-        self.session.modules.check_calls()
-        self.session.modules.copy_buffers()
+        self.session.loops.modules.check_calls()
+        self.session.loops.modules.copy_buffers()
         self.position.stage = stage
         self.position.log_bytes = self.run_log.record.log_bytes
-        captured = self.state.capture()
+        state, module_states = self.state.capture()
         self.run_log.committed(
             self.checkpoints.commit(
                 *pools,
                 epoch=run.epoch,
                 step=run.step,
                 metrics=metrics,
-                state=captured.state,
-                module_states=captured.per_module,
+                state=state,
+                module_states=module_states,
             )
         )
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
+
 from pymodules_core.checkpoints import CheckpointManager
 from pymodules_core.errors import ExistingRunError, RunInterruptedError, StoreLockedError
 from pymodules_core.names import BEST, LAST
@@ -27,6 +29,7 @@ from pymodules_core.training.run_output.result import RunResult
 from pymodules_core.training.run_output.run_record import RunState
 
 
+@attrs.define(eq=False, repr=False, slots=False)
 class RunLoop:
     """One pass through the order of a run; holds what changes meanwhile.
 
@@ -40,24 +43,23 @@ class RunLoop:
         accepts_changes: The run resumes without what cannot be restored.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        checkpoints: CheckpointManager,
-        reporter: ProgressPrinter,
-        facts: Mapping[str, Any],
-        *,
-        signals: StopRequest | None = None,
-        has_changes: bool = False,
-        accepts_changes: bool = False,
-    ) -> None:
-        self._session = session
+    _session: Session
+    _checkpoints: CheckpointManager
+    _reporter: ProgressPrinter
+    _facts: Mapping[str, Any]
+    _signals: StopRequest | None = attrs.field(default=None, kw_only=True)
+    _has_changes: bool = attrs.field(default=False, kw_only=True)
+    _accepts_changes: bool = attrs.field(default=False, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        session, checkpoints = self._session, self._checkpoints
+        self._run, self._settings = session.run, session.experiment.settings
         self._rank_sync = RankSync(
-            session.processes, signals or StopSignals(), reporter.line, session.modules
+            session.processes,
+            self._signals or StopSignals(),
+            self._reporter.line,
+            session.loops.modules,
         )
-        self._run = session.run
-        self._checkpoints = checkpoints
-        self._settings = session.experiment.settings
         self._stop_conditions = StopConditions(self._settings.train, self._rank_sync.now)
         self._position = Position()
         # Metrics of the first part of the epoch that the run resumes in.
@@ -65,10 +67,10 @@ class RunLoop:
         self._run_log = RunLog(
             session,
             checkpoints,
-            reporter,
+            self._reporter,
             stop_conditions=self._stop_conditions,
             position=self._position,
-            facts=facts,
+            facts=self._facts,
         )
         self._commits = Commits(
             session=session,
@@ -77,8 +79,6 @@ class RunLoop:
             state=TrainingState(session, self._stop_conditions, self._position),
             position=self._position,
         )
-        self._has_changes = has_changes
-        self._accepts_changes = accepts_changes
 
     def execute(self) -> RunResult:
         """Run to the end, and record how it ended, whatever happens.

@@ -27,19 +27,6 @@ _OF_EACH = ("averages", "data", "random")
 _GRADIENT = "gradient of the open window"
 
 
-@attrs.frozen
-class Captured:
-    """A training state on its way into a commit.
-
-    Attributes:
-        state: What every process holds whole.
-        per_module: Module name to what is the module's own, sharded as it is.
-    """
-
-    state: dict[str, Any]
-    per_module: dict[str, dict[str, Any]]
-
-
 def is_training_state(state: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
     """Return whether ``TrainingState.capture`` made it, and not a loop of the user's own."""
     return state is not None and {"format", "position", "optimizers"} <= state.keys()
@@ -61,7 +48,7 @@ class TrainingState:
         self, session: Session, stop_conditions: StopConditions, position: Position
     ) -> None:
         self._run = session.run
-        self._control = session.control
+        self._control = session.loops.control
         self._optimizers = session.optimizers
         self._plugins = PluginStates(session.plugins, session.run)
         self._data = {"train": session.loops.train_batches}
@@ -72,8 +59,12 @@ class TrainingState:
         self._processes = session.processes
         self._names = parameter_names(session.pool)
 
-    def capture(self) -> Captured:
+    def capture(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Return the state as it is now, as tensors and primitives; every process has to call it.
+
+        Returns:
+            What every process holds whole, and module name to what is the module's own, sharded as
+            it is.
 
         Raises:
             TaskError: Something of the task's cannot be held by a checkpoint.
@@ -104,7 +95,7 @@ class TrainingState:
         }
         if not self._processes.is_alone:
             _, *state["others"] = self._processes.gather({key: state[key] for key in _OF_EACH})
-        return Captured(state, self._split_off_modules(state))
+        return state, self._split_off_modules(state)
 
     def _split_off_modules(self, state: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Take out what optimizers keep of sharded modules: module name to optimizer to it."""

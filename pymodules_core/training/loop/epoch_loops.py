@@ -13,11 +13,9 @@ import attrs
 import torch
 
 from pymodules_core.errors import TaskError
-from pymodules_core.processes.group import Processes
 from pymodules_core.training.data import Batches
 from pymodules_core.training.loop.sharded_data import NO_BATCH, batches_of_epoch
 from pymodules_core.training.optim.accumulation import Accumulation
-from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
 from pymodules_core.training.optim.precision import Precision
 from pymodules_core.training.parallel import SharedModules
 from pymodules_core.training.run_output.console import REFRESH_S, PassStart, ProgressPrinter
@@ -39,28 +37,24 @@ class Loops:
         run: Epoch and step.
         control: The step at hand.
         events: Run hooks.
-        optimizers: The optimizers by name.
         precision: Autocast of the steps.
         reporter: Shows progress.
         train_batches: Training data.
         eval_batches: Evaluation data, or None.
         modules: How processes share the modules.
         accumulation: Gradients that wait in the middle of an epoch.
-        processes: Who trains together.
     """
 
     task: Task
     run: Run
     control: RunControl
     events: RunEvents
-    optimizers: dict[str, ManagedOptimizer]
     precision: Precision
     reporter: ProgressPrinter
     train_batches: Batches
     eval_batches: Batches | None
     modules: SharedModules
     accumulation: Accumulation
-    processes: Processes
 
     def train(
         self,
@@ -122,7 +116,7 @@ class Loops:
         *,
         is_end: bool,
     ) -> None:
-        control, is_alone = self.control, self.processes.is_alone
+        control, is_alone = self.control, self.control.processes.is_alone
         control.start_train_step()
         if not is_alone:
             self._start_shared_step()
@@ -145,7 +139,7 @@ class Loops:
         if control.stepped:
             self._step_finished()
         with errors:
-            for optimizer in self.optimizers.values():
+            for optimizer in control.optimizers.values():
                 optimizer.check_finite()
 
     def evaluate(self, batches: Batches, *, after_step: Callable[[], None]) -> dict[str, float]:
@@ -190,24 +184,24 @@ class Loops:
             StepError: A scheduler raises.
         """
         with self.task.errors("schedulers", note=lambda: f" (epoch {self.run.epoch})"):
-            for optimizer in self.optimizers.values():
+            for optimizer in self.control.optimizers.values():
                 optimizer.end_epoch(monitored)
 
     def _learning_rates(self) -> dict[str, float]:
         """Return them as the progress bar shows them."""
-        is_single = len(self.optimizers) == 1
+        is_single = len(self.control.optimizers) == 1
         return {
             "lr" if is_single else f"lr_{name}": optimizer.learning_rate
-            for name, optimizer in self.optimizers.items()
+            for name, optimizer in self.control.optimizers.items()
         }
 
     def _start_shared_step(self) -> None:
         self.modules.start_step()
-        for optimizer in self.optimizers.values():
+        for optimizer in self.control.optimizers.values():
             optimizer.start_step()
 
     def _end_shared_step(self) -> None:
-        for optimizer in self.optimizers.values():
+        for optimizer in self.control.optimizers.values():
             optimizer.end_step()
         # A module without a backward, such as a frozen one, is still gathered. What one process
         # does alone, such as `state_dict()`, would release it there, and the next call would hang.
@@ -246,7 +240,7 @@ class Loops:
                 for batch in batches_of_epoch(
                     batches,
                     control,
-                    self.processes,
+                    control.processes,
                     epoch=run.epoch,
                     phase=phase,
                     done=done,
@@ -271,7 +265,7 @@ class Loops:
 
     def _finish(self, where: str, averages: MetricAverages) -> dict[str, float]:
         with self.task.errors(where, note=lambda: f" (epoch {self.run.epoch})"):
-            means = averages.means(self.processes)
+            means = averages.means(self.control.processes)
             averages.reset_stateful()
         self.control.end_pass()
         return means

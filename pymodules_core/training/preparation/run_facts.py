@@ -30,7 +30,7 @@ def run_facts(session: Session) -> dict[str, Any]:
     return {
         "experiment": experiment.name,
         "seed": experiment.settings.train.seed,
-        "device": str(session.device),
+        "device": str(session.run.device),
         "settings": unstructure(experiment.settings),
         "overrides": experiment.overrides,
         "modules": [

@@ -46,28 +46,22 @@ class Session:
         plugins: All plugins, the task among them.
         pool: The modules, on their device, with initial weights.
         reports: How the initial weights fitted.
-        device: Where modules and batches are.
         run: What steps and hooks see.
-        control: What the loops keep of the step at hand.
         optimizers: The optimizers by name.
         loops: Train and eval loop.
         events: Run hooks.
         processes: Who trains together.
-        modules: How they share the modules.
     """
 
     experiment: Experiment
     plugins: PluginManager
     pool: ModulePool
     reports: list[LoadReport]
-    device: torch.device
     run: Run
-    control: RunControl
     optimizers: dict[str, ManagedOptimizer]
     loops: Loops
     events: RunEvents
     processes: Processes
-    modules: SharedModules
 
     @classmethod
     def prepare(
@@ -178,28 +172,23 @@ class Session:
             run=run,
             control=control,
             events=events,
-            optimizers=managed,
             precision=precision,
             reporter=reporter,
             train_batches=train_batches,
             eval_batches=eval_batches,
             modules=modules,
             accumulation=Accumulation(managed.values(), processes),
-            processes=processes,
         )
         return cls(
             experiment=experiment,
             plugins=plugins,
             pool=pool,
             reports=parts.reports,
-            device=device,
             run=run,
-            control=control,
             optimizers=managed,
             loops=loops,
             events=events,
             processes=processes,
-            modules=modules,
         )
 
     def checkpoints(
