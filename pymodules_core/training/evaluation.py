@@ -120,7 +120,7 @@ def evaluate(
     return Evaluation(
         pool=pool_name,
         epoch=found.epoch,
-        metrics=session.loops.evaluate(batches, after_step=_do_nothing),
+        metrics=session.loops.evaluate(batches, after_step=lambda: None),
         recorded=found.metrics,
     )
 
@@ -177,7 +177,3 @@ def _load(reader: PoolReader, path: Path, pool_name: str, session: Session) -> S
         found=pool_name,
         fix="try again",
     )
-
-
-def _do_nothing() -> None:
-    pass

@@ -27,7 +27,7 @@ from pymodules_core.processes.group import Processes
 from pymodules_core.specs import FileOrigin
 from pymodules_core.training.data import Batches, Phase
 from pymodules_core.training.optim.managed_optimizer import ManagedOptimizer
-from pymodules_core.training.optim.named_state import parameter_names
+from pymodules_core.training.optim.named_state import parameter_names, parameters_of
 from pymodules_core.training.task.device import choose_device
 from pymodules_core.training.task.task import Task
 
@@ -150,16 +150,11 @@ def check_optimizer_settings(
 
 def report_untrained(pool: ModulePool, optimizers: Mapping[str, ManagedOptimizer]) -> None:
     """Warn of modules with parameters that may learn and that no optimizer updates."""
-    updated = {
-        id(parameter)
-        for one in optimizers.values()
-        for group in one.optimizer.param_groups
-        for parameter in group["params"]
-    }
+    updated = {one for managed in optimizers.values() for one in parameters_of(managed.optimizer)}
     owners = {
         name.partition(".")[0]
         for parameter, name in parameter_names(pool).items()
-        if parameter.requires_grad and id(parameter) not in updated
+        if parameter.requires_grad and parameter not in updated
     }
     if idle := sorted(name for name in owners if not pool.is_frozen(name)):
         logger.warning(

@@ -131,12 +131,8 @@ def _to_device(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.cuda() if torch.cuda.is_available() else tensor
 
 
-def _decode_bytes(_: None) -> bytes:
-    return b""
-
-
 _DECODERS: dict[str, Callable[[Any], Any]] = {
-    "bytes": _decode_bytes,
+    "bytes": lambda _: b"",
     "cuda": _to_device,
     "size": torch.Size,
     "deque": lambda value: deque((decode_state(item) for item in value[0]), maxlen=value[1]),
