@@ -12,17 +12,30 @@ from torch.optim import Optimizer
 
 from pymodules_core.discovery.plugins.implementations import HookImplementation
 from pymodules_core.discovery.plugins.manager import PluginManager
-from pymodules_core.discovery.plugins.task_file import TASK_NAME, code_of, register_task
+from pymodules_core.discovery.plugins.task_file import (
+    TASK_NAME,
+    code_of,
+    line_of_name,
+    register_task,
+)
 from pymodules_core.discovery.scan.import_files import isolated_imports
-from pymodules_core.errors import PymodulesError, StepError, TaskError, closest_match, list_words
+from pymodules_core.errors import (
+    PymodulesError,
+    SettingsError,
+    StepError,
+    TaskError,
+    closest_match,
+    list_words,
+)
 from pymodules_core.experiment import Experiment
 from pymodules_core.module_pool import ModulePool
 from pymodules_core.processes.environment import RankInfo
 from pymodules_core.rng import random_stream, seed_everything
+from pymodules_core.settings import structure
+from pymodules_core.settings.strict import is_structured
 from pymodules_core.training.optim.block import is_scheduler
 from pymodules_core.training.optim.named_state import parameter_names
 from pymodules_core.training.optim.ownership import check_owned
-from pymodules_core.training.task.config import make_config
 from pymodules_core.training.task.errors import TaskErrors
 from pymodules_core.training.task.run import Run
 
@@ -72,7 +85,7 @@ class Task:
             if found:
                 functions[name] = found[0]
         _check_complete(namespace, functions, file)
-        return cls(file, functions, make_config(namespace, file, experiment))
+        return cls(file, functions, _make_config(namespace, file, experiment))
 
     @property
     def has_eval(self) -> bool:
@@ -238,3 +251,49 @@ def _check_complete(
         closest=closest_match(missing[0], helpers),
         fix=f"write def {missing[0]}(...) in it{fix if len(missing) == 1 else ''}",
     )
+
+
+def _make_config(namespace: ModuleType, file: Path, experiment: Experiment) -> Any:
+    """Build the task's ``Config`` from ``[task]``, or give the table where the task has none.
+
+    Args:
+        namespace: The imported task.
+        file: Its file.
+        experiment: Whose table it is.
+
+    Raises:
+        SettingsError: The table does not fit the class.
+        TaskError: The class is none that settings can be made of.
+    """
+    config_class = getattr(namespace, "Config", None)
+    table = experiment.settings.task
+    if config_class is None:
+        return table
+    if not is_structured(config_class):
+        is_class = isinstance(config_class, type)
+        raise TaskError(
+            f"Config is {'a plain class' if is_class else type(config_class).__name__}, "
+            "expected an attrs class or dataclass",
+            file=file,
+            line=line_of_name(file, "Config"),
+            found=config_class,
+            fix="decorate it with @attrs.frozen"
+            if is_class
+            else "write @attrs.frozen class Config",
+        )
+    try:
+        return structure(table, config_class, root="task")
+    except SettingsError as error:
+        experiment.locate(error)
+        raise
+    except PymodulesError:
+        raise
+    except Exception as error:
+        # The class is the user's: annotations that no converter knows, or that name nothing.
+        raise TaskError(
+            f"Config cannot be made from [task]: {type(error).__name__}: {error}",
+            file=file,
+            line=line_of_name(file, "Config"),
+            found=config_class,
+            fix="annotate its fields with types of TOML: str, int, float, bool, list, dict",
+        ) from error
