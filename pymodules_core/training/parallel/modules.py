@@ -46,11 +46,7 @@ class SharedModules:
     """
 
     def __init__(
-        self,
-        pool: ModulePool,
-        processes: Processes,
-        *,
-        mesh: "DeviceMesh | None" = None,
+        self, pool: ModulePool, processes: Processes, *, mesh: "DeviceMesh | None" = None
     ) -> None:
         self._pool = pool
         self._processes = processes
