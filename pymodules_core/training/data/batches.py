@@ -29,11 +29,10 @@ from torch.utils.data import (
 from pymodules_core.processes.environment import RankInfo
 from pymodules_core.rng import IsolatedStreams, derive_seed, mix_seed, seed_streams
 from pymodules_core.settings import TrainSettings
-from pymodules_core.training.data.checks import check_data
+from pymodules_core.training.data.checks import check_data, is_sharded
 from pymodules_core.training.data.items import SeededItems, WorkerStart
 from pymodules_core.training.data.rank_share import WHOLE, RankShare
 from pymodules_core.training.data.sampling import EpochBatches, find_batches, reading_seed
-from pymodules_core.training.data.sharded import is_sharded
 from pymodules_core.training.data.workers import read_from_workers
 from pymodules_core.training.state.encoding import decode_state, encode_state
 from pymodules_core.training.state.user_state import Stateful
