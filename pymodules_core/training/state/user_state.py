@@ -1,6 +1,7 @@
 """``run.state``: values of the task and of plugins that are saved with every checkpoint."""
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections import UserDict
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -20,7 +21,7 @@ class Stateful(Protocol):
         """Take it back."""
 
 
-class UserState(MutableMapping[str, Any]):
+class UserState(UserDict[str, Any]):
     """A dict that a resume brings back.
 
     Values are tensors, arrays, primitives, and lists, tuples and dicts of them; or objects with
@@ -30,11 +31,11 @@ class UserState(MutableMapping[str, Any]):
     """
 
     def __init__(self) -> None:
-        self._values: dict[str, Any] = {}
+        super().__init__()
         self._waiting: dict[str, Any] = {}
 
-    def __getitem__(self, key: str) -> Any:
-        """Return a value.
+    def __missing__(self, key: str) -> Any:
+        """Refuse to return a value that is not there.
 
         Raises:
             KeyError: There is none; ``UnassignedStateError`` where only its saved state is there.
@@ -45,10 +46,7 @@ class UserState(MutableMapping[str, Any]):
                 key=key,
                 fix=f"assign it first, in run_started(run): run.state[{key!r}] = ...",
             )
-        return self._values[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._values
+        raise KeyError(key)
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Keep a value.
@@ -69,19 +67,10 @@ class UserState(MutableMapping[str, Any]):
             elif isinstance(value, Stateful) and not isinstance(value, type):
                 value.load_state_dict(self._waiting[key])
         self._waiting.pop(key, None)
-        self._values[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self._values[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
+        super().__setitem__(key, value)
 
     def __repr__(self) -> str:
-        return f"run.state {self._values!r}"
+        return f"run.state {self.data!r}"
 
     def state_dict(self) -> dict[str, Any]:
         """Return all values as tensors and primitives.
@@ -95,17 +84,17 @@ class UserState(MutableMapping[str, Any]):
             key: {"object": encode_state(state, name=f"run.state[{key!r}]")}
             for key, state in self._waiting.items()
         }
-        return waiting | {key: self._encode(key, value) for key, value in self._values.items()}
+        return waiting | {key: self._encode(key, value) for key, value in self.data.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what ``state_dict`` gave."""
-        self._values.clear()
+        self.data.clear()
         self._waiting.clear()
         for key, saved in state.items():
             if "object" in saved:
                 self._waiting[key] = decode_state(saved["object"])
             else:
-                self._values[key] = decode_state(saved["plain"])
+                self.data[key] = decode_state(saved["plain"])
 
     def _encode(self, key: str, value: Any) -> dict[str, Any]:
         name = f"run.state[{key!r}]"
