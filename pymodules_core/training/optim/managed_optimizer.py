@@ -77,7 +77,7 @@ class ManagedOptimizer:
         self._resume = OptimizerResume(name, optimizer, self._scheduler, schedule=schedule)
         self._finite_check = FiniteCheck(name, self._processes, skips=self._skip_nonfinite)
         self._scaler: torch.amp.GradScaler | None = None
-        if self._precision.needs_scaler:
+        if self._precision.dtype is torch.float16:  # gradients underflow without a scaled loss
             kind = ShardedGradScaler if self._modules.has_shards else torch.amp.GradScaler
             self._scaler = kind(self._precision.device_type)
 

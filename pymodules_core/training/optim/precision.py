@@ -19,11 +19,6 @@ class Precision:
     device_type: str
     dtype: torch.dtype | None = None
 
-    @property
-    def needs_scaler(self) -> bool:
-        """Gradients in fp16 underflow without a scaled loss."""
-        return self.dtype is torch.float16
-
     def autocast(self, *, is_enabled: bool = True) -> AbstractContextManager[Any]:
         """Return a context that computes in the dtype, or in full precision within such a one."""
         if self.dtype is None:

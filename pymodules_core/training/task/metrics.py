@@ -52,12 +52,15 @@ class MetricAverages:
 
     Values on the CPU are added as Python floats; those on another device stay there, so that no
     step waits for the device.
+
+    Attributes:
+        stateful: Metrics that accumulate by themselves, by name.
     """
 
     def __init__(self) -> None:
         self._totals: dict[str, Any] = {}
         self._weights: dict[str, int] = {}
-        self._stateful: dict[str, StatefulMetric] = {}
+        self.stateful: dict[str, StatefulMetric] = {}
 
     def add(self, name: str, value: Any, weight: int) -> None:
         """Add one batch.
@@ -79,7 +82,7 @@ class MetricAverages:
                 value = value.detach().reshape(()).double()
         elif not isinstance(value, int | float):
             if isinstance(value, StatefulMetric):
-                self._stateful[name] = value
+                self.stateful[name] = value
                 return
             value = _as_float(name, value)
         if name in self._totals:
@@ -115,7 +118,7 @@ class MetricAverages:
             self.load_state_dict(merged_sums(processes.gather(self.state_dict())))
         return self.running_means() | {
             name: _as_float(name, _joined(name, metric, processes).compute())
-            for name, metric in self._stateful.items()
+            for name, metric in self.stateful.items()
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -133,14 +136,9 @@ class MetricAverages:
         self._totals = decode_state(state["totals"])
         self._weights = dict(state["weights"])
 
-    @property
-    def stateful(self) -> Mapping[str, StatefulMetric]:
-        """Metrics that accumulate by themselves, by name."""
-        return self._stateful
-
     def reset_stateful(self) -> None:
         """Reset metrics that accumulate by themselves, for the next pass."""
-        for metric in self._stateful.values():
+        for metric in self.stateful.values():
             metric.reset()
 
 
