@@ -41,7 +41,6 @@ class RankSync:
     steps: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._now = time.monotonic()
         # Only differences of a monotonic clock mean something on another machine.
         self._started_at = time.monotonic()
         self._elapsed_s = 0.0
@@ -52,7 +51,7 @@ class RankSync:
         """Return the time in seconds, the same in all processes."""
         if self._processes.is_alone:
             return time.monotonic()
-        return self._now
+        return self._started_at + self._elapsed_s
 
     def sync(self) -> None:
         """Sync now.
@@ -79,7 +78,6 @@ class RankSync:
         each_s = (latest_s - self._elapsed_s) / calls
         self._skips = max(0, min(2 * calls, int(_SYNC_EVERY_S / max(each_s, 1e-6))) - 1)
         self._calls_left = self._skips
-        self._now += latest_s - self._elapsed_s
         self._elapsed_s = latest_s
 
     def sync_throttled(self) -> None:

@@ -24,7 +24,6 @@ class StopConditions:
         self.reason: str | None = None
         self._clock = clock
         self._settings = settings
-        self._minutes = settings.max_minutes
         self._step_of_commit = 0
         self._committed_at = self._clock()
         self._evaluations_without_better = 0
@@ -56,11 +55,11 @@ class StopConditions:
 
     def is_reached(self, step: int) -> bool:
         """Return whether a limit of steps or minutes is reached after ``step`` steps."""
-        limit = self._settings.max_steps
-        if limit is not None and step >= limit:
-            self.reason = f"max_steps = {limit} reached"
-        elif self._minutes is not None and self.elapsed_s >= self._minutes * 60:
-            self.reason = f"max_minutes = {self._minutes:g} reached"
+        steps, minutes = self._settings.max_steps, self._settings.max_minutes
+        if steps is not None and step >= steps:
+            self.reason = f"max_steps = {steps} reached"
+        elif minutes is not None and self.elapsed_s >= minutes * 60:
+            self.reason = f"max_minutes = {minutes:g} reached"
         return self.reason is not None
 
     def is_commit_due(self, step: int, checkpoints: CheckpointSettings) -> bool:
