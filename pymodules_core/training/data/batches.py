@@ -193,7 +193,12 @@ class Batches:
                 loader.worker_init_fn = WorkerStart(loader.worker_init_fn)
             return loader
         if isinstance(loader.dataset, IterableDataset):
-            return self._with_own_streams(loader)
+            # New workers each epoch: those that stay keep their streams from epoch to epoch, and no
+            # resume brings them back.
+            options = self._options_of(loader) | {"persistent_workers": False}
+            return DataLoader(
+                loader.dataset, batch_size=loader.batch_size, drop_last=loader.drop_last, **options
+            )
         return self._with_own_order(loader, settings)
 
     def _with_own_order(self, loader: "DataLoader[Any]", settings: TrainSettings) -> Any:
@@ -222,16 +227,6 @@ class Batches:
         else:
             options["batch_sampler"] = self._order
         return DataLoader(dataset, **options)
-
-    def _with_own_streams(self, loader: "DataLoader[Any]") -> Any:
-        """Return a loader like the user's of an iterable dataset, with new workers each epoch.
-
-        Workers that stay keep their streams from epoch to epoch, and no resume brings them back.
-        """
-        options = self._options_of(loader) | {"persistent_workers": False}
-        return DataLoader(
-            loader.dataset, batch_size=loader.batch_size, drop_last=loader.drop_last, **options
-        )
 
     def _options_of(self, loader: "DataLoader[Any]") -> dict[str, Any]:
         """Return the arguments of a loader like the user's, with a generator of its own."""

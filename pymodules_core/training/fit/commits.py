@@ -11,11 +11,12 @@ from pymodules_core.checkpoints import CheckpointManager, Resumed
 from pymodules_core.errors import CheckpointError, PymodulesError
 from pymodules_core.initial_weights import load_initial_weights
 from pymodules_core.names import epoch_pool
+from pymodules_core.run_files import SOURCES_DIR_NAME
 from pymodules_core.training.fit.position import Position, Stage
 from pymodules_core.training.fit.run_log import RunLog
 from pymodules_core.training.fit.training_state import TrainingState, is_training_state
 from pymodules_core.training.preparation.session import Session
-from pymodules_core.training.run_output.code_snapshot import copy_sources, has_sources
+from pymodules_core.training.run_output.code_snapshot import copy_sources
 from pymodules_core.training.run_output.run_record import RunState
 
 logger = logging.getLogger("pymodules_core")
@@ -101,7 +102,8 @@ class Commits:
             has_changes: It resumed with other sources than it began with.
         """
         run = self.session.run
-        if self.session.processes.is_first and (has_changes or not has_sources(run.data_dir)):
+        has_sources = (run.data_dir / SOURCES_DIR_NAME).is_dir()
+        if self.session.processes.is_first and (has_changes or not has_sources):
             copy_sources(self.session.experiment, run.data_dir)
         run.resumed_step = run.step
         where = "in" if self.position.stage is Stage.TRAINING else "after"

@@ -18,11 +18,6 @@ def source_digests(experiment: Experiment) -> dict[str, str]:
     }
 
 
-def has_sources(data_dir: Path) -> bool:
-    """Return whether the sources of a run are there."""
-    return (data_dir / SOURCES_DIR_NAME).is_dir()
-
-
 def copy_sources(experiment: Experiment, data_dir: Path) -> None:
     """Copy ``experiment.toml`` and all Python files; an older copy stays as ``sources.<n>``.
 
