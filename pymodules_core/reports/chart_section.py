@@ -170,17 +170,11 @@ def _frame(chart: Chart, labels: Sequence[str], *, most_rows: int) -> Html:
 def _values_table(chart: Chart, title: str, labels: Sequence[str], *, most_rows: int) -> Html:
     # Steps of several runs need not be equal where their epochs are.
     has_steps = len(labels) == 1
-    cells: dict[tuple[int, int], dict[int, str]] = {}
-    for column, line in enumerate(chart.lines):
-        for point in line.points:
-            value = "not finite" if point.value is None else f"{point.value:.{_SHOWN_DIGITS}g}"
-            key = (point.epoch, point.step if has_steps else 0)
-            cells.setdefault(key, {})[column] = value
+    cells = _cells(chart, has_steps=has_steps)
     keys = sorted(cells)
     shown = thin_evenly(keys, most_rows)
-    names = [
-        line.phase if has_steps else f"{labels[line.run]} {line.phase}" for line in chart.lines
-    ]
+    prefixes = [""] if has_steps else [f"{label} " for label in labels]
+    names = [f"{prefixes[line.run]}{line.phase}" for line in chart.lines]
     head = ["epoch", "step"] if has_steps else ["epoch"]
     rows = [_values_row(key[: len(head)], cells[key], len(names)) for key in shown]
     columns = [*head, *names]
@@ -191,6 +185,17 @@ def _values_table(chart: Chart, title: str, labels: Sequence[str], *, most_rows:
         return table
     note = f"Every {len(keys) // len(shown)}th row or so: {caption}"
     return join(table, tag("p", note, class_="muted small"))
+
+
+def _cells(chart: Chart, *, has_steps: bool) -> dict[tuple[int, int], dict[int, str]]:
+    """Return what stands in the row of an epoch and step, by column."""
+    cells: dict[tuple[int, int], dict[int, str]] = {}
+    for column, line in enumerate(chart.lines):
+        for point in line.points:
+            value = "not finite" if point.value is None else f"{point.value:.{_SHOWN_DIGITS}g}"
+            key = (point.epoch, point.step if has_steps else 0)
+            cells.setdefault(key, {})[column] = value
+    return cells
 
 
 def _values_row(head: Sequence[int], values: Mapping[int, str], columns: int) -> list[Child]:

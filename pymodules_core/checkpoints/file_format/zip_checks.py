@@ -8,6 +8,7 @@ order: PKWARE's ``APPNOTE.TXT`` 6.3.10, 4.3.12 to 4.3.16 and 4.5.3.
 import os
 import struct
 import zipfile
+from collections.abc import Iterable
 from typing import IO
 
 _END = struct.Struct("<4s4H2LH")
@@ -98,10 +99,8 @@ def find_strange_entries(archive: zipfile.ZipFile, *, size_bytes: int) -> str | 
     # torch looks names up without regard to case.
     if len({name.lower() for name in names}) != len(names):
         return "holds two entries of one name"
-    if any(name.endswith("/archive_format") for name in names):
-        return "is a program of torch.export, expected a state dict"
-    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        return "is a TorchScript program, expected a state dict"
+    if kind := _find_program(names):
+        return f"is a {kind}, expected a state dict"
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         return "holds compressed entries, which torch.save never writes"
     # torch reads nothing for a folder, and leaves in the tensor what the memory held before.
@@ -120,4 +119,13 @@ def find_strange_entries(archive: zipfile.ZipFile, *, size_bytes: int) -> str | 
         for name, entry in zip(names, entries, strict=True)
     ):
         return _TWO_READINGS
+    return None
+
+
+def _find_program(names: Iterable[str]) -> str | None:
+    for name in names:
+        if name.endswith("/archive_format"):
+            return "program of torch.export"
+        if name.endswith("/constants.pkl") or "/code/" in name:
+            return "TorchScript program"
     return None

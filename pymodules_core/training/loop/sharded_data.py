@@ -123,10 +123,12 @@ def lockstep(
         if compares and not ended:
             _warn_if_equal(batch, processes, name)
         compares = False
-        control.take_rank_share(
-            RankShare(samples * processes.size / all_samples) if all_samples else WHOLE
-        )
+        control.take_rank_share(_share(samples, all_samples, processes.size))
         yield batch
+
+
+def _share(samples: float, all_samples: float, size: int) -> RankShare:
+    return RankShare(samples * size / all_samples) if all_samples else WHOLE
 
 
 def _warn_if_equal(batch: Any, processes: Processes, name: str) -> None:

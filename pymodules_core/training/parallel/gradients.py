@@ -68,11 +68,14 @@ def average_gradients(parameters: Sequence[Parameter], size: int) -> None:
         *sums, counts = torch.split(flat, [one.numel() for one in gradients] + [len(group)])
         for parameter, total, count in zip(group, sums, counts.tolist(), strict=True):
             if count:
-                mean = (total / size).view_as(parameter)
-                if parameter.grad is None:
-                    parameter.grad = mean.clone()
-                else:
-                    parameter.grad.copy_(mean)
+                _set_gradient(parameter, (total / size).view_as(parameter))
+
+
+def _set_gradient(parameter: Tensor, value: Tensor) -> None:
+    if parameter.grad is None:
+        parameter.grad = value.clone()
+    else:
+        parameter.grad.copy_(value)
 
 
 class ShardedGradScaler(torch.amp.GradScaler):
