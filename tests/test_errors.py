@@ -40,7 +40,7 @@ def test_only_what_is_known_is_printed():
     assert str(SettingsError("what", file="f.py")) == "f.py: what"
 
 
-def test_exit_codes_tell_a_failed_run_from_an_invalid_experiment():
+def test_exit_codes_distinguish_a_failed_run_from_an_invalid_experiment():
     assert {error.__name__ for error in CLASSES if error.exit_code == 1} == {
         "TrainingError",
         "NonFiniteLossError",

@@ -37,7 +37,7 @@ def test_an_unknown_name_lists_what_there_is(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_a_path_that_is_no_experiment_is_told(tmp_path, monkeypatch, path, message):
+def test_a_path_that_is_not_an_experiment_is_reported(tmp_path, monkeypatch, path, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
 
@@ -75,7 +75,7 @@ def test_a_path_that_is_no_experiment_is_told(tmp_path, monkeypatch, path, messa
         ),
     ],
 )
-def test_what_is_there_and_no_experiment_is_told(tmp_path, monkeypatch, name, message):
+def test_what_is_there_and_no_experiment_is_reported(tmp_path, monkeypatch, name, message):
     monkeypatch.chdir(tmp_path)
     folder = write_experiment(tmp_path / "data", "tiny").parent
     (folder / "notes").write_text("no folder")
@@ -87,7 +87,7 @@ def test_what_is_there_and_no_experiment_is_told(tmp_path, monkeypatch, name, me
     assert str(caught.value) == message
 
 
-def test_a_link_out_of_the_data_home_is_no_name_but_a_path(tmp_path, monkeypatch):
+def test_a_link_out_of_the_data_home_is_not_a_name_but_a_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     outside = write_experiment(tmp_path / "elsewhere", "far")
     link = write_experiment(tmp_path / "data", "tiny").parent / "far"

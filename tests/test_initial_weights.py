@@ -128,7 +128,7 @@ def test_a_damaged_file_names_the_file_and_the_setting(home):
     )
 
 
-def test_a_missing_file_is_told_with_the_closest(home, linear):
+def test_a_missing_file_is_reported_with_the_closest(home, linear):
     save(home / "module_ckps/nets.pt", linear)
     pool = pool_of(home, net={"load_weights_from_ckp": FROM_CKP})
 
@@ -170,7 +170,7 @@ def test_a_missing_file_is_told_with_the_closest(home, linear):
     ],
     ids=["experiment", "pool", "module", "no pools"],
 )
-def test_what_another_experiment_lacks_is_told_with_what_it_has(
+def test_what_another_experiment_lacks_is_reported_with_what_it_has(
     home, linear, change, error, message
 ):
     write_experiment(home, "bare")

@@ -198,7 +198,7 @@ def test_an_experiment_that_a_link_leads_to_outside_is_refused(home, tmp_path):
     )
 
 
-def test_a_data_home_that_is_a_link_itself_is_no_fault(home, tmp_path, linear):
+def test_a_data_home_that_is_a_link_itself_is_not_a_fault(home, tmp_path, linear):
     (tmp_path / "disk").mkdir()
     home.symlink_to("disk")
     save(home / "module_ckps/x.pt", linear)
@@ -246,7 +246,7 @@ def test_a_second_module_whose_own_hook_raises_leaves_the_first_as_it_was(home, 
     )
 
 
-def test_a_setting_of_a_program_is_told_with_its_module(home, tmp_path):
+def test_a_setting_of_a_program_is_reported_with_its_module(home, tmp_path):
     pool = ModulePool.from_modules(
         {"net": nn.Linear(1, 1)}, settings={"net": from_exp("gone")}, data_home=home
     )
@@ -260,7 +260,7 @@ def test_a_setting_of_a_program_is_told_with_its_module(home, tmp_path):
     )
 
 
-def test_an_override_on_the_command_line_is_told_to_be_one_and_nothing_is_written(home):
+def test_an_override_on_the_command_line_is_reported_as_one_and_nothing_is_written(home):
     path = write(home, net=from_ckp("a.pt"))
 
     done = start_command(

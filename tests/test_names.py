@@ -61,7 +61,7 @@ FOLDER = "data/experiments/tiny/pymodules/modules"
         ),
     ],
 )
-def test_a_file_whose_name_is_no_module_name_is_refused(tmp_path, monkeypatch, stem, message):
+def test_a_file_whose_name_is_not_a_module_name_is_refused(tmp_path, monkeypatch, stem, message):
     monkeypatch.chdir(tmp_path)
     path = write_experiment(tmp_path / "data", modules={"net": TINY_MODULE, stem: TINY_MODULE})
 
@@ -131,7 +131,7 @@ def test_identifiers_are_module_names(name):
         ("ü" * 101, "it is longer than 200 bytes"),
     ],
 )
-def test_a_name_that_is_no_plain_file_name_is_refused(name, reason):
+def test_a_name_that_is_not_a_plain_file_name_is_refused(name, reason):
     with pytest.raises(InvalidNameError) as caught:
         check_path_name(name, kind="ckp_name")
 

@@ -88,7 +88,7 @@ def test_a_metric_of_one_number_is_taken_as_that(tmp_path, value):
 
 
 @pytest.mark.parametrize("value", [torch.ones(2), "low", None])
-def test_a_metric_that_is_no_number_is_refused_before_anything_is_taken(tmp_path, value):
+def test_a_metric_that_is_not_a_number_is_refused_before_anything_is_taken(tmp_path, value):
     with CheckpointManager(tmp_path, make_pool()) as checkpoints:
         checkpoints.start()
 
@@ -124,7 +124,7 @@ def test_a_state_without_last_is_refused(tmp_path):
             checkpoints.commit("epoch_1", epoch=1, state={"a": 1})
 
 
-def test_a_commit_without_last_does_not_move_what_a_run_goes_on_from(tmp_path):
+def test_a_commit_without_last_does_not_move_what_a_run_resumes_from(tmp_path):
     pool = make_pool()
     with CheckpointManager(tmp_path, pool) as checkpoints:
         checkpoints.start()
@@ -212,7 +212,7 @@ def test_a_start_that_fails_leaves_nothing_open(tmp_path, monkeypatch):
     checkpoints.close()
 
 
-def test_a_run_that_another_finished_meanwhile_is_not_begun_anew(tmp_path, monkeypatch):
+def test_a_run_that_another_finished_meanwhile_is_not_started_over(tmp_path, monkeypatch):
     with CheckpointManager(tmp_path, make_pool()) as other:
         other.start()
         other.commit("last", epoch=7)

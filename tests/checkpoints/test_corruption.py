@@ -73,7 +73,7 @@ def test_a_damaged_object_is_refused_and_the_module_stays_as_it_was(tmp_path, ne
     assert accepted(file, is_accepted) == []
 
 
-def test_a_damaged_view_is_told(tmp_path, net):
+def test_a_damaged_view_is_reported(tmp_path, net):
     with CheckpointManager(
         tmp_path, ModulePool.from_modules({"net": net}), link="copy"
     ) as checkpoints:

@@ -283,7 +283,7 @@ def test_a_child_called_module_keeps_its_name(tmp_path):
     assert list(state) == ["module.weight", "module.bias"]
 
 
-def test_a_failed_write_is_told_and_keeps_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_is_reported_and_keeps_what_was_there(tmp_path, monkeypatch):
     pool = make_pool()
     checkpoints = CheckpointManager(tmp_path, pool)
     checkpoints.start()

@@ -66,7 +66,7 @@ def test_help_names_every_command(capsys):
         assert f"\n  {name} " in output
 
 
-def test_an_unknown_command_is_told_with_the_closest(capsys):
+def test_an_unknown_command_is_reported_with_the_closest(capsys):
     code, _, error = call(capsys, "vrify")
 
     assert code == 2
@@ -74,7 +74,7 @@ def test_an_unknown_command_is_told_with_the_closest(capsys):
     assert "Did you mean 'verify'?" in error
 
 
-def test_ls_tells_epochs_metrics_and_what_pools_share(runs, capsys):
+def test_ls_reports_epochs_metrics_and_what_pools_share(runs, capsys):
     code, output, _ = call(capsys, "ls", "tiny")
 
     assert code == 0
@@ -144,7 +144,7 @@ def test_a_folder_that_a_manager_wrote_needs_no_experiment(home, capsys):
     )
 
 
-def test_an_experiment_without_checkpoints_is_told(home, capsys):
+def test_an_experiment_without_checkpoints_is_reported(home, capsys):
     write_experiment(home)
 
     assert call(capsys, "ls", "tiny") == (
@@ -154,7 +154,7 @@ def test_an_experiment_without_checkpoints_is_told(home, capsys):
     )
 
 
-def test_show_tells_every_tensor(runs, capsys):
+def test_show_reports_every_tensor(runs, capsys):
     code, output, _ = call(capsys, "show", "tiny", "best")
 
     assert code == 0
@@ -204,7 +204,7 @@ def test_show_counts_what_is_not_finite(home, capsys):
     assert output.splitlines()[-1] == "weight: 1 of 2 are NaN or infinite"
 
 
-def test_diff_tells_how_far_weights_moved(runs, capsys):
+def test_diff_shows_how_far_weights_moved(runs, capsys):
     code, output, _ = call(capsys, "diff", "tiny", "init", "best")
 
     assert code == 0
@@ -229,7 +229,7 @@ def test_diff_of_pools_that_are_the_same(runs, capsys):
     )
 
 
-def test_diff_tells_shapes_and_modules_that_one_pool_lacks(home, capsys):
+def test_diff_reports_shapes_and_modules_that_one_pool_lacks(home, capsys):
     for folder, size, other in (("a", 2, "left"), ("b", 3, "right")):
         pool = ModulePool.from_modules({"net": nn.Linear(size, 1), other: nn.Linear(1, 1)})
         with CheckpointManager(f"out/{folder}", pool) as checkpoints:
@@ -372,7 +372,7 @@ def test_repair_puts_aside_an_older_commit_that_nobody_could_fall_back_to(runs, 
     assert call(capsys, "verify", "tiny")[0] == 0
 
 
-def test_repair_makes_an_object_anew_from_a_view(runs, capsys):
+def test_repair_makes_an_object_again_from_a_view(runs, capsys):
     # A copy, as a file system without links would have it.
     file = CKPS / "epoch_1/net.pt"
     object_ = next(o for o in (CKPS / ".store/objects").iterdir() if o.samefile(file))
@@ -544,7 +544,7 @@ def test_names_in_a_file_do_nothing_to_the_terminal(home, capsys):
     ]
 
 
-def test_verify_of_plain_files_tells_each_fault_and_reads_on(home, capsys, tmp_path):
+def test_verify_of_plain_files_reports_each_fault_and_reads_on(home, capsys, tmp_path):
     folder = home / "pools" / "best"
     folder.mkdir(parents=True)
     torch.save({"w": torch.ones(2)}, folder / "whole.pt")

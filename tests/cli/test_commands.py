@@ -38,14 +38,14 @@ def test_every_command_has_help(capsys, name):
     assert f"Usage: pymodules {name}" in capsys.readouterr().out
 
 
-def test_an_unknown_command_is_told_with_the_closest(capsys):
+def test_an_unknown_command_is_reported_with_the_closest(capsys):
     code = run(["lst"])
 
     assert code == 2
     assert "no command 'lst'; there are: new, new-plugin, list," in capsys.readouterr().err
 
 
-def test_list_tells_everything_without_executing_a_file(home, capsys):
+def test_list_reports_everything_without_executing_a_file(home, capsys):
     write_experiment(
         home,
         "other",
@@ -214,7 +214,7 @@ def test_check_calls_the_hooks_of_a_run(home, capsys):
     assert "('last', 'best', 'epoch_1')\nfinished 1\nok  one train step" in output
 
 
-def test_check_finds_a_monitor_that_is_no_metric(home, capsys):
+def test_check_finds_a_monitor_that_is_not_a_metric(home, capsys):
     write_experiment(home, toml='[train]\nmonitor = "acuracy"\n')
 
     code = run(["check", "tiny"])
@@ -349,7 +349,7 @@ def test_an_interrupt_exits_with_130(home):
     )
 
 
-def test_a_reader_that_leaves_early_is_no_error(home):
+def test_a_reader_that_leaves_early_is_not_an_error(home):
     write_experiment(home)
     command = f"{sys.executable} -m pymodules_core list tiny --json | head -c 1"
 

@@ -178,7 +178,7 @@ def test_fewer_than_two_are_a_usage_error(home, capsys):
     )
 
 
-def test_an_experiment_that_is_not_there_is_told_with_the_closest(home, capsys):
+def test_an_experiment_that_is_not_there_is_reported_with_the_closest(home, capsys):
     write_run(home, "alpha")
 
     code = run(["compare", "alpha", "alhpa"])

@@ -103,7 +103,7 @@ def train_and_signal(*numbers: signal.Signals, options=(), after_s=0.0):
     return process.returncode, output, errors
 
 
-def test_processes_train_together_and_the_first_one_tells(home):
+def test_processes_train_together_and_the_first_one_prints(home):
     path = write_experiment(home, task=TINY_TASK + TELL_SELF)
 
     trained = start_command("train", "tiny", *TWO)
@@ -147,7 +147,7 @@ def test_each_process_gets_the_options_and_a_share_of_the_cores(tmp_path, monkey
 
 
 @pytest.mark.parametrize(("rank", "where"), [(0, ""), (1, "process 1: ")])
-def test_the_process_that_fails_tells_why_and_nobody_else_says_a_word(home, rank, where):
+def test_the_process_that_fails_reports_why_and_nobody_else_says_a_word(home, rank, where):
     path = write_tiny(home, f"run.step == 4 and RANK == {rank}", OUCH)
 
     failed = start_command("train", "tiny", *TWO)
@@ -179,7 +179,7 @@ def test_an_error_that_ends_a_run_which_has_begun_exits_with_1_whatever_its_clas
         ("os._exit(7)", "ended with exit code 7, without a word", "look for what calls os._exit"),
     ],
 )
-def test_of_a_process_that_can_say_nothing_the_launcher_tells_how_it_ended(home, end, how, fix):
+def test_of_a_process_that_can_say_nothing_the_launcher_reports_how_it_ended(home, end, how, fix):
     write_tiny(home, "run.step == 4 and RANK == 0", end)
 
     failed = start_command("train", "tiny", *TWO)
@@ -218,7 +218,7 @@ def test_what_to_look_at_hangs_on_the_signal(capsys, code, how, fix):
     ],
     ids=["ddp", "gathered", "sharded", "torchrun"],
 )
-def test_where_the_first_process_cannot_save_all_end_and_what_was_saved_goes_on(
+def test_where_the_first_process_cannot_save_all_end_and_what_was_saved_continues(
     home, start, shared
 ):
     toml = f"[train]\nepochs = 3\nbatch_size = 16\n[modules.settings.net]\n{shared}\n"
@@ -250,7 +250,9 @@ def test_where_the_first_process_cannot_save_all_end_and_what_was_saved_goes_on(
     assert state_of(path) == "finished"
 
 
-def test_an_experiment_that_is_not_valid_is_told_once_with_exit_code_2_and_not_tried_again(home):
+def test_an_experiment_that_is_not_valid_is_reported_once_with_exit_code_2_and_not_tried_again(
+    home,
+):
     path = write_experiment(home, modules={"net": "module = 3\n"})
 
     failed = start_command("train", "tiny", *TWO, "--max-restarts", "3")
@@ -262,7 +264,7 @@ def test_an_experiment_that_is_not_valid_is_told_once_with_exit_code_2_and_not_t
     assert not (path / "data").exists()
 
 
-def test_what_takes_one_process_long_to_tell_is_told_to_the_end(home):
+def test_what_takes_one_process_long_to_report_is_reported_to_the_end(home):
     source = """
         import os, time
 
@@ -327,7 +329,7 @@ def test_options_that_contradict_the_launch_are_refused(
     assert message in capsys.readouterr().err
 
 
-def test_a_run_whose_processes_are_killed_goes_on_and_ends_as_if_nothing_had_been(home):
+def test_a_run_whose_processes_are_killed_continues_and_ends_as_if_nothing_had_been(home):
     toml = "[train]\nepochs = 4\nbatch_size = 16\n[checkpoints]\nevery_n_steps = 1\n"
     once = "run.step == {} and RANK == {} and not pathlib.Path('{}').exists()"
     kill = "pathlib.Path('{}').touch(); " + DIE
@@ -360,7 +362,7 @@ def test_a_run_whose_processes_are_killed_goes_on_and_ends_as_if_nothing_had_bee
     assert all(torch.equal(value, expected[key]) for key, value in last_weights(path).items())
 
 
-def test_a_process_that_dies_before_the_old_run_is_moved_does_not_make_it_go_on(home):
+def test_a_process_that_dies_before_the_old_run_is_moved_does_not_make_it_continue(home):
     module = "import os, pathlib\nfrom torch import nn\nmodule = nn.Linear(4, 1)\nsettings = {}\n"
     die_once = (
         "if not pathlib.Path('died').exists() and 'RANK' in os.environ:\n"
@@ -413,7 +415,7 @@ def test_a_second_signal_ends_a_run_whose_step_does_not_end(home):
     assert errors.split() == ["interrupted"]
 
 
-def test_torchruns_processes_tell_one_error_that_its_summary_has_and_with_debug_why_others_end(
+def test_torchruns_processes_report_one_error_that_its_summary_has_and_with_debug_why_others_end(
     home,
 ):
     write_tiny(home, "run.step == 4 and RANK == 1", OUCH)
@@ -432,7 +434,7 @@ def test_torchruns_processes_tell_one_error_that_its_summary_has_and_with_debug_
     assert epochs_in(failed.stdout) == ["epoch 0/2", "epoch 1/2"]
 
 
-def test_what_torchrun_starts_anew_goes_on_and_a_signal_is_no_failure_to_it(home):
+def test_what_torchrun_restarts_resumes_and_a_signal_is_not_a_failure_to_it(home):
     once = "run.step == 4 and RANK == {} and not pathlib.Path('died').exists()"
     path = write_experiment(
         home,
@@ -452,7 +454,7 @@ def test_what_torchrun_starts_anew_goes_on_and_a_signal_is_no_failure_to_it(home
     assert [entry.name for entry in path.glob("data*")] == ["data"]
 
 
-def test_torchruns_processes_tell_an_experiment_that_is_not_there_once(home):
+def test_torchruns_processes_report_an_experiment_that_is_not_there_once(home):
     failed = torchrun(2, "-m", "pymodules_core", "train", "nothing")
 
     assert failed.returncode == 1

@@ -60,7 +60,7 @@ def test_a_page_is_replaced_by_the_next(home):
     assert "0.8125" in (path / "data" / "plot.html").read_text()
 
 
-def test_a_file_that_is_no_page_is_not_replaced(home, capsys):
+def test_a_file_that_is_not_a_page_is_not_replaced(home, capsys):
     path = write_run(home)
     config = path / "experiment.toml"
     before = config.read_bytes()
@@ -75,7 +75,7 @@ def test_a_file_that_is_no_page_is_not_replaced(home, capsys):
     assert config.read_bytes() == before
 
 
-def test_a_folder_that_is_not_there_is_told(home, capsys):
+def test_a_folder_that_is_not_there_is_reported(home, capsys):
     write_run(home)
 
     code = run(["plot", "tiny", "-o", "nowhere/page.html"])
@@ -87,7 +87,7 @@ def test_a_folder_that_is_not_there_is_told(home, capsys):
     )
 
 
-def test_an_experiment_without_a_run_is_told_how_to_get_one(home, capsys):
+def test_an_experiment_without_a_run_shows_how_to_get_one(home, capsys):
     path = write_experiment(home)
 
     code = run(["plot", "tiny"])
@@ -117,7 +117,7 @@ def test_wrong_usage_exits_with_2(home, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_a_page_in_data_is_no_run(home):
+def test_a_page_in_data_is_not_a_run(home):
     path = write_run(home)
     run(["plot", "tiny"])
     for name in ("run.json", "metrics.jsonl"):

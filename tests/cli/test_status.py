@@ -12,7 +12,7 @@ from support import TINY_TASK, start_command, write_experiment
 from pymodules_core.cli.main import run
 
 
-def test_status_tells_how_far_each_run_is(home, capsys):
+def test_status_reports_how_far_each_run_is(home, capsys):
     write_experiment(home, "done")
     write_experiment(home, "fresh")
     run(["train", "done"])
@@ -32,7 +32,7 @@ def test_status_tells_how_far_each_run_is(home, capsys):
     assert (fresh["name"], fresh["state"], fresh["epoch"]) == ("fresh", "not trained", None)
 
 
-def test_status_tells_a_killed_run_from_a_running_one(home, capsys):
+def test_status_distinguishes_a_killed_run_from_a_running_one(home, capsys):
     path = write_experiment(
         home,
         task=TINY_TASK.replace(
@@ -83,7 +83,7 @@ def test_the_run_of_a_live_process_is_not_moved_from_under_it(home, tmp_path):
     "content",
     ["", "[", "3", "{}", '{"state": 3, "modules": 3}', '{"modules": [{"name": 1}], "best": {}}'],
 )
-def test_a_damaged_run_file_is_told_and_takes_nothing_down(home, capsys, content):
+def test_a_damaged_run_file_is_reported_and_takes_nothing_down(home, capsys, content):
     path = write_experiment(home)
     (path / "data").mkdir()
     (path / "data" / "run.json").write_text(content)

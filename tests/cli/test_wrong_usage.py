@@ -80,7 +80,7 @@ def test_every_command_refuses_what_it_cannot_know(tiny, capsys, command, more):
 @pytest.mark.parametrize(
     "command", ["new", "new-plugin", "check", "train", "eval", "plot", "ckpt ls"]
 )
-def test_a_missing_argument_is_told_with_the_usage(home, capsys, command):
+def test_a_missing_argument_is_reported_with_the_usage(home, capsys, command):
     code = run(command.split())
 
     error = capsys.readouterr().err
@@ -147,7 +147,7 @@ def test_a_missing_argument_is_told_with_the_usage(home, capsys, command):
         ("ckpt export tiny best --to=", "Error: Invalid value for '--to': it is empty"),
     ],
 )
-def test_a_wrong_value_is_told_with_what_it_should_be(tiny, capsys, arguments, message):
+def test_a_wrong_value_is_reported_with_what_it_should_be(tiny, capsys, arguments, message):
     Path("file").write_text("no folder")
     before = files_of(Path())
 
@@ -214,7 +214,7 @@ def test_new_gives_commands_that_a_shell_takes(home, capsys):
     )
 
 
-def test_a_torch_that_cannot_be_imported_is_told_and_no_bug_is_reported(home, tmp_path):
+def test_a_torch_that_cannot_be_imported_is_reported_and_no_bug_is_reported(home, tmp_path):
     write_experiment(home)
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise OSError('libx.so: cannot open it')")
@@ -243,7 +243,7 @@ def test_closed_and_full_outputs_change_no_exit_code_of_an_error(home):
 
 
 @pytest.mark.long
-def test_a_name_that_is_no_text_is_shown_and_opened(home):
+def test_a_name_that_is_not_text_is_shown_and_opened(home):
     write_experiment(home, "y\udcff")
 
     result = start(
@@ -295,7 +295,7 @@ def test_what_may_not_be_read_is_named_and_hides_nothing_else(home):
     assert b"\nopen  " in result.stdout
 
 
-def test_a_working_directory_that_is_gone_is_told(home, capsys, monkeypatch):
+def test_a_working_directory_that_is_gone_is_reported(home, capsys, monkeypatch):
     Path("gone").mkdir()
     monkeypatch.chdir("gone")
     Path("../gone").rmdir()

@@ -86,7 +86,7 @@ def test_the_own_loop_its_resume_and_the_trainer_run(tmp_path):
     "section",
     ["With Accelerate", pytest.param("With Lightning Fabric", marks=pytest.mark.long)],
 )
-def test_a_librarys_loop_saves_plain_files_and_goes_on_to_the_weights_of_one_long_run(
+def test_a_librarys_loop_saves_plain_files_and_continues_to_the_weights_of_one_long_run(
     tmp_path, section
 ):
     (program,) = PROGRAMS[section]

@@ -150,7 +150,7 @@ def test_an_accumulating_step_reports_no_optimizer_until_it_updates(install_dist
     assert [stepped for _, _, stepped in steps] == [[], ["main"], [], ["main"]]
 
 
-def test_a_logger_that_raises_is_told_once_and_training_goes_on(
+def test_a_logger_that_raises_is_reported_once_and_training_continues(
     install_distribution, tmp_path, caplog
 ):
     install_distribution("acme-broken", BROKEN)

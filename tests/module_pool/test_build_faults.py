@@ -45,7 +45,7 @@ def builder_of(factory, *, experiment: Experiment | None = None, **others) -> Po
     return PoolBuilder(specs, seed=0, experiment=experiment)
 
 
-def test_what_builds_a_module_and_takes_long_is_told_with_its_place(monkeypatch, caplog):
+def test_what_builds_a_module_and_takes_long_is_reported_with_its_place(monkeypatch, caplog):
     monkeypatch.setattr(build, "watch_call", partial(watch_call, warn_after_s=0.05))
 
     def slow():
@@ -221,7 +221,7 @@ def test_a_factory_of_a_package_that_gives_no_module_is_named(factory, message):
     assert str(caught.value) == message
 
 
-def test_an_argument_that_the_factory_does_not_take_is_told_with_its_line(home):
+def test_an_argument_that_the_factory_does_not_take_is_reported_with_its_line(home):
     path = write_experiment(
         home,
         modules={"net": BUILDS.format(arguments="width=4", body="del width")},

@@ -37,7 +37,7 @@ def test_modules_are_sorted_by_name_whatever_order_they_come_in():
     assert "c" not in pool
 
 
-def test_an_unknown_name_is_told_with_the_closest():
+def test_an_unknown_name_is_reported_with_the_closest():
     pool = ModulePool.from_modules({"encoder": nn.Identity()})
 
     for access in (lambda: pool["encodr"], lambda: pool.encodr):

@@ -29,7 +29,7 @@ def told_by_rank(how: str, which: int, *, shares_store: bool = True) -> dict[int
 
 
 @pytest.mark.parametrize(("which", "shares_store"), [(0, True), (1, True), (0, False)])
-def test_the_one_that_fails_tells_its_own_error_and_the_others_whose_it_is(which, shares_store):
+def test_the_one_that_fails_reports_its_own_error_and_the_others_whose_it_is(which, shares_store):
     told = told_by_rank("raise", which, shares_store=shares_store)
 
     # Without the launcher's store it is gone with the first process, and what that said.
@@ -49,7 +49,7 @@ def test_the_one_that_fails_tells_its_own_error_and_the_others_whose_it_is(which
 
 
 @pytest.mark.parametrize(("how", "which"), [("kill", 0), ("leave", 1)])
-def test_of_those_that_are_left_one_tells_that_another_is_gone(how, which):
+def test_of_those_that_are_left_one_reports_that_another_is_gone(how, which):
     told = told_by_rank(how, which)
 
     assert sorted(told) == [rank for rank in range(3) if rank != which]
@@ -57,7 +57,7 @@ def test_of_those_that_are_left_one_tells_that_another_is_gone(how, which):
     assert [text for name, text, _ in told.values() if name == "ProcessLostError"] == [GONE]
 
 
-def test_where_the_store_is_gone_too_nobody_that_is_left_tells():
+def test_where_the_store_is_gone_too_nobody_that_is_left_reports():
     told = told_by_rank("kill", 0, shares_store=False)
 
     assert [told[rank][0] for rank in (1, 2)] == ["RankFailedError"] * 2
@@ -76,7 +76,7 @@ def test_a_failure_keeps_what_was_wrong_and_the_exit_code():
     assert told.exit_code == 2
 
 
-def test_a_failure_of_any_class_is_told_by_its_name():
+def test_a_failure_of_any_class_is_reported_by_its_name():
     assert Failure.of(0, ValueError("ouch")).text == "ValueError: ouch"
     assert Failure.of(0, KeyboardInterrupt()).text == "KeyboardInterrupt"
 

@@ -125,7 +125,7 @@ def test_a_setting_that_only_one_has_and_a_bool_beside_a_number_differ(tmp_path)
     assert (only.cell("a"), only.cell("b")) == ("null", None)
 
 
-def test_modules_tell_class_parameters_weights_and_origin(tmp_path):
+def test_modules_report_class_parameters_weights_and_origin(tmp_path):
     plugin = {"kind": "distribution", "distribution": "acme", "version": "1.2", "entry_point": "e"}
     (module,) = FACTS["modules"]
     frozen = {**module, "frozen": True, "weights": "a/best/net", "origin": plugin}
@@ -173,7 +173,7 @@ def test_versions_plugins_and_files_are_shown_where_they_differ(tmp_path):
     assert not groups & {Group.VERSIONS, Group.PLUGINS, Group.FILES}
 
 
-def test_what_an_experiment_without_a_run_cannot_tell_is_no_difference(tmp_path):
+def test_what_an_experiment_without_a_run_lacks_is_not_a_difference(tmp_path):
     write_run(tmp_path, "a")
     write_experiment(tmp_path, "b")
 
@@ -213,7 +213,7 @@ def test_keys_that_are_not_bare_are_quoted():
     assert flat == {'plugins.settings."a.b".x': 1}
 
 
-def test_two_of_one_name_are_told_apart_by_their_paths(tmp_path, monkeypatch):
+def test_two_of_one_name_are_distinguished_by_their_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "one", "a")
     write_run(tmp_path / "two", "a")

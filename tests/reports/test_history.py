@@ -41,7 +41,7 @@ def test_an_experiment_without_a_run_has_no_history(tmp_path):
     assert read_history(write_experiment(tmp_path)) is None
 
 
-def test_a_last_line_that_is_cut_off_is_left_out_and_told(tmp_path):
+def test_a_last_line_that_is_cut_off_is_left_out_and_reported(tmp_path):
     path = write_run(tmp_path, tail='{"epoch": 3, "st')
 
     history = read_history(path)
@@ -97,7 +97,7 @@ def test_bytes_that_are_no_text_damage_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["null", "NaN", "Infinity", '"x"', "true", "[1]", "1" + "0" * 400])
-def test_a_metric_that_is_no_finite_number_is_a_gap(tmp_path, text):
+def test_a_metric_that_is_not_a_finite_number_is_a_gap(tmp_path, text):
     line = f'{{"epoch": 1, "step": 3, "phase": "eval", "metrics": {{"loss": {text}}}}}\n'
     path = write_run(tmp_path, rows=[], tail=line)
 
@@ -125,7 +125,7 @@ def test_values_of_a_wrong_type_in_the_run_file_are_as_if_not_there(tmp_path):
     assert (history.best, history.setting("mode"), history.resumptions) == (None, None, [])
 
 
-def test_what_a_run_repeated_after_it_went_on_counts_once(tmp_path):
+def test_what_a_run_repeated_after_it_continued_counts_once(tmp_path):
     path = write_run(tmp_path, rows=[*ROWS, row(2, loss=0.25), row(1, "train", loss=9.0)])
 
     history = read_history(path)
@@ -139,7 +139,7 @@ def test_what_a_run_repeated_after_it_went_on_counts_once(tmp_path):
     ]
 
 
-def test_a_run_tells_where_it_was_resumed(tmp_path):
+def test_a_run_reports_where_it_was_resumed(tmp_path):
     path = write_run(
         tmp_path,
         resumed=[{"time": "t", "epoch": 1, "step": 3}, {"epoch": 2, "step": 5}, {"epoch": "x"}],

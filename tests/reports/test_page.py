@@ -86,7 +86,7 @@ def page_of(home, *names):
     return Page(make_page(open_subjects(names, data_home=home), now=NOW))
 
 
-def test_a_page_of_one_run_tells_how_it_went(tmp_path):
+def test_a_page_of_one_run_reports_how_it_went(tmp_path):
     write_run(tmp_path, started="2026-03-04T05:05:05+00:00", git_commit="0123456789abcdef", seed=17)
 
     page = page_of(tmp_path, "tiny")
@@ -195,7 +195,7 @@ def test_an_experiment_without_a_run_is_refused_with_the_way_to_one(tmp_path, mo
     )
 
 
-def test_a_run_that_goes_on_is_said_to(tmp_path):
+def test_a_run_that_resumes_says_so(tmp_path):
     write_run(tmp_path, state="running", best=None, rows=[])
 
     page = page_of(tmp_path, "tiny")
@@ -215,7 +215,7 @@ def test_damage_is_said_on_the_page(tmp_path):
     assert "|The last line of metrics.jsonl is cut off and left out: the run is writing it" in text
 
 
-def test_a_failed_run_tells_its_error_and_where_it_was_resumed(tmp_path):
+def test_a_failed_run_reports_its_error_and_where_it_was_resumed(tmp_path):
     write_run(
         tmp_path,
         state="failed",

@@ -246,7 +246,7 @@ def test_a_wrong_experiment_file_gets_one_message_and_nothing_is_written(home, t
         (b"[train]\nseed = 1\0\n", f"{FILE}:2: not UTF-8 text: a NUL byte"),
     ],
 )
-def test_a_file_that_is_no_text_is_told(home, content, message):
+def test_a_file_that_is_not_text_is_reported(home, content, message):
     path = write_experiment(home)
     (path / "experiment.toml").write_bytes(content)
 
@@ -256,7 +256,7 @@ def test_a_file_that_is_no_text_is_told(home, content, message):
     assert str(caught.value) == f"{message}\n  fix: save it as UTF-8"
 
 
-def test_a_byte_order_mark_is_no_error(home):
+def test_a_byte_order_mark_is_not_an_error(home):
     path = write_experiment(home)
     (path / "experiment.toml").write_bytes(b"\xef\xbb\xbf[train]\nseed = 5\n")
 
@@ -277,7 +277,7 @@ def test_a_byte_order_mark_is_no_error(home):
     ],
     ids=["folder", "pipe", "device", "link to nothing", "links in a circle"],
 )
-def test_what_is_no_file_is_told_and_not_waited_for(home, capsys, make, fault):
+def test_what_is_not_a_file_is_reported_and_not_waited_for(home, capsys, make, fault):
     path = write_experiment(home)
     (path / "experiment.toml").unlink()
     make(path / "experiment.toml")
@@ -372,7 +372,7 @@ def test_overrides_are_laid_over_the_file_and_kept(home):
         ),
     ],
 )
-def test_a_wrong_override_is_told_to_be_one(home, key, value, message):
+def test_a_wrong_override_is_reported_as_one(home, key, value, message):
     with pytest.raises(SettingsError) as caught:
         open_with(home, "[train]\nepochs = 3\n", **{key: value})
 

@@ -220,7 +220,7 @@ def test_a_name_that_may_lead_elsewhere_is_refused_with_key_and_line(home, key, 
     ("pool", "closest"),
     [("bset", "best"), ("epoch_x", "epoch_1"), ("epoch_0", "epoch_1"), ("../best", "best")],
 )
-def test_an_unknown_pool_is_told_with_the_closest(home, pool, closest):
+def test_an_unknown_pool_is_reported_with_the_closest(home, pool, closest):
     path = with_settings(home, {"load_weights_from_exp": {**FROM_EXP, "ckp_pool_name": pool}})
 
     with pytest.raises(InvalidNameError) as caught:
@@ -247,7 +247,7 @@ def test_a_module_name_in_settings_follows_the_identifier_rule(home):
     )
 
 
-def test_a_forward_method_that_the_module_lacks_is_told_with_its_line(home):
+def test_a_forward_method_that_the_module_lacks_is_reported_with_its_line(home):
     pool = ModulePool.discover(with_settings(home, {"forward_methods": ["encode"]}))
 
     with pytest.raises(SettingsError) as caught:

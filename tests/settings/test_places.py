@@ -85,7 +85,7 @@ def test_an_override_is_blamed_itself_and_not_a_line_of_the_file(home, act, key,
     assert str(caught.value) == message
 
 
-def test_a_device_of_the_file_is_told_with_its_line(home):
+def test_a_device_of_the_file_is_reported_with_its_line(home):
     write_experiment(home, toml='[train]\nseed = 1\ndevice = "gpu"\n')
 
     with pytest.raises(SettingsError) as caught:
@@ -94,7 +94,7 @@ def test_a_device_of_the_file_is_told_with_its_line(home):
     assert str(caught.value).startswith(f"{FILE}:3: train.device: 'gpu' is not a device; ")
 
 
-def test_list_tells_the_line_of_a_wrong_table(home, capsys):
+def test_list_reports_the_line_of_a_wrong_table(home, capsys):
     write_experiment(home, toml="[modules.settings.net]\nfrozn = true\n")
 
     code = run(["list", "tiny"])
@@ -107,7 +107,7 @@ def test_list_tells_the_line_of_a_wrong_table(home, capsys):
     )
 
 
-def test_a_validator_names_its_own_key_and_an_upper_bound_is_told():
+def test_a_validator_names_its_own_key_and_an_upper_bound_is_reported():
     @attrs.frozen
     class Own:
         share: Annotated[float, Range(above=0, below=1)] = 0.5

@@ -134,7 +134,7 @@ def test_a_plugin_that_cannot_be_loaded_says_so_and_no_more(install_distribution
     ]
 
 
-def test_a_disabled_plugin_is_told_to_be_kept_out(install_distribution, monkeypatch):
+def test_a_disabled_plugin_is_reported_as_kept_out(install_distribution, monkeypatch):
     install_distribution("acme-good", GOOD_PLUGIN)
     monkeypatch.setenv("PYMODULES_DISABLE_PLUGINS", "acme-good")
 
@@ -144,7 +144,7 @@ def test_a_disabled_plugin_is_told_to_be_kept_out(install_distribution, monkeypa
     assert caught.value.found == ["hooks: it is disabled: a setting or a variable keeps it out"]
 
 
-def test_a_name_that_is_not_installed_is_told_with_the_nearest(install_distribution):
+def test_a_name_that_is_not_installed_is_reported_with_the_nearest(install_distribution):
     install_distribution("acme-good", GOOD_PLUGIN)
 
     with pytest.raises(PluginError) as caught:
@@ -333,7 +333,7 @@ def test_a_plugin_that_touches_modules_of_others_is_found(install_distribution, 
 @pytest.mark.parametrize(
     "hook", ["train_step_finished", "epoch_finished", "image_logged", "run_failed"]
 )
-def test_a_hook_that_raises_is_found_although_training_goes_on(install_distribution, hook):
+def test_a_hook_that_raises_is_found_although_training_continues(install_distribution, hook):
     source = HEAD + f"@hookimpl\ndef {hook}(run):\n    raise OSError('no disk')\n"
     install_distribution("acme-bad", source)
 

@@ -46,7 +46,7 @@ def test_a_pool_has_files_and_plugins(make_experiment, make_pool):
     assert pool.is_frozen("extra")
 
 
-def test_steps_stop_where_they_are_told_and_stay_there(make_experiment, train_steps):
+def test_steps_stop_where_they_are_asked_to_and_stay_there(make_experiment, train_steps):
     path = make_experiment()
 
     steps = [train_steps(path, count, plugins={}).run.step for count in (1, 1, 4, 2, 4)]

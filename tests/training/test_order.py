@@ -98,7 +98,7 @@ def test_max_steps_cuts_a_window_short_before_the_hook_too(tmp_path):
     assert [entry[2] for entry in order if entry[0] == "step"] == [[], ["main"]]
 
 
-def test_data_of_unknown_length_tells_of_the_last_update_in_a_call_of_its_own(tmp_path):
+def test_data_of_unknown_length_announces_the_last_update_in_a_call_of_its_own(tmp_path):
     path = write_experiment(
         tmp_path,
         task=TINY_TASK + AS_GENERATOR + ORDER_HOOKS,

@@ -212,7 +212,7 @@ def test_a_step_that_raises_or_exits_names_line_and_step(home, body, reason):
     assert str(error) == f"{TASK}:30: train_step raises {reason} (epoch 2, step 5, batch 2)"
 
 
-def test_a_monitor_that_is_no_metric_is_named_with_its_line_and_the_metrics(home):
+def test_a_monitor_that_is_not_a_metric_is_named_with_its_line_and_the_metrics(home):
     task = TINY_TASK.replace('return {"loss": ', 'return {"acc": 0.5, "loss": ')
 
     path = write_experiment(home, task=task, toml='[train]\nseed = 1\nmonitor = "accc"\n')
@@ -231,7 +231,7 @@ def test_a_monitor_that_is_no_metric_is_named_with_its_line_and_the_metrics(home
     assert not (path / "data").exists()
 
 
-def test_a_monitor_that_is_no_metric_puts_the_run_it_was_to_replace_back(home):
+def test_a_monitor_that_is_not_a_metric_puts_the_run_it_was_to_replace_back(home):
     path = write_experiment(home)
     Trainer(path, reporter=SilentPrinter()).fit()
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
@@ -319,7 +319,7 @@ def test_an_interrupt_before_the_run_passes_through_and_writes_nothing(home):
     assert not (path / "data").exists()
 
 
-def test_a_loss_that_reaches_no_parameter_of_its_optimizer_is_told_once(home, caplog):
+def test_a_loss_that_reaches_no_parameter_of_its_optimizer_is_reported_once(home, caplog):
     body = "return (module_pool.net(inputs).detach() * inputs.requires_grad_()).mean()"
     path = write_experiment(home, task=with_step(body))
 

@@ -160,7 +160,7 @@ def test_eval_metrics_are_means_over_samples_not_over_batches(tmp_path):
     assert result.metrics["length"] == pytest.approx((16 * 16 + 16 * 16 + 8 * 8) / 40)
 
 
-def test_the_run_record_tells_how_the_run_came_about(tmp_path):
+def test_the_run_record_reports_how_the_run_came_about(tmp_path):
     helped = f"from modules._help import nothing\n{TINY_MODULE}"
     path = write_experiment(tmp_path, modules={"net": helped, "_help": "nothing = None\n"})
 

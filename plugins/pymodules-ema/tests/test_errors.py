@@ -33,7 +33,7 @@ def refusal(path, **options):
     return caught.value
 
 
-def test_an_unknown_name_is_told_with_its_line_and_the_closest_match(write):
+def test_an_unknown_name_is_reported_with_its_line_and_the_closest_match(write):
     path = write(settings=table('["nett"]'))
 
     error = refusal(path)

@@ -33,7 +33,7 @@ def objects(experiment):
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 8])
-def test_a_run_that_crashes_goes_on_bit_for_bit(write, monkeypatch, step):
+def test_a_run_that_crashes_continues_bit_for_bit(write, monkeypatch, step):
     whole = write("whole", settings=SETTINGS)
     Trainer(whole).fit()
     path = write("crashed", settings=SETTINGS)
@@ -60,7 +60,7 @@ def test_a_run_that_stops_before_the_first_update_begins_its_warm_up_then(write)
     assert objects(path) == objects(whole)
 
 
-def test_a_run_that_reached_its_limit_goes_on_with_the_warm_up_where_it_was(write, load):
+def test_a_run_that_reached_its_limit_continues_with_the_warm_up_where_it_was(write, load):
     path = write(settings='[plugins.settings.ema]\nmodules = ["net"]')
     Trainer(path, overrides={"train.epochs": 2}).fit()
     before = load(path, "net_ema")
@@ -93,7 +93,7 @@ def test_an_average_that_is_added_starts_with_the_weights_of_the_moment(write, l
     torch.testing.assert_close(load(path, "net_ema")["0.weight"], expected)
 
 
-def test_a_commit_of_another_loop_does_not_begin_the_warm_up_anew(write, load):
+def test_a_commit_of_another_loop_does_not_restart_the_warm_up(write, load):
     path = write(settings='[plugins.settings.ema]\nmodules = ["net"]')
     Trainer(path, overrides={"train.epochs": 2}).fit()
     before = load(path, "net_ema")["0.weight"]

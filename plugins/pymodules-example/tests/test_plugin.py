@@ -57,7 +57,7 @@ def test_settings_choose_the_operator(make_experiment, make_pool):
     assert torch.allclose(pool.example_edges.kernels[0, 0, :, 2] * 32, torch.tensor([3.0, 10, 3]))
 
 
-def test_a_misspelt_operator_is_told_with_the_nearest(make_plugin_manager):
+def test_a_misspelt_operator_is_reported_with_the_nearest(make_plugin_manager):
     with pytest.raises(SettingsError, match="write 'sobel'"):
         make_plugin_manager({"example": plugin}, settings={"example": {"operator": "sobl"}})
 

@@ -165,7 +165,7 @@ def test_fast_dev_run_writes_nothing(home, pools):
     assert not pools.exists()
 
 
-def test_a_metric_that_is_not_logged_is_told_with_those_that_are(home):
+def test_a_metric_that_is_not_logged_is_reported_with_those_that_are(home):
     folder = write_experiment(home, "distill", NETS, TOML.replace("val_loss", "val_los"))
 
     with pytest.raises(MonitorError) as error:
@@ -342,7 +342,7 @@ class Unsaveable(Distill):
         checkpoint["mine"] = object()
 
 
-def test_what_no_checkpoint_can_hold_is_told_before_training(home, pools):
+def test_what_no_checkpoint_can_hold_is_reported_before_training(home, pools):
     with pytest.raises(CheckpointError) as error:
         make_trainer(home, 1, PoolCheckpoint()).fit(Unsaveable("distill", data_home=home))
 

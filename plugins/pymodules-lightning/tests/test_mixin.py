@@ -195,7 +195,7 @@ def test_parameters_that_cannot_be_trained_are_refused(model):
 
 
 @pytest.mark.parametrize("get", [getattr, lambda pool, name: pool[name]])
-def test_an_unknown_module_is_told_with_the_closest_one(model, get):
+def test_an_unknown_module_is_reported_with_the_closest_one(model, get):
     with pytest.raises(UnknownModuleError) as error:
         get(model.module_pool, "techer")
 
@@ -234,7 +234,9 @@ def test_weights_that_are_gone_do_not_matter_where_they_are_not_loaded(home):
     assert model.plain_pool.pending_weights == {"teacher"}
 
 
-def test_a_module_that_run_hooks_keep_up_to_date_is_told(tmp_path, install_distribution, caplog):
+def test_a_module_that_run_hooks_keep_up_to_date_is_reported(
+    tmp_path, install_distribution, caplog
+):
     class Plain(PoolMixin, LightningModule):
         pass
 

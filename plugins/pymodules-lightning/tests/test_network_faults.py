@@ -123,7 +123,7 @@ CLASS, ATTRIBUTE = f"{KEY}.lightning_module", f"{KEY}.attribute"
         ),
     ],
 )
-def test_settings_that_do_not_hold_are_told_with_their_place(
+def test_settings_that_do_not_hold_are_reported_with_their_place(
     toml, key, line, message, make_experiment, make_pool
 ):
     path = make_experiment(toml=toml)
@@ -134,7 +134,7 @@ def test_settings_that_do_not_hold_are_told_with_their_place(
     assert str(error).removeprefix(f"{path}/") == f"experiment.toml:{line}: {key}: {message}"
 
 
-def test_an_import_that_fails_is_told(tmp_path, make_experiment, make_pool, monkeypatch):
+def test_an_import_that_fails_is_reported(tmp_path, make_experiment, make_pool, monkeypatch):
     (tmp_path / "project_with_a_slip.py").write_text("import torch\ntorch.nothing\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     path = make_experiment(toml=table(lightning_module='"project_with_a_slip:Lit"'))
@@ -148,7 +148,7 @@ def test_an_import_that_fails_is_told(tmp_path, make_experiment, make_pool, monk
     assert error.fix == "mend it, until python -c 'import project_with_a_slip' is silent"
 
 
-def test_a_class_that_raises_is_told(make_experiment, make_pool):
+def test_a_class_that_raises_is_reported(make_experiment, make_pool):
     fields = {"lightning_module": '"lightning_projects:LitNeeds"', "arguments": "{ width = 0 }"}
 
     error = refusal(make_experiment(toml=table(**fields)), make_pool)
@@ -212,7 +212,7 @@ def test_a_checkpoint_of_something_else_is_refused(home, make_experiment, make_p
     )
 
 
-def test_a_checkpoint_that_is_not_there_is_told_with_those_that_are(
+def test_a_checkpoint_that_is_not_there_is_reported_with_those_that_are(
     trained, make_experiment, make_pool
 ):
     path = make_experiment(toml=table(ckp_name='"sums.ckpt"'))

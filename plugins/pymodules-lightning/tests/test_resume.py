@@ -101,7 +101,7 @@ def test_what_the_module_holds_besides_the_pool_comes_back(home):
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_a_fit_that_crashes_goes_on_from_its_last_whole_epoch(home, program, epoch):
+def test_a_fit_that_crashes_resumes_from_its_last_whole_epoch(home, program, epoch):
     train(program, home / "whole", 3)
     with pytest.raises(OSError, match="the power is off"):
         train(program, home, 3, Crash(epoch))
@@ -152,7 +152,7 @@ def test_a_run_that_is_done_stays_as_it_is(home):
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-def test_one_trainer_goes_on_in_a_second_fit(home):
+def test_one_trainer_continues_in_a_second_fit(home):
     train("distill", home / "whole", 4)
 
     trainer, model, _ = train("distill", home, 2)
@@ -233,7 +233,7 @@ class OtherParameters(Distill):
         (OtherParameters, "what the run saved does not fit today's program: ValueError: "),
     ],
 )
-def test_another_program_is_told_before_it_trains(home, kind, told):
+def test_another_program_is_reported_before_it_trains(home, kind, told):
     train("distill", home, 1)
 
     with pytest.raises(CheckpointError) as error:
@@ -261,7 +261,7 @@ def lines_of_processes(*arguments):
     return result.stdout.splitlines()
 
 
-def test_a_new_process_goes_on(home):
+def test_a_new_process_continues(home):
     train("gan", home / "whole", 2)
     train("gan", home, 1)
 
@@ -271,7 +271,7 @@ def test_a_new_process_goes_on(home):
     assert_same_pools("gan", home, home / "whole")
 
 
-def test_two_processes_write_once_and_both_go_on(home):
+def test_two_processes_write_once_and_both_continue(home):
     _, model, _ = train("distill", home, 1)
 
     first, second = lines_of_processes("distill", home, 3, 2)

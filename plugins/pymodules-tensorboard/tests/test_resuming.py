@@ -91,7 +91,7 @@ def test_a_run_that_is_killed_again_and_again_has_the_same_points(write, read, p
 @pytest.mark.parametrize(
     "moment", ["step 3", "step 7", "step 9", "epoch 10", "step 25", "epoch 30"]
 )
-def test_a_run_that_crashes_has_the_same_points_when_it_goes_on(
+def test_a_run_that_crashes_has_the_same_points_when_it_continues(
     write, read, points, monkeypatch, moment
 ):
     whole, path = write("whole", settings=SETTINGS), write("crashed", settings=SETTINGS)
@@ -124,7 +124,7 @@ def test_a_tensorboard_that_watches_forgets_what_was_taken_back(write, read, mon
     assert [event.step for event in watching.Scalars("train/loss")] == list(range(1, 31))
 
 
-def test_a_run_that_gets_more_epochs_goes_on_in_its_curves(write, points):
+def test_a_run_that_gets_more_epochs_continues_in_its_curves(write, points):
     whole, path = write("whole", settings=SETTINGS), write("longer", settings=SETTINGS)
     Trainer(whole).fit()
     Trainer(path, overrides={"train.epochs": 1}).fit()

@@ -36,7 +36,7 @@ def fit(path: Path, **arguments):
     return Trainer(path, overrides=SHORT, **arguments).fit()
 
 
-def test_it_learns_writes_and_goes_on_bit_for_bit(tmp_path):
+def test_it_learns_writes_and_continues_bit_for_bit(tmp_path):
     whole, stopped = (copied(tmp_path, name) for name in ("whole", "stopped"))
     result = fit(whole)
     task = stopped / "pymodules" / "task.py"

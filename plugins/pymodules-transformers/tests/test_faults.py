@@ -114,7 +114,7 @@ def test_a_field_that_the_config_lacks(field, advice):
     assert rest == advice
 
 
-def test_a_head_is_told_with_its_right_spelling():
+def test_a_head_is_reported_with_its_right_spelling():
     message = refused(SettingsError, "gpt2", head="causal_lm")
 
     assert message.startswith(
@@ -123,7 +123,7 @@ def test_a_head_is_told_with_its_right_spelling():
     assert message.endswith("found str 'causal_lm'\n  fix: write 'causal-lm'")
 
 
-def test_a_setting_is_no_field_of_the_config(write_experiment):
+def test_a_setting_is_not_a_field_of_the_config(write_experiment):
     from pymodules_core import ModulePool
 
     path = write_experiment(
@@ -169,7 +169,7 @@ def test_no_folder_of_that_name(folder):
     )
 
 
-def test_a_file_is_no_folder(folder):
+def test_a_file_is_not_a_folder(folder):
     assert refused(CheckpointNotFoundError, folder=folder / "config.json").startswith(
         "build_model.folder: the folder lm/config.json is a file; folders in lm: none\n"
     )
@@ -323,14 +323,14 @@ def test_a_pattern_that_matches_nothing(folder):
     )
 
 
-def test_a_broken_copy_is_told_before_a_model_is_made(folder):
+def test_a_broken_copy_is_reported_before_a_model_is_made(folder):
     shutil.rmtree(folder)
     folder.mkdir()
 
     assert "there are: none" in refused(CheckpointNotFoundError, folder=folder)
 
 
-def test_an_export_of_what_is_no_model(tmp_path):
+def test_an_export_of_what_is_not_a_model(tmp_path):
     with pytest.raises(BuildError) as caught:
         save_folder(torch.nn.Linear(1, 1), tmp_path / "out")
 

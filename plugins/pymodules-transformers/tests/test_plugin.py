@@ -142,7 +142,7 @@ def first_line_of_refusal(path) -> str:
         ),
     ],
 )
-def test_settings_that_do_not_hold_are_told_with_their_place(write_experiment, body, message):
+def test_settings_that_do_not_hold_are_reported_with_their_place(write_experiment, body, message):
     path = write_experiment(f"\n[plugins.settings.transformers.modules.lm]\n{body}\n")
 
     assert first_line_of_refusal(path) == message.replace("{home}", str(path.parents[1]))

@@ -65,7 +65,7 @@ def test_keys_in_another_order_do_not_swap_their_tensors(tmp_path):
     assert image.finish().digest == one.digest
 
 
-def test_a_state_that_is_laid_out_anew_keeps_its_memory(tmp_path):
+def test_a_state_that_is_laid_out_again_keeps_its_memory(tmp_path):
     staging = Staging()
     moments = torch.rand(1000)
     memory = staging.take({"state": {"step": 9, "m": moments}}, nothing)["state"].memory

@@ -64,7 +64,7 @@ def _in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_missing_file_is_told_with_what_exists():
+def test_a_missing_file_is_reported_with_what_exists():
     for name in ("encoder.pt", "head.pt", ".hidden"):
         Path(name).touch()
 
@@ -80,7 +80,7 @@ def test_a_missing_file_is_told_with_what_exists():
     assert (caught.value.found, caught.value.closest) == ("encodr.pt", "encoder.pt")
 
 
-def test_a_missing_folder_is_told_as_such():
+def test_a_missing_folder_is_reported_as_such():
     with pytest.raises(CheckpointNotFoundError) as caught:
         read_state_dict(Path("ckps/net.pt"))
 
@@ -135,7 +135,7 @@ def test_a_missing_folder_is_told_as_such():
         "picture",
     ],
 )
-def test_a_file_that_is_no_archive_is_told_what_it_is(content, kind, fix):
+def test_a_file_that_is_not_an_archive_is_reported_with_what_it_is(content, kind, fix):
     error = refusal(content)
 
     assert str(error) == f"net.pt: is not a checkpoint: it is {kind}\n  fix: {fix}"
@@ -252,7 +252,7 @@ def test_what_could_run_code_is_named_and_not_run(content, name):
     assert not Path("executed").exists()
 
 
-def test_no_one_is_told_to_load_without_weights_only():
+def test_no_one_is_advised_to_load_without_weights_only():
     error = refusal(saved({"w": RunsCode()}))
 
     # The whole of it: Python prints a chained error too, and torch's advises it.
@@ -268,7 +268,7 @@ def test_no_one_is_told_to_load_without_weights_only():
     ],
     ids=["module", "module in a dict"],
 )
-def test_a_whole_pickled_module_is_told_with_the_way_to_save_it(content, name):
+def test_a_whole_pickled_module_is_reported_with_the_way_to_save_it(content, name):
     error = refusal(saved(content))
 
     assert str(error) == (
@@ -278,7 +278,7 @@ def test_a_whole_pickled_module_is_told_with_the_way_to_save_it(content, name):
 
 # What torch deprecates, people still have files of.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_torchscript_program_is_told_with_the_way_to_save_it():
+def test_a_torchscript_program_is_reported_with_the_way_to_save_it():
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), "net.pt")
 
     error = refusal(Path("net.pt").read_bytes())
@@ -287,7 +287,7 @@ def test_a_torchscript_program_is_told_with_the_way_to_save_it():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_an_exported_program_is_told_with_the_way_to_save_it():
+def test_an_exported_program_is_reported_with_the_way_to_save_it():
     torch.export.save(torch.export.export(nn.Linear(2, 2), (torch.ones(1, 2),)), "net.pt2")
 
     error = refusal(Path("net.pt2").read_bytes())

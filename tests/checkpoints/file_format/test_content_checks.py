@@ -66,7 +66,7 @@ def _in_empty_folder(tmp_path, monkeypatch):
         "long key",
     ],
 )
-def test_content_that_is_no_state_dict_is_told(content, what):
+def test_content_that_is_not_a_state_dict_is_reported(content, what):
     error = refusal(content)
 
     assert str(error) == f"net.pt: {what}\n  fix: {AGAIN}"
@@ -223,7 +223,7 @@ def test_a_file_larger_than_the_free_memory_is_refused():
     )
 
 
-def test_a_link_to_nothing_is_told():
+def test_a_link_to_nothing_is_reported():
     Path("net.pt").symlink_to("gone.pt")
 
     with pytest.raises(CheckpointNotFoundError) as caught:
@@ -244,7 +244,7 @@ def as_nobody():
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="not on Windows")
-def test_a_file_that_may_not_be_read_is_told(request):
+def test_a_file_that_may_not_be_read_is_reported(request):
     torch.save({"w": torch.ones(2)}, "net.pt")
     Path("net.pt").chmod(0)
     request.getfixturevalue("as_nobody")

@@ -147,7 +147,7 @@ def test_several_modules_in_one_file_are_not_guessed_at():
     assert error.fix == "the weights are one level down: torch.save(content['student'], file)"
 
 
-def test_a_rename_that_matches_nothing_is_told_with_the_closest():
+def test_a_rename_that_matches_nothing_is_reported_with_the_closest():
     error = refusal(snapshot(make_net()), make_net(), rename={"encc.": "x."})
 
     assert str(error) == (
@@ -182,7 +182,7 @@ def test_the_fix_for_a_pool_of_ones_own_names_no_settings(tmp_path, monkeypatch)
     )
 
 
-def test_a_name_that_leads_out_of_a_pool_is_no_module_of_it(tmp_path, monkeypatch):
+def test_a_name_that_leads_out_of_a_pool_is_not_a_module_of_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pool = ModulePool.from_modules({"net": nn.Linear(1, 1)})
     checkpoints = CheckpointManager("ckps", pool)
@@ -204,7 +204,7 @@ class Raises(nn.Linear):
         raise RuntimeError("not me")
 
 
-def test_a_rollback_goes_on_past_what_cannot_be_copied_into():
+def test_a_rollback_continues_past_what_cannot_be_copied_into():
     first, odd, last = make_net(), Raises(2, 2), make_net()
     odd.register_buffer("wide", torch.ones(1).expand(4), persistent=False)
     before = [snapshot(module) for module in (first, odd, last)]

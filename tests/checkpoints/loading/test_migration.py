@@ -181,7 +181,7 @@ def test_the_version_is_in_every_file_and_the_file_stays_a_plain_state_dict(acme
     assert version_of(pool.net.state_dict()) is None
 
 
-def test_a_run_goes_on_with_migrated_weights_and_saves_the_new_version(acme, path):
+def test_a_run_continues_with_migrated_weights_and_saves_the_new_version(acme, path):
     acme(1)
     fit(path)
     before = weights(path, "last")
@@ -219,7 +219,9 @@ def test_a_rename_that_is_migrated_trains_on_as_if_nothing_had_happened(acme, ho
     assert torch.equal(after["offset"], expected["offset"])
 
 
-def test_optimizer_state_of_what_a_migration_changed_begins_anew_and_is_told(acme, path, caplog):
+def test_optimizer_state_of_what_a_migration_changed_starts_over_and_is_reported(
+    acme, path, caplog
+):
     acme(1)
     fit(path)
     acme(3)
@@ -231,7 +233,7 @@ def test_optimizer_state_of_what_a_migration_changed_begins_anew_and_is_told(acm
     ]
 
 
-def test_optimizer_state_of_what_a_migration_removed_is_dropped_and_told(acme, path, caplog):
+def test_optimizer_state_of_what_a_migration_removed_is_dropped_and_reported(acme, path, caplog):
     acme(1)
     fit(path)
     hook = HOOK.replace(
@@ -544,7 +546,7 @@ def test_the_hook_gets_a_copy_that_no_file_lies_behind(acme, path):
     assert not weights(path, "last")["first.weight"].eq(7).any()
 
 
-def test_optimizer_state_of_what_the_hook_changed_in_place_begins_anew(acme, path, caplog):
+def test_optimizer_state_of_what_the_hook_changed_in_place_starts_over(acme, path, caplog):
     acme(1)
     fit(path)
     acme(2, hook=HOOK.replace("    return state", '    state["offset"].add_(1)\n    return state'))
@@ -634,7 +636,7 @@ def test_weights_of_another_plugin_are_compared_as_they_are(acme, site, home, pa
     assert torch.equal(pool.other.stem.weight, weights(path, "last")["stem.weight"])
 
 
-def test_a_mark_that_is_no_version_is_refused(acme, home, path):
+def test_a_mark_that_is_not_a_version_is_refused(acme, home, path):
     acme(2)
     state = ModulePool.discover(path).net.state_dict()
     state._metadata[""]["pymodules_state_version"] = "two"
@@ -665,7 +667,7 @@ def test_versions_of_torchs_own_parts_stay_those_of_the_file(acme, home, path):
     assert [(prefix, facts["version"]) for prefix, facts in seen] == [("", 7), ("stem.", 1)]
 
 
-def test_a_migration_is_told(acme, path, caplog):
+def test_a_migration_is_reported(acme, path, caplog):
     acme(1)
     fit(path)
     acme(2)

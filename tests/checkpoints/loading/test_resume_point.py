@@ -65,7 +65,7 @@ def trained(tmp_path) -> tuple[Path, ModulePool]:
     return tmp_path, pool
 
 
-def test_it_goes_on_where_the_newest_commit_was(trained):
+def test_it_continues_where_the_newest_commit_was(trained):
     folder, before = trained
     pool = make_pool("net", "old", seed=1)
 
@@ -175,7 +175,7 @@ def test_a_second_writer_is_refused(trained):
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["no folder", "empty folder"])
-def test_where_nothing_was_saved_there_is_nothing_to_go_on_from(tmp_path, is_there):
+def test_where_nothing_was_saved_there_is_nothing_to_resume_from(tmp_path, is_there):
     folder = tmp_path / "ckps"
     if is_there:
         folder.mkdir()
@@ -228,7 +228,7 @@ def test_where_the_newest_commit_is_damaged_the_one_before_is_whole(trained, cap
     assert list(Layout(folder).quarantine.iterdir())
 
 
-def test_another_monitor_begins_anew_and_says_so(trained, caplog):
+def test_another_monitor_starts_over_and_says_so(trained, caplog):
     folder, _ = trained
     with CheckpointManager(
         folder, make_pool("net", "old"), monitor="accuracy", mode="max"

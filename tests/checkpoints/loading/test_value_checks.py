@@ -63,7 +63,7 @@ def test_a_buffer_may_be_infinite_and_not_nan():
     assert error.found.doubtful == {"running_mean": "1 of 2 values are NaN"}
 
 
-def test_an_infinite_value_that_the_module_holds_already_is_no_fault():
+def test_an_infinite_value_that_the_module_holds_already_is_not_a_fault():
     module = nn.Linear(2, 2)
     module.weight.data[0, 1] = -float("inf")
 

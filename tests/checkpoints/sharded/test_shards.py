@@ -104,7 +104,7 @@ def test_equal_content_in_equal_parts_is_one_object(by_two):
     assert len(digests) == 1
 
 
-def test_another_number_of_processes_goes_on(by_two, by_three):
+def test_another_number_of_processes_continues(by_two, by_three):
     full = torch.load(by_two / "pools" / FULL, weights_only=True)
     found = torch.load(by_three / "resume" / "resumed.pt", weights_only=True)
 
@@ -116,7 +116,7 @@ def test_another_number_of_processes_goes_on(by_two, by_three):
     assert found["step"] == 3
 
 
-def test_one_process_goes_on(pools, by_two):
+def test_one_process_continues(pools, by_two):
     full = torch.load(by_two / "pools" / FULL, weights_only=True)
     net = Net()
     with CheckpointManager(pools, ModulePool.from_modules({"net": net})) as checkpoints:
@@ -185,7 +185,7 @@ def test_what_no_commit_needs_goes_with_all_its_shards(by_two):
     assert sorted(path.name for path in layout.path.glob("epoch_*")) == ["epoch_4"]
 
 
-def test_a_disk_that_refuses_is_told_and_the_next_commit_is_whole(by_two):
+def test_a_disk_that_refuses_is_reported_and_the_next_commit_is_whole(by_two):
     first, second = outcomes_of(by_two / "faults")
 
     assert first["the disk of the record"].startswith("CheckpointError: cannot be written: No sp")
@@ -200,7 +200,7 @@ def test_a_disk_that_refuses_is_told_and_the_next_commit_is_whole(by_two):
         assert (first[f"after {name}"], second[f"after {name}"]) == ("whole", "whole")
 
 
-def test_a_damaged_shard_is_written_anew_while_its_content_is_there(by_two):
+def test_a_damaged_shard_is_written_again_while_its_content_is_there(by_two):
     folder = by_two / "faults"
     full = torch.load(folder / FULL, weights_only=True)
 
@@ -250,7 +250,7 @@ def test_a_missing_shard_is_found_and_what_it_touches_is_named(pools, capsys):
     assert f"{part}.pt: is missing; it is part of best/net" in capsys.readouterr().err
 
 
-def test_a_lost_shard_is_made_anew_from_a_view(pools, by_two):
+def test_a_lost_shard_is_made_again_from_a_view(pools, by_two):
     record = readable_records(Layout(pools))[0]
     (part, *_) = record.objects[record.pools["last"].modules["net"]].parts.values()
     Layout(pools).object(part).unlink()
@@ -272,7 +272,7 @@ def test_views_are_made_again_where_a_shard_of_them_is_gone(pools):
     assert verify_store(Layout(pools), digest_of_file).damages == []
 
 
-def test_what_somebody_puts_among_shards_is_told_and_put_aside(pools):
+def test_what_somebody_puts_among_shards_is_reported_and_put_aside(pools):
     (pools / "last" / "net" / "notes.txt").write_text("mine")
     (pools / "last" / "link").symlink_to(pools)
     found = verify_store(Layout(pools), digest_of_file).damages

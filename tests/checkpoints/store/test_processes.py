@@ -115,7 +115,7 @@ def test_a_reader_never_sees_mixed_epochs_ten_thousand_times(tmp_path, writer):
     assert len(epochs) > 100
 
 
-def test_a_second_process_is_refused_and_the_first_goes_on(tmp_path, writer):
+def test_a_second_process_is_refused_and_the_first_continues(tmp_path, writer):
     folder = tmp_path / "ckps"
 
     with pytest.raises(StoreLockedError, match=f"is being written by process {writer.pid} on "):
@@ -170,7 +170,7 @@ def test_the_word_of_a_writer_that_is_gone_holds_nobody_up(tmp_path, holder):
     assert not word.exists()
 
 
-def test_a_slow_disk_holds_one_commit_at_a_time_and_the_receipts_tell(tmp_path, monkeypatch):
+def test_a_slow_disk_holds_one_commit_at_a_time_and_the_receipts_report(tmp_path, monkeypatch):
     synced = Disk.sync
     monkeypatch.setattr(Disk, "sync", lambda *them: time.sleep(0.02) or synced(*them))
     pool = ModulePool.from_modules({"a": nn.Linear(30, 30)})
@@ -203,7 +203,7 @@ class SlowDisk(store_cases.LinkingDisk):
         super().rename(source, target)
 
 
-def test_a_commit_that_takes_its_time_is_no_damage(tmp_path):
+def test_a_commit_that_takes_its_time_is_not_damage(tmp_path):
     store = Store(Layout(tmp_path), disk=SlowDisk())
     with ThreadPoolExecutor(1) as thread:
         done = thread.submit(store_cases.commit, store, 0, store_cases.images(0))
@@ -216,7 +216,7 @@ def test_a_commit_that_takes_its_time_is_no_damage(tmp_path):
     store.close()
 
 
-def test_damage_is_told_while_a_run_writes(tmp_path, writer, monkeypatch):
+def test_damage_is_reported_while_a_run_writes(tmp_path, writer, monkeypatch):
     monkeypatch.setattr(verification, "_SETTLES_S", 1.0)
     file = tmp_path / "ckps" / "init" / "a.pt"
     content = file.read_bytes()
@@ -240,7 +240,7 @@ def test_a_store_is_whole_while_it_is_written(tmp_path, writer):
     assert writer.poll() is None
 
 
-def test_pools_and_modules_are_told_while_they_come_and_go(tmp_path, writer):
+def test_pools_and_modules_are_reported_while_they_come_and_go(tmp_path, writer):
     reader = PoolReader(tmp_path / "ckps")
     for _ in range(300):
         for pool in reader.pools():

@@ -147,7 +147,7 @@ def test_where_no_record_can_be_read_a_repair_takes_the_views_and_deletes_nothin
     assert torch.equal(pool.net.weight, torch.full((3, 3), 2.0))
 
 
-def test_a_lost_best_is_told_and_the_next_is_best(tmp_path):
+def test_a_lost_best_is_reported_and_the_next_is_best(tmp_path):
     train(tmp_path)
     pool = make_pool()
     with CheckpointManager(tmp_path, pool) as checkpoints:
@@ -236,7 +236,7 @@ def test_a_file_that_somebody_put_into_a_pool_survives_a_crash_that_drops_the_po
 @pytest.mark.parametrize(
     "tool", [repair, lambda path: prune(path, ["epoch_1"])], ids=["repair", "prune"]
 )
-def test_tools_go_on_making_views_as_they_were(tmp_path, tool):
+def test_tools_continue_making_views_as_they_were(tmp_path, tool):
     train(tmp_path, link="copy")
     (tmp_path / "best" / "net.pt").unlink()
 

@@ -164,7 +164,7 @@ def test_a_file_that_a_writer_writes_is_never_a_link_or_pipe(ckps, outside, name
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_object_that_is_no_file_is_told_and_the_commit_before_is_read(
+def test_an_object_that_is_not_a_file_is_reported_and_the_commit_before_is_read(
     ckps, outside, caplog, kind
 ):
     layout = Layout(ckps)
@@ -188,7 +188,7 @@ def test_an_object_that_is_no_file_is_told_and_the_commit_before_is_read(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_object_that_is_no_file_is_put_aside_and_made_anew(ckps, outside, kind):
+def test_an_object_that_is_not_a_file_is_put_aside_and_made_again(ckps, outside, kind):
     layout = Layout(ckps)
     digest = readable_records(layout)[0].pools["last"].modules["net"]
     put(kind, layout.object(digest), outside / "precious.txt")
@@ -204,7 +204,7 @@ def test_an_object_that_is_no_file_is_put_aside_and_made_anew(ckps, outside, kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_commit_record_that_is_no_file_is_a_damaged_one(ckps, outside, caplog, kind):
+def test_a_commit_record_that_is_not_a_file_is_a_damaged_one(ckps, outside, caplog, kind):
     path = newest(ckps)
     put(kind, path, outside / "precious.txt")
 
@@ -224,7 +224,7 @@ def test_a_commit_record_of_terabytes_is_not_read(ckps):
     assert PoolReader(ckps).read("last")["net"].epoch == 1
 
 
-def test_a_pipe_in_a_pool_is_told_and_put_aside(ckps):
+def test_a_pipe_in_a_pool_is_reported_and_put_aside(ckps):
     file = ckps / "last" / "net.pt"
     put("pipe", file, ckps)
 
@@ -367,7 +367,7 @@ def test_a_file_that_is_written_is_not_written_through_a_link(outside, tmp_path)
     assert (outside / "precious.txt").read_text() == "mine"
 
 
-def test_a_commit_after_which_no_other_has_a_name_is_told_and_nothing_vanishes(tmp_path):
+def test_a_commit_after_which_no_other_has_a_name_is_reported_and_nothing_vanishes(tmp_path):
     store = open_store(tmp_path)
     commit(store, 0, images(0))
     commit(store, 1, images(1))

@@ -297,7 +297,7 @@ def test_an_edit_of_an_older_pool_is_not_taken_for_a_link_of_our_own(tmp_path):
     assert not (tmp_path / "init" / "net.pt").exists()  # its only content was this
 
 
-def test_what_stat_cannot_tell_is_found_by_verify_and_mended_by_repair(tmp_path, monkeypatch):
+def test_what_stat_cannot_show_is_found_by_verify_and_mended_by_repair(tmp_path, monkeypatch):
     forget_stamps(monkeypatch)
     pool = ModulePool.from_modules({"net": nn.Linear(3, 3)})
     with CheckpointManager(tmp_path, pool, link="copy") as checkpoints:

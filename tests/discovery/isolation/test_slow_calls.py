@@ -17,7 +17,7 @@ def stubborn():
             raise OSError("try again")
 
 
-def test_a_call_that_takes_long_is_told_once_with_its_place_and_goes_on(caplog):
+def test_a_call_that_takes_long_is_reported_once_with_its_place_and_continues(caplog):
     with watch_call("the hook", warn_after_s=0.05):
         time.sleep(0.15)
 

@@ -11,7 +11,7 @@ from pymodules_core.discovery import PluginManager
 from pymodules_core.discovery.plugins.packaged_task import find_tasks
 
 
-def test_a_distribution_that_appears_twice_counts_once_and_is_told(
+def test_a_distribution_that_appears_twice_counts_once_and_is_reported(
     install_distribution, tmp_path, monkeypatch, caplog
 ):
     install_distribution("acme-good", GOOD_PLUGIN, version="2.0")
@@ -45,7 +45,7 @@ def test_an_entry_point_that_only_the_older_copy_has_is_not_used(
     assert len(caplog.messages) == 1
 
 
-def test_an_entry_point_that_is_named_twice_is_told(install_distribution, caplog):
+def test_an_entry_point_that_is_named_twice_is_reported(install_distribution, caplog):
     info = install_distribution("acme-good", GOOD_PLUGIN)
     with (info / "entry_points.txt").open("a") as file:
         file.write("plugin = acme_other\n")
@@ -113,7 +113,7 @@ def test_unreadable_metadata_of_no_plugin_is_nobodys_business(install_distributi
     assert caplog.messages == []
 
 
-def test_damaged_tasks_are_told_and_hide_no_other(install_distribution, caplog):
+def test_damaged_tasks_are_reported_and_hide_no_other(install_distribution, caplog):
     install_distribution("acme-tasks", "", group="pymodules.tasks")
     info = install_distribution("acme-bad", "", group="pymodules.tasks")
     (info / "METADATA").unlink()

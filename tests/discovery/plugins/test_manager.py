@@ -163,7 +163,7 @@ def test_a_broken_plugin_is_named_once_and_hides_no_other(
     assert record_of(plugins, "acme-bad").state is PluginState.FAILED
 
 
-def test_a_wrong_argument_name_is_told_with_the_plugin(install_distribution, caplog):
+def test_a_wrong_argument_name_is_reported_with_the_plugin(install_distribution, caplog):
     install_distribution("acme-bad", WRONG_ARGUMENT)
     install_distribution("acme-good", GOOD_PLUGIN)
 
@@ -449,7 +449,9 @@ def test_the_scanner_can_be_disabled_like_any_plugin(tmp_path):
     assert plugins.provided_specs() == []
 
 
-def test_functions_named_after_hooks_without_the_decorator_are_told(install_distribution, caplog):
+def test_functions_named_after_hooks_without_the_decorator_are_reported(
+    install_distribution, caplog
+):
     install_distribution("acme-plain", "def provide_module(context):\n    return None\n")
 
     record = record_of(PluginManager(), "acme-plain")
@@ -462,7 +464,7 @@ def test_functions_named_after_hooks_without_the_decorator_are_told(install_dist
     assert caplog.messages == [str(record.failure)]
 
 
-def test_a_plugin_without_any_hook_is_told(install_distribution):
+def test_a_plugin_without_any_hook_is_reported(install_distribution):
     install_distribution("acme-nothing", "value = 1\n")
 
     failure = record_of(PluginManager(), "acme-nothing").failure
@@ -513,7 +515,7 @@ def test_a_plugin_that_gives_one_name_twice_is_dropped(install_distribution, cap
     assert "ValueError: provide_module gives module 'good' twice" in caplog.text
 
 
-def test_a_table_of_a_plugin_that_is_kept_out_is_told(install_distribution, home, caplog):
+def test_a_table_of_a_plugin_that_is_kept_out_is_reported(install_distribution, home, caplog):
     install_distribution("acme-good", GOOD_PLUGIN)
     toml = '[plugins]\ndisable = ["acme-good"]\n[plugins.settings.plugin]\nx = 1\n'
 

@@ -7,7 +7,7 @@ from broken_plugins import DAMAGE, SOURCES, write_good_and_broken
 from support import start_command
 
 
-def test_each_of_a_hundred_failures_is_told_once_and_hides_nothing(tmp_path):
+def test_each_of_a_hundred_failures_is_reported_once_and_hides_nothing(tmp_path):
     write_good_and_broken(tmp_path, good=200, broken=100)
 
     result = start_command("list", PYTHONPATH=str(tmp_path))

@@ -225,7 +225,7 @@ def test_an_instance_that_cannot_be_made_drops_the_plugin(install_distribution, 
     ids=["cwd", "dtype"],
 )
 @pytest.mark.parametrize("where", ["import", "hook"])
-def test_what_a_plugin_changes_around_it_is_told_and_put_back(
+def test_what_a_plugin_changes_around_it_is_reported_and_put_back(
     install_distribution, caplog, change, name, where
 ):
     indented = f"\n    {change}"

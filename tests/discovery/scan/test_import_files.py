@@ -160,7 +160,7 @@ def test_a_wrong_module_file_gets_one_message_and_nothing_is_written(
     ],
 )
 @pytest.mark.parametrize("name", ["net", "_helper"])
-def test_a_file_that_is_no_text_is_told(tmp_path, monkeypatch, content, message, name):
+def test_a_file_that_is_not_text_is_reported(tmp_path, monkeypatch, content, message, name):
     monkeypatch.chdir(tmp_path)
     importer = "from modules._helper import x\n"
     path = write_experiment(tmp_path / "data", modules={"net": importer})
@@ -238,7 +238,7 @@ def test_an_import_of_a_file_that_is_not_there_names_the_closest(tmp_path, monke
     )
 
 
-def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_read_is_reported(tmp_path, monkeypatch):
     def refuse(*_):  # whoever is root may read everything
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -254,7 +254,7 @@ def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
     )
 
 
-def test_a_link_to_nothing_is_no_file_to_import(tmp_path, monkeypatch):
+def test_a_link_to_nothing_is_not_a_file_to_import(tmp_path, monkeypatch):
     source = "from modules._blocks import Block\n" + ITEM
     path = write_experiment(tmp_path / "data", modules={"head": source})
     (path / "pymodules" / "modules" / "_blocks.py").symlink_to("nowhere.py")
@@ -285,7 +285,7 @@ def test_what_an_editor_or_the_system_keeps_beside_files_is_left_alone(tmp_path,
     ]
 
 
-def test_a_library_that_is_not_installed_is_told_as_such(tmp_path, monkeypatch):
+def test_a_library_that_is_not_installed_is_reported_as_such(tmp_path, monkeypatch):
     with pytest.raises(ModuleFileError, match="No module named 'no_such_library'") as caught:
         discover(tmp_path, monkeypatch, net="import no_such_library.nets\n" + TINY_MODULE)
 
@@ -295,7 +295,7 @@ def test_a_library_that_is_not_installed_is_told_as_such(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "source", ["from _blocks import Block\n", "def build():\n    import _blocks.more\n"]
 )
-def test_a_file_beside_it_is_no_package_to_install(tmp_path, monkeypatch, source):
+def test_a_file_beside_it_is_not_a_package_to_install(tmp_path, monkeypatch, source):
     with pytest.raises(ModuleFileError, match="No module named '_blocks'") as caught:
         discover(tmp_path, monkeypatch, net=source, _blocks="Block = 1\n")
 

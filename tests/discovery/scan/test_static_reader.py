@@ -65,7 +65,7 @@ SETTINGS = [
     st.sampled_from(["\n", "\r\n"]),
     st.booleans(),
 )
-def test_the_quick_way_tells_what_the_whole_way_tells(
+def test_the_quick_way_finds_what_the_whole_way_finds(
     tmp_path_factory, docstring, before, settings, after, newline, has_mark
 ):
     file = tmp_path_factory.getbasetemp() / "net.py"
@@ -105,7 +105,7 @@ def test_a_file_that_cannot_be_read_is_described(tmp_path, source, fault):
     assert read_module_file(file).fault == fault
 
 
-def test_an_expression_deeper_than_python_recurses_is_no_fault(tmp_path):
+def test_an_expression_deeper_than_python_recurses_is_not_a_fault(tmp_path):
     file = tmp_path / "net.py"
     file.write_text(f"settings = {{}}\nx = {'+'.join(['1'] * 600)}\n")
 

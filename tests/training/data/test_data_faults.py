@@ -145,7 +145,7 @@ def test_a_worker_that_ends_is_named_by_how_it_ended(home, fault, how, fix):
 
 
 @pytest.mark.parametrize("where", ["train_step", "hook"])
-def test_a_worker_whose_end_torch_tells_in_a_step_is_not_blamed_on_the_step(home, where):
+def test_a_worker_whose_end_torch_reports_in_a_step_is_not_blamed_on_the_step(home, where):
     raising = "raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')"
     task = TINY_TASK.replace("    inputs, targets = batch\n", f"    {raising}\n", 1)
     if where == "hook":

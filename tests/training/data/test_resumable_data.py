@@ -192,7 +192,7 @@ def loaders():
 
 @pytest.mark.parametrize("phase", ["train", "eval"])
 @pytest.mark.parametrize("name", loaders())
-def test_an_epoch_goes_on_after_any_batch(name, phase):
+def test_an_epoch_continues_after_any_batch(name, phase):
     make = loaders()[name]
     whole = values(batches_of(make(), phase).epoch(2))
 
@@ -430,7 +430,7 @@ def test_data_without_indices_is_read_up_to_its_place_and_says_so(caplog):
     ]
 
 
-def test_a_list_is_no_stream(caplog):
+def test_a_list_is_not_a_stream(caplog):
     values(batches_of([torch.zeros(1)] * 4).epoch(1, done=3))
 
     assert caplog.messages == []

@@ -98,7 +98,7 @@ def run_both(two, moments, places, is_over):
         thread.join()
 
 
-def test_processes_that_stand_still_at_two_places_are_told_once(two, caplog):
+def test_processes_that_stand_still_at_two_places_are_reported_once(two, caplog):
     moments = [lambda: (3, "epoch 1, after step 3"), lambda: (4, "epoch 1, after step 4")]
 
     run_both(two, moments, [here, there], lambda: caplog.records)
@@ -121,7 +121,7 @@ def test_processes_at_one_place_may_take_as_long_as_they_do(two, caplog):
     assert not caplog.records
 
 
-def test_processes_that_go_on_are_not_told(two, caplog):
+def test_processes_that_continue_are_not_reported(two, caplog):
     began = time.monotonic()
     moments = [lambda: (3, "step 3"), lambda: (time.monotonic_ns(), "some step")]
 
@@ -144,7 +144,7 @@ def train_in_two(folder, kind, names):
 
 @pytest.mark.long
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_where_processes_wait_for_a_module_that_one_alone_calls_is_told(
+def test_where_processes_wait_for_a_module_that_one_alone_calls_is_reported(
     tmp_path, monkeypatch, kind
 ):
     monkeypatch.chdir(tmp_path)

@@ -92,7 +92,7 @@ def test_evaluation_meets_the_samples_of_all_processes(streamed):
     assert means == [pytest.approx((1 + 2 + 3 + 1 + 6) / 5)] * 2
 
 
-def test_equal_batches_in_all_processes_are_told(streamed):
+def test_equal_batches_in_all_processes_are_reported(streamed):
     _, result = streamed
 
     told = "eval_data gives all 2 processes the same first batch"

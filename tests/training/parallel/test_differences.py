@@ -107,7 +107,7 @@ def test_flags_of_torch_that_differ_are_refused(outcomes):
     assert "  torch flag cudnn.benchmark: True in process 1, False in process 0\n" in text
 
 
-def test_shapes_that_differ_are_told_with_their_keys(outcomes):
+def test_shapes_that_differ_are_reported_with_their_keys(outcomes):
     (kind, text), _ = outcomes["shapes"]
 
     assert kind == "ProcessesError"
@@ -120,7 +120,7 @@ def test_shapes_that_differ_are_told_with_their_keys(outcomes):
     )
 
 
-def test_weights_that_are_no_function_of_the_seed_are_told(outcomes):
+def test_weights_that_are_no_function_of_the_seed_are_reported(outcomes):
     (kind, text), _ = outcomes["weights"]
 
     assert kind == "ProcessesError"
@@ -128,7 +128,7 @@ def test_weights_that_are_no_function_of_the_seed_are_told(outcomes):
     assert "  fix: let build and __init__ draw from torch, random or numpy" in text
 
 
-def test_what_one_process_cannot_build_that_one_tells(outcomes):
+def test_what_one_process_cannot_build_that_one_reports(outcomes):
     (kind, text), (other_kind, other) = outcomes["broken"]
 
     assert (kind, other_kind) == ("RankFailedError", "ModuleFileError")

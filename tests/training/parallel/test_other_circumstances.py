@@ -31,7 +31,9 @@ def begun(tmp_path, monkeypatch):
     return path
 
 
-def test_what_keeps_a_run_from_going_on_bit_for_bit_is_told_each_with_then_and_now(begun, caplog):
+def test_what_keeps_a_run_from_continuing_bit_for_bit_is_reported_each_with_then_and_now(
+    begun, caplog
+):
     with caplog.at_level(logging.WARNING):
         result = Trainer(
             begun, overrides={"train.epochs": 2}, existing="resume", reporter=SilentPrinter()

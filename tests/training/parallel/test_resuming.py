@@ -114,7 +114,7 @@ def test_a_signal_waits_for_no_windows_that_never_end_in_one_step(stopped):
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp", "apart"])
-def test_a_run_of_two_processes_goes_on_bit_for_bit(stopped, kind):
+def test_a_run_of_two_processes_continues_bit_for_bit(stopped, kind):
     assert_same_bits(stopped / f"{kind}_parts", stopped / f"{kind}_whole")
 
 
@@ -150,7 +150,7 @@ def moved(home):
 
 
 @pytest.mark.long
-def test_a_run_goes_on_in_other_numbers_of_processes_and_otherwise_wrapped(moved):
+def test_a_run_continues_in_other_numbers_of_processes_and_otherwise_wrapped(moved):
     assert_close(*moved, tolerance=TOLERANCE)
 
 

@@ -105,7 +105,7 @@ def test_many_changed_files_are_counted(site, path):
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"distributions": [3, {}]}'])
-def test_without_a_readable_run_json_the_change_is_told_without_names(site, path, content):
+def test_without_a_readable_run_json_the_change_is_reported_without_names(site, path, content):
     fit(path)
     site.install("acme-nets", PROVIDER, files={})
     run_file = path / "data" / "run.json"
@@ -133,14 +133,14 @@ def test_accepted_files_are_what_the_next_resume_compares_with(site, path):
     assert fit(path, epochs=4, existing="resume").epochs == 4
 
 
-def test_another_version_is_told_once(site, path):
+def test_another_version_is_reported_once(site, path):
     fit(path)
     site.install("acme-nets", PROVIDER, version="1.1", files={})
 
     assert changes_of(path) == ["plugin acme-nets:plugin: 1.0 -> 1.1"]
 
 
-def test_what_changed_in_an_editable_install_is_told(site, home):
+def test_what_changed_in_an_editable_install_is_reported(site, home):
     folder = site.install("acme-nets", PROVIDER, files=FILES, is_editable=True)
     path = write_experiment(home)
     fit(path)

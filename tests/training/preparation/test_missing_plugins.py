@@ -129,7 +129,7 @@ def test_a_listing_with_settings_of_a_module_that_is_gone_says_so(trained, capsy
     )
 
 
-def test_accepted_the_run_goes_on_and_keeps_the_weights(trained):
+def test_accepted_the_run_continues_and_keeps_the_weights(trained):
     path = trained()
 
     go_on(path, accept_changes=True)
@@ -283,7 +283,7 @@ def test_eval_without_the_plugin_is_one_error_with_the_command(
     assert "acme-nets 1.2.0" in error
 
 
-def test_eval_goes_on_without_a_module_that_was_left_out_on_purpose(trained, site):
+def test_eval_continues_without_a_module_that_was_left_out_on_purpose(trained, site):
     path = trained()
     site.install("acme-nets", PROVIDER, version="3.0", entry_point="encoders")
     experiment = Experiment.open(path, overrides={"modules.exclude": ["acme"]})
@@ -291,7 +291,7 @@ def test_eval_goes_on_without_a_module_that_was_left_out_on_purpose(trained, sit
     assert evaluate(experiment, "best").epoch == 2
 
 
-def test_eval_goes_on_where_the_run_went_on_without_the_plugin(trained):
+def test_eval_continues_where_the_run_continued_without_the_plugin(trained):
     path = trained()
     go_on(path, accept_changes=True)
 

@@ -29,7 +29,7 @@ def whole(tmp_path_factory):
         *("train 39", "train 50", "train 52", "eval 0", "eval 1", "eval 3", "eval 4"),
     ],
 )
-def test_a_run_that_failed_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch, whole, moment):
+def test_a_run_that_failed_continues_as_if_nothing_had_been(tmp_path, monkeypatch, whole, moment):
     path = write_everything(tmp_path, "broken")
     monkeypatch.setenv("DIE_AT", moment)
     with pytest.raises(StepError):
@@ -42,7 +42,7 @@ def test_a_run_that_failed_goes_on_as_if_nothing_had_been(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("moment", ["train 6", "train 23", "train 50"])
-def test_a_stream_that_goes_from_step_to_step_goes_on(tmp_path, monkeypatch, moment):
+def test_a_stream_that_runs_from_step_to_step_continues(tmp_path, monkeypatch, moment):
     whole, path = (write_everything(tmp_path, n, is_plain=True) for n in ("whole", "broken"))
     fit(whole)
     monkeypatch.setenv("DIE_AT", moment)

@@ -94,7 +94,7 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
     return {name: (status.st_size, status.st_mtime_ns) for name, status in found.items()}
 
 
-def test_a_real_disk_that_is_full_fails_the_run_which_goes_on_once_there_is_room(mount, whole):
+def test_a_real_disk_that_is_full_fails_the_run_which_continues_once_there_is_room(mount, whole):
     home = mount(4 << 20)
     path = write_experiment(home, "full", task=TASK, toml=TOML)
     ballast = (
@@ -121,7 +121,7 @@ def test_a_real_disk_that_is_full_fails_the_run_which_goes_on_once_there_is_room
     check_goes_on(path, whole)
 
 
-def test_a_real_disk_that_is_full_from_the_start_is_told_and_the_run_begins_later(mount, whole):
+def test_a_real_disk_that_is_full_from_the_start_is_reported_and_the_run_begins_later(mount, whole):
     home = mount(4 << 20)
     path = write_experiment(home, "full", task=TASK, toml=TOML)
     fill(home)
@@ -137,7 +137,7 @@ def test_a_real_disk_that_is_full_from_the_start_is_told_and_the_run_begins_late
     check_goes_on(path, whole)
 
 
-def test_a_real_read_only_home_is_told_before_training_and_can_be_read(mount):
+def test_a_real_read_only_home_is_reported_before_training_and_can_be_read(mount):
     home = mount(8 << 20)
     done = write_experiment(home, "done", task=TASK, toml=TOML)
     fresh = write_experiment(home, "fresh", task=TASK, toml=TOML)
@@ -170,7 +170,7 @@ def test_a_real_read_only_home_is_told_before_training_and_can_be_read(mount):
         ("data / 'metrics.jsonl'", "metrics.jsonl"),
     ],
 )
-def test_a_place_that_turns_immutable_is_named_and_the_run_goes_on_later(
+def test_a_place_that_turns_immutable_is_named_and_the_run_continues_later(
     tmp_path, whole, what, where
 ):
     path = write_experiment(tmp_path, "immutable", task=TASK, toml=TOML)
@@ -212,7 +212,7 @@ def test_a_folder_that_is_gone_or_in_the_way_is_named(tmp_path, source, told):
     assert "Traceback" not in errors
 
 
-def test_data_that_is_removed_under_a_run_is_told_and_a_new_one_can_begin(tmp_path, whole):
+def test_data_that_is_removed_under_a_run_is_reported_and_a_new_one_can_begin(tmp_path, whole):
     path = write_experiment(tmp_path, "gone", task=TASK, toml=TOML)
 
     code, errors = with_fault(path, "run.module_pool; shutil.rmtree(data, ignore_errors=True)")
@@ -234,7 +234,7 @@ def test_data_that_is_removed_under_a_run_is_told_and_a_new_one_can_begin(tmp_pa
         "[file.unlink() for file in (store / 'commits').iterdir()]",
     ],
 )
-def test_what_is_made_anew_may_be_removed_under_a_run(tmp_path, whole, source):
+def test_what_is_made_again_may_be_removed_under_a_run(tmp_path, whole, source):
     path = write_experiment(tmp_path, "removed", task=TASK, toml=TOML)
 
     assert with_fault(path, source) == (0, "")
@@ -254,7 +254,7 @@ def test_objects_that_are_removed_under_a_run_come_back_from_the_pools(tmp_path,
     assert outcome_of(path) == whole
 
 
-def test_commits_that_are_removed_after_a_run_are_made_anew_by_the_repair_that_is_named(tmp_path):
+def test_commits_that_are_removed_after_a_run_are_made_again_by_the_repair_that_is_named(tmp_path):
     path = write_experiment(tmp_path, "removed", task=TASK, toml=TOML)
     assert with_fault(path, "shutil.rmtree(store / 'commits')")[0] == 1
 
@@ -301,7 +301,7 @@ def check_failing_calls(home: Path, whole: object, name: str, code: int, numbers
     return len(numbers)
 
 
-def test_a_sync_that_fails_anywhere_in_a_run_is_told_and_the_run_goes_on(tmp_path, whole):
+def test_a_sync_that_fails_anywhere_in_a_run_is_reported_and_the_run_continues(tmp_path, whole):
     assert check_failing_calls(tmp_path, whole, "fsync", errno.EIO, range(9, 30, 17)) == 2
 
 
@@ -310,7 +310,7 @@ def test_a_sync_that_fails_anywhere_in_a_run_is_told_and_the_run_goes_on(tmp_pat
     ("name", "code"),
     [("fsync", errno.EIO), ("pwrite", errno.ENOSPC), ("pwrite", errno.EDQUOT), ("link", errno.EIO)],
 )
-def test_any_call_that_fails_is_told_and_the_run_goes_on(tmp_path, whole, name, code):
+def test_any_call_that_fails_is_reported_and_the_run_continues(tmp_path, whole, name, code):
     assert check_failing_calls(tmp_path, whole, name, code, range(1, 500)) > 5
 
 

@@ -69,7 +69,7 @@ def test_a_finished_run_has_nothing_left_to_do(tmp_path):
     assert outcome_of(path) == before
 
 
-def test_more_epochs_go_on_with_a_finished_run(tmp_path):
+def test_more_epochs_continue_with_a_finished_run(tmp_path):
     longer, once = (write_experiment(tmp_path, name) for name in ("longer", "once"))
     fit(longer, train__epochs=2)
     fit(once, train__epochs=5)
@@ -80,7 +80,7 @@ def test_more_epochs_go_on_with_a_finished_run(tmp_path):
     assert outcome_of(longer) == outcome_of(once)
 
 
-def test_the_record_tells_where_the_run_went_on(tmp_path):
+def test_the_record_reports_where_the_run_continued(tmp_path):
     path = write_experiment(tmp_path)
     fit(path)
     started = json.loads((path / "data" / "run.json").read_text())["started"]
@@ -105,7 +105,7 @@ def test_the_overrides_of_the_run_are_kept_and_can_be_changed(tmp_path):
     assert json.loads((path / "data" / "run.json").read_text())["seed"] == 5
 
 
-def test_hooks_learn_that_the_run_goes_on(tmp_path):
+def test_hooks_learn_that_the_run_continues(tmp_path):
     task = TINY_TASK + (
         "\n\ndef weights_ready(run):\n    run.state['told'] = ['weights_ready']\n"
         "\n\ndef run_started(run):\n"
@@ -144,7 +144,7 @@ def test_a_changed_file_is_shown_line_by_line_and_refused(home):
     assert outcome_of(path) == before
 
 
-def test_accepted_changes_go_on_and_are_what_the_next_resume_compares_with(home):
+def test_accepted_changes_continue_and_are_what_the_next_resume_compares_with(home):
     path = write_experiment(home)
     fit(path)
     task = path / "pymodules" / "task.py"
@@ -173,7 +173,7 @@ def test_settings_that_decide_what_is_learned_may_not_change(tmp_path):
     ]
 
 
-def test_limits_retention_and_workers_may_change_and_nan_is_no_change(tmp_path):
+def test_limits_retention_and_workers_may_change_and_nan_is_not_a_change(tmp_path):
     toml = "[train]\nepochs = 2\nbatch_size = 16\n[task]\nnothing = nan\nmany = [nan]\n"
     path = write_experiment(tmp_path, toml=toml)
     fit(path)
@@ -263,7 +263,7 @@ def test_optimizer_state_follows_names_not_places(tmp_path):
 
 
 @pytest.mark.parametrize("state", [None, {"optimizer": {"lr": 0.1}}])
-def test_a_commit_without_training_state_goes_on_with_a_warning(tmp_path, caplog, state):
+def test_a_commit_without_training_state_continues_with_a_warning(tmp_path, caplog, state):
     path = write_experiment(tmp_path)
     pool = ModulePool.discover(path)
     with CheckpointManager(path / "data" / "module_ckps", pool) as manager:
@@ -294,7 +294,7 @@ def test_a_damaged_newest_commit_falls_back_to_the_one_before(tmp_path, caplog):
     assert outcome_of(path)["pools"] == outcome_of(whole)["pools"]
 
 
-def test_a_run_that_was_killed_before_its_first_commit_starts_anew(tmp_path):
+def test_a_run_that_was_killed_before_its_first_commit_starts_over(tmp_path):
     path = write_experiment(tmp_path)
     (path / "data" / "module_ckps").mkdir(parents=True)
     (path / "data" / "metrics.jsonl").write_text('{"half')
@@ -316,7 +316,7 @@ def test_rows_that_were_logged_after_the_commit_are_logged_once(tmp_path):
     assert outcome_of(path) == outcome_of(whole)
 
 
-def test_a_log_that_lost_rows_is_told(tmp_path, caplog):
+def test_a_log_that_lost_rows_is_reported(tmp_path, caplog):
     path = write_experiment(tmp_path)
     fit(path)
     (path / "data" / "metrics.jsonl").write_text("")
@@ -328,7 +328,9 @@ def test_a_log_that_lost_rows_is_told(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("left_bytes", [None, 10], ids=["all", "most"])
-def test_a_log_that_loses_rows_under_a_run_is_told_and_goes_on_whole(tmp_path, caplog, left_bytes):
+def test_a_log_that_loses_rows_under_a_run_is_reported_and_continues_whole(
+    tmp_path, caplog, left_bytes
+):
     lose = "(run.data_dir / 'metrics.jsonl')." + (
         "unlink()" if left_bytes is None else f"write_text('x' * {left_bytes})"
     )
@@ -357,7 +359,7 @@ def test_a_clock_that_goes_back_and_times_that_are_equal_change_nothing(tmp_path
     assert not (path / "data/module_ckps/.store/quarantine").exists()
 
 
-def test_other_threads_are_told_to_be_not_bit_exact(tmp_path, caplog):
+def test_other_threads_are_reported_as_not_bit_exact(tmp_path, caplog):
     path = write_experiment(tmp_path)
     fit(path)
     torch.set_num_threads(2)
@@ -395,7 +397,7 @@ def test_the_command_names_both_ways_past_a_run(home, capsys):
     assert "--accept-changes belongs to --resume" in errors
 
 
-def test_a_run_without_the_folder_of_its_sources_still_goes_on(tmp_path):
+def test_a_run_without_the_folder_of_its_sources_still_continues(tmp_path):
     path = write_experiment(tmp_path)
     fit(path)
     shutil.rmtree(path / "data" / "sources")
@@ -467,7 +469,7 @@ def train_loss(module_pool, batch):""",
 
 
 @pytest.mark.parametrize(("keep", "count"), [("pass", 24.0), ("run.state['seen'] = seen", 40.0)])
-def test_a_metric_object_goes_on_within_an_epoch_where_run_state_holds_it(
+def test_a_metric_object_continues_within_an_epoch_where_run_state_holds_it(
     tmp_path, monkeypatch, caplog, keep, count
 ):
     path = write_experiment(tmp_path, task=METRIC_TASK.replace("KEEP", keep))
@@ -623,7 +625,7 @@ def rates(path):
     return [row["learning_rates"] for row in outcome_of(path)["log"] if row["phase"] == "train"]
 
 
-def test_another_optimizer_begins_anew_and_says_so(tmp_path, caplog):
+def test_another_optimizer_starts_over_and_says_so(tmp_path, caplog):
     path = write_experiment(tmp_path)
     fit(path)
     change(path, "SGD(module_pool.net.parameters(), lr=0.1)", "Adam(module_pool.net.parameters())")
@@ -795,7 +797,7 @@ def test_a_new_module_keeps_what_it_wants_no_gradient_for(tmp_path):
     assert fit(path, train__epochs=4).epochs == 4
 
 
-def test_optimizers_that_come_and_go_are_told(tmp_path, caplog):
+def test_optimizers_that_come_and_go_are_reported(tmp_path, caplog):
     path = write_experiment(tmp_path)
     fit(path)
     change(
@@ -836,7 +838,7 @@ def test_the_sources_of_a_run_at_work_are_left_alone(tmp_path):
     assert not (path / "data/sources.1").exists()
 
 
-def test_a_damaged_record_of_resumes_is_no_obstacle(tmp_path):
+def test_a_damaged_record_of_resumes_is_not_an_obstacle(tmp_path):
     path = write_experiment(tmp_path)
     fit(path)
     (path / "data/run.json").write_text('{"resumed": 5, "started": 3}')
@@ -863,7 +865,7 @@ def test_a_parameter_that_no_module_has_is_named_when_it_is_added(tmp_path):
     )
 
 
-def test_sources_that_cannot_be_copied_fail_the_run_and_it_goes_on_later(tmp_path):
+def test_sources_that_cannot_be_copied_fail_the_run_and_it_continues_later(tmp_path):
     path = write_experiment(tmp_path)
     obstacle = path / "data" / "sources.tmp"
     obstacle.parent.mkdir()

@@ -159,7 +159,7 @@ def test_eval_status_and_ls_say_so_and_change_nothing(loss, capsys):
     assert files_below(DATA.parent) == before
 
 
-def test_verify_fails_and_goes_on_to_the_next(loss, capsys, tmp_path):
+def test_verify_fails_and_continues_to_the_next(loss, capsys, tmp_path):
     write_experiment(Path("data"), "other")
     assert run(["train", "other"]) == 0
     before = files_below(DATA.parent)

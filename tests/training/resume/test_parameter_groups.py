@@ -506,7 +506,7 @@ def test_a_parameter_that_another_optimizer_has_is_refused(tmp_path):
     )
 
 
-def test_a_hook_that_adds_it_in_each_process_is_told_of_the_one_that_is_called_once(tmp_path):
+def test_a_hook_that_adds_it_in_each_process_is_pointed_to_the_one_that_is_called_once(tmp_path):
     path = write(tmp_path, more="def run_started(run):\n    add(run, 0)\n")
     fit(path, epochs=1)
 

@@ -234,7 +234,7 @@ def limit_memory(more_bytes: int) -> None:
         ("torch.empty(1 << 32)", "DefaultCPUAllocator: can't allocate memory"),
     ],
 )
-def test_a_step_that_runs_out_of_memory_is_named_and_the_run_goes_on(
+def test_a_step_that_runs_out_of_memory_is_named_and_the_run_continues(
     tmp_path, whole, allocation, told
 ):
     task = TASK.replace(
@@ -256,7 +256,7 @@ def test_a_step_that_runs_out_of_memory_is_named_and_the_run_goes_on(
     check_goes_on(path, whole)
 
 
-def test_a_save_that_runs_out_of_memory_is_no_bug_and_the_run_goes_on(tmp_path):
+def test_a_save_that_runs_out_of_memory_is_not_a_bug_and_the_run_continues(tmp_path):
     path = write(tmp_path, "saving")
     (path / "pymodules/modules/net.py").write_text(
         TINY_MODULE + 'import torch\nmodule.register_buffer("large", torch.zeros(1 << 24))\n'

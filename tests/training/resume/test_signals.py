@@ -212,7 +212,7 @@ def test_a_reader_that_is_gone_does_not_end_the_run(tmp_path):
     assert json.loads((path / "data" / "run.json").read_text())["state"] == "finished"
 
 
-def test_a_child_that_is_forked_by_the_task_ends_as_it_is_told(tmp_path):
+def test_a_child_that_is_forked_by_the_task_ends_as_the_task_says(tmp_path):
     task = TINY_TASK + (
         "\n\ndef wait(begun):\n"
         "    import time\n"

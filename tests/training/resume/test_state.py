@@ -148,7 +148,7 @@ def test_what_would_not_come_back_is_refused_by_name(value, message):
     assert str(caught.value) == message
 
 
-def test_random_streams_go_on_where_they_were():
+def test_random_streams_continue_where_they_were():
     random.gauss(0, 1)  # leaves a second number for the next call
     np.random.standard_normal()
     state = through_a_file(random_state())
@@ -195,7 +195,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("steps", [0, 3])
-def test_an_optimizer_goes_on_as_if_it_had_not_stopped(name, steps):
+def test_an_optimizer_continues_as_if_it_had_not_stopped(name, steps):
     more = {"momentum": 0.9} if name == "SGD" else {}
     whole, stopped = make_pool(), make_pool()
     first, second = (
@@ -234,7 +234,7 @@ def test_optimizer_state_is_by_name():
     assert set(state["state"]) == {"a.weight", "a.bias", "b.weight", "b.bias"}
 
 
-def test_state_of_parameters_that_came_or_went_is_told(caplog):
+def test_state_of_parameters_that_came_or_went_is_reported(caplog):
     pool = make_pool()
     optimizer = torch.optim.Adam(pool.a.parameters())
     optimizer.zero_grad()
@@ -317,7 +317,7 @@ SCHEDULERS = {
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_a_scheduler_goes_on_as_if_it_had_not_stopped(name):
+def test_a_scheduler_continues_as_if_it_had_not_stopped(name):
     def advance(optimizer, scheduler, times):
         rates = []
         for _ in range(times):
@@ -409,7 +409,7 @@ def test_run_state_refuses_at_the_assignment_what_it_could_not_save(tmp_path):
     assert "run.state['made'] is list_iterator, which a checkpoint cannot hold" in str(caught.value)
 
 
-def test_a_key_that_is_no_text_is_refused():
+def test_a_key_that_is_not_text_is_refused():
     with pytest.raises(TaskError) as caught:
         UserState()[3] = 1
 
@@ -435,7 +435,7 @@ def test_a_list_that_holds_itself_is_refused():
         encode_state(value, name="x")
 
 
-def test_a_class_is_no_object_with_state():
+def test_a_class_is_not_an_object_with_state():
     with pytest.raises(TaskError, match=r"run.state\['x'\] is type"):
         UserState()["x"] = nn.Linear
 

@@ -16,7 +16,7 @@ from pymodules_core.training.run_output.console import (
 )
 
 
-def test_a_stream_that_is_no_terminal_gets_one_line_an_epoch(tmp_path):
+def test_a_stream_that_is_not_a_terminal_gets_one_line_an_epoch(tmp_path):
     stream = io.StringIO()
 
     Trainer(write_experiment(tmp_path), reporter=ConsoleReporter(stream)).fit()
@@ -69,7 +69,7 @@ def test_a_line_is_printed_as_it_is(monkeypatch):
     assert stream.getvalue() == f"{line}\n"
 
 
-def test_an_epochs_line_tells_what_is_worth_a_glance():
+def test_an_epochs_line_reports_what_is_worth_a_glance():
     summary = EpochSummary(
         epoch=7,
         epochs=12,

@@ -105,7 +105,7 @@ def test_a_table_that_does_not_fit_the_config_is_refused(home, fields, table, me
         ("Config = {'lr': 0.1}", "dict", "write @attrs.frozen class Config"),
     ],
 )
-def test_a_config_that_is_no_attrs_class_is_refused_with_its_line(home, definition, kind, fix):
+def test_a_config_that_is_not_an_attrs_class_is_refused_with_its_line(home, definition, kind, fix):
     error = refusal(home, f"{TINY_TASK}\n{definition}\n")
 
     assert str(error) == (

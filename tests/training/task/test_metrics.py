@@ -94,7 +94,7 @@ def test_metrics_that_come_in_some_batches_only_average_over_those():
         ),
     ],
 )
-def test_what_is_no_number_is_refused(value, message):
+def test_what_is_not_a_number_is_refused(value, message):
     with pytest.raises(TaskError) as caught:
         MetricAverages().add("m", value, 1)
 

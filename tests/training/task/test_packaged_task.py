@@ -171,7 +171,7 @@ def test_a_task_of_which_only_metadata_is_left_is_installed_again(tmp_path, inst
     assert caught.value.fix == "pip install --force-reinstall acme-tasks"
 
 
-def test_an_entry_point_that_is_no_python_module_is_refused(tmp_path, install):
+def test_an_entry_point_that_is_not_a_python_module_is_refused(tmp_path, install):
     install(TINY_TASK)
     path = experiment(tmp_path, CHOICE.replace("regression", "value"))
 
@@ -186,7 +186,7 @@ def test_a_slip_in_a_package_is_found(tmp_path, install):
         fit(experiment(tmp_path))
 
 
-def test_a_task_whose_package_is_gone_is_told_with_the_version_it_had(tmp_path, install):
+def test_a_task_whose_package_is_gone_is_reported_with_the_version_it_had(tmp_path, install):
     file = install(TINY_TASK)
     path = experiment(tmp_path)
     fit(path)

@@ -75,7 +75,7 @@ def fit(path, **options):
     return Trainer(path, reporter=SilentPrinter(), **options).fit()
 
 
-def test_a_loggers_state_that_fails_is_told_once_and_the_run_goes_on(
+def test_a_loggers_state_that_fails_is_reported_once_and_the_run_continues(
     install_distribution, tmp_path, caplog
 ):
     source = forgetful("raise OSError('disk full')")
@@ -92,7 +92,9 @@ def test_a_loggers_state_that_fails_is_told_once_and_the_run_goes_on(
     ]
 
 
-def test_a_loggers_state_that_it_cannot_take_back_is_told(install_distribution, tmp_path, caplog):
+def test_a_loggers_state_that_it_cannot_take_back_is_reported(
+    install_distribution, tmp_path, caplog
+):
     source = forgetful("return {'a': 1}", "raise KeyError('b')")
     install_distribution("acme-logger", source, target="acme_logger:Plugin")
     path = write_experiment(tmp_path)
@@ -167,7 +169,7 @@ def test_a_logger_that_blames_settings_in_the_middle_of_a_run_does_not_end_it(
     )
 
 
-def test_a_commit_is_told_as_soon_as_it_is_on_disk(install_distribution, tmp_path):
+def test_a_commit_is_reported_as_soon_as_it_is_on_disk(install_distribution, tmp_path):
     install_distribution(
         "acme-recorder",
         "from pymodules_core import hookimpl\nseen = []\n"
@@ -291,7 +293,7 @@ def test_a_metric_that_is_logged_outside_of_a_step_is_refused(install_distributi
     ],
     ids=["grad mode", "dtype", "working directory"],
 )
-def test_what_a_step_hook_changes_is_put_back_before_the_next_step_and_told_once(
+def test_what_a_step_hook_changes_is_put_back_before_the_next_step_and_reported_once(
     install_distribution, tmp_path, caplog, change, name
 ):
     install_distribution(
@@ -380,7 +382,7 @@ def raising(statement, hooks):
     ],
     ids=["error", "exit", "no exception"],
 )
-def test_a_logger_that_fails_in_every_hook_is_told_once_for_each_and_the_run_ends_well(
+def test_a_logger_that_fails_in_every_hook_is_reported_once_for_each_and_the_run_ends_well(
     install_distribution, tmp_path, caplog, statement, shown
 ):
     install_distribution("acme-logger", raising(statement, HOOKS))
@@ -418,7 +420,7 @@ def test_a_provider_that_fails_in_a_hook_fails_the_run_and_its_checkpoints_are_w
         assert verify_store(layout, digest_of_file).damages == []
 
 
-def test_a_hook_that_failed_the_run_is_not_called_while_that_is_told(
+def test_a_hook_that_failed_the_run_is_not_called_while_that_is_reported(
     install_distribution, tmp_path
 ):
     source = raising("calls.append(1); raise OSError('no disk')", ["checkpoint_committed"])

@@ -127,7 +127,7 @@ def test_a_name_far_from_any_hook_is_a_helper(home):
         ("class epoch_finished:\n    pass\n", "type"),
     ],
 )
-def test_a_hook_that_is_no_function_is_refused_with_its_line(home, more, kind):
+def test_a_hook_that_is_not_a_function_is_refused_with_its_line(home, more, kind):
     line = TINY_TASK.count("\n") + 2 + more[: more.index("epoch_finished")].count("\n")
 
     error = refusal(home, edited(more=more))
