@@ -94,10 +94,7 @@ class PymodulesError(Exception):
             parts.append(f"  closest match: {self.closest}")
         if self.fix is not None:
             parts.append(f"  fix: {self.fix}")
-        lines = "\n".join(parts).split("\n")
-        # A value that a file gave may be of any length.
-        cut = (one if len(one) <= _LONGEST_LINE else f"{one[:_LONGEST_LINE]}…" for one in lines)
-        return "\n".join(map(printable, cut))
+        return spell_out("\n".join(parts))
 
 
 class SettingsError(PymodulesError, ValueError):
@@ -247,6 +244,16 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def spell_out(text: str) -> str:
+    """Return lines as they may leave the program: printable, and none of any length.
+
+    A value that a file gave may be as long as it likes.
+    """
+    lines = text.split("\n")
+    cut = (one if len(one) <= _LONGEST_LINE else f"{one[:_LONGEST_LINE]}…" for one in lines)
+    return "\n".join(map(printable, cut))
 
 
 def display_path(path: Path) -> str:

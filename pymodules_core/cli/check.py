@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from pymodules_core.cli import options
+from pymodules_core.cli import options, output
 
 
 @click.command("check")
@@ -42,8 +42,8 @@ def command(
     experiment = Experiment.open(exp, data_home=data_home, overrides=given)
     print_trust_notice(experiment, load_installed=load_installed)
     for finding in check_experiment(experiment, load_installed=load_installed):
-        click.echo(f"ok  {finding}")
-    click.echo(f"{experiment.name} is ready: pymodules train {exp}")
+        output.echo(f"ok  {finding}")
+    output.echo(f"{experiment.name} is ready: pymodules train {exp}")
 
 
 def _check_plugin(name: str, keys: dict[str, Any]) -> None:
@@ -54,5 +54,5 @@ def _check_plugin(name: str, keys: dict[str, Any]) -> None:
     for key, value in keys.items():
         lay_over(settings, key, value)
     for finding in check_plugin(name, settings=settings):
-        click.echo(f"ok  {finding}")
-    click.echo(f"{name} fulfils all that a plugin has to")
+        output.echo(f"ok  {finding}")
+    output.echo(f"{name} fulfils all that a plugin has to")

@@ -49,7 +49,7 @@ def command(
             ]
         )
     elif not rows:
-        click.echo("nothing differs")
+        output.echo("nothing differs")
     else:
         _print_rows(comparison, rows)
 
@@ -67,9 +67,11 @@ def _print_rows(comparison: "Comparison", rows: "list[Row]") -> None:
     output.print_table(("EXPERIMENT", *comparison.labels), cells[1:])
     if comparison.goal is not None and any(row.best for row in rows):
         metric, mode = comparison.goal
-        click.echo(f"\n{_BEST_MARK} the best {metric} of these ({mode})")
+        output.echo()
+        output.echo(f"{_BEST_MARK} the best {metric} of these ({mode})")
     elif comparison.has_several_goals:
-        click.echo("\nno best is marked: monitor or mode differ")
+        output.echo()
+        output.echo("no best is marked: monitor or mode differ")
 
 
 def _cell_text(row: "Row", label: str) -> str:

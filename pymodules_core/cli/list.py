@@ -53,7 +53,7 @@ def command(
     elif catalog.modules:
         _print_modules(catalog.modules, counts, experiment)
     else:
-        click.echo("no modules")
+        output.echo("no modules")
     if catalog.conflict:
         raise catalog.conflict
 
@@ -76,7 +76,7 @@ def _print_modules(
     )
     for module in modules:
         if module.problem:
-            click.echo(f"problem: module {module.name!r}: {module.problem}", err=True)
+            output.say(f"problem: module {module.name!r}: {module.problem}")
 
 
 def _parameter_counts(experiment: "Experiment | None", plugins: Any) -> dict[str, int]:

@@ -95,12 +95,12 @@ def _report_failure(error: BaseException, ranks: RankInfo, *, is_debug: bool) ->
         text = _text_of(error)
     if text is None:
         # The last resort: a bug of ours is said to be one.
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)).rstrip())
         text = "this is a bug in pymodules; please report it with the lines above"
         is_debug = False
     _echo_error(text, ranks)
     if is_debug:
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)).rstrip())
     return 1
 
 
@@ -160,7 +160,7 @@ def _echo_user_frames(error: PymodulesError, *, is_debug: bool) -> None:
     """Show where in the user's own code an error began; everything with ``--debug``."""
     cause = error.__cause__
     if is_debug:
-        say("".join(traceback.format_exception(error)), nl=False)
+        say("".join(traceback.format_exception(error)).rstrip())
         return
     if cause is None or isinstance(cause, PymodulesError):
         return
@@ -171,5 +171,5 @@ def _echo_user_frames(error: PymodulesError, *, is_debug: bool) -> None:
         if not frame.filename.startswith(libraries)
     ]
     if frames:
-        say("".join(traceback.format_list(frames)), nl=False)
+        say("".join(traceback.format_list(frames)).rstrip())
         say(f"{type(cause).__name__}: {cause}  (--debug shows every frame)")

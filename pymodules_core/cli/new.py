@@ -46,11 +46,11 @@ def command(name: str, template: str, data_home: Path | None) -> None:
     name = shlex.quote(name)
     for source_name in find_source_experiments(target):
         if not experiment_path(home, source_name).exists():
-            click.echo(
+            output.echo(
                 f"first: pymodules new {source_name}{where}, then pymodules train {source_name}"
                 f"{where}: its weights are the start of some modules"
             )
-    click.echo(f"next: pymodules check {name}{where}, then pymodules train {name}{where}")
+    output.echo(f"next: pymodules check {name}{where}, then pymodules train {name}{where}")
 
 
 def _refuse_same_name(target: Path) -> None:

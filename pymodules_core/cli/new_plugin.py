@@ -49,7 +49,7 @@ def command(name: str, folder: Path) -> None:
         )
     output.write_folder(target, _files(name, package), option="--folder")
     shown = display_path(target)
-    click.echo(f"next: make test in {shown}; then pip install -e {shown} and pymodules plugins")
+    output.echo(f"next: make test in {shown}; then pip install -e {shown} and pymodules plugins")
 
 
 def _package_name(name: str) -> str:

@@ -12,19 +12,30 @@ import click
 
 from pymodules_core.checkpoints.store.disk_errors import remedy
 from pymodules_core.cli.table_layout import lay_out
-from pymodules_core.errors import PymodulesError, display_path, printable
+from pymodules_core.errors import PymodulesError, display_path, printable, spell_out
 
 
-def say(text: str, *, err: bool = True, nl: bool = True) -> None:
-    """Print a line, which must not end the command where nobody reads it or the terminal is gone.
+def echo(line: str = "", *, err: bool = False) -> None:
+    """Print one line; what a terminal would act on, a line break in a name for one, is spelt out.
 
     Args:
-        text: The line.
+        line: The line.
         err: Print to standard error.
-        nl: End the line.
+    """
+    click.echo(printable(line), err=err)
+
+
+def say(text: str, *, err: bool = True) -> None:
+    """Print lines, which must not end the command where nobody reads them.
+
+    They are spelt out as those of errors are.
+
+    Args:
+        text: The lines.
+        err: Print to standard error.
     """
     with suppress(OSError):
-        click.echo(text, err=err, nl=nl)
+        click.echo(spell_out(text), err=err)
 
 
 def print_json(items: Sequence[Any]) -> None:
@@ -70,6 +81,6 @@ def write_folder(target: Path, files: Iterable[tuple[Path, bytes]], *, option: s
         )
         refusal.exit_code = 1  # the machine's state, no wrong usage
         raise refusal from error
-    click.echo(f"wrote {display_path(target)}")
+    echo(f"wrote {display_path(target)}")
     for file in sorted(path for path in target.rglob("*") if path.is_file()):
-        click.echo(f"  {file.relative_to(target)}")
+        echo(f"  {file.relative_to(target)}")

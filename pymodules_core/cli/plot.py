@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from pymodules_core.cli import options
+from pymodules_core.cli.output import echo
 from pymodules_core.errors import PymodulesError, display_path
 from pymodules_core.reports.text import size_text
 
@@ -39,7 +40,7 @@ def command(exps: tuple[str, ...], output: Path | None, data_home: Path | None) 
         else Path(_PAGE_NAME_OF_SEVERAL)
     )
     _write(target, content)
-    click.echo(f"wrote {display_path(target)} ({size_text(len(content))})")
+    echo(f"wrote {display_path(target)} ({size_text(len(content))})")
 
 
 def _write(target: Path, content: bytes) -> None:

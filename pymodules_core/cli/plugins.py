@@ -63,7 +63,7 @@ def command(exp: str | None, as_json: bool, data_home: Path | None, load_install
         ],
     )
     if tasks:
-        click.echo()
+        output.echo()
         output.print_table(
             ("TASK", "VERSION", "FROM"),
             [

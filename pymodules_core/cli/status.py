@@ -8,7 +8,7 @@ import attrs
 import click
 
 from pymodules_core.cli import options, output
-from pymodules_core.errors import display_path, printable
+from pymodules_core.errors import display_path
 from pymodules_core.reports.text import size_text
 
 
@@ -32,7 +32,7 @@ def command(exp: str | None, as_json: bool, data_home: Path | None) -> None:
         _print_rows(rows)
     else:
         home = display_path(default_data_home(data_home))
-        click.echo(f"no experiments in {home}; pymodules new NAME writes one")
+        output.echo(f"no experiments in {home}; pymodules new NAME writes one")
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
@@ -52,8 +52,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     )
     for row in rows:
         if row["error"]:
-            lines = f"{row['name']}: {row['error']}".splitlines()
-            click.echo("\n".join(map(printable, lines)))
+            output.say(f"{row['name']}: {row['error']}", err=False)
 
 
 def _describe(path: Path) -> dict[str, Any]:

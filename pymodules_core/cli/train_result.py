@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-import click
-
 from pymodules_core.cli import output
 from pymodules_core.errors import display_path
-from pymodules_core.reports.text import count_text, size_text
+from pymodules_core.reports.text import count_text, counted, size_text
 from pymodules_core.run_files import (
     CHECKPOINTS_DIR_NAME,
     METRICS_FILE_NAME,
@@ -19,10 +17,9 @@ from pymodules_core.training.run_output.result import RunResult
 
 def print_result(result: RunResult) -> None:
     """Print how a run ended, its modules, and where everything is."""
-    click.echo(
-        f"\n{result.experiment}: {result.epochs} epochs, {result.steps:,} steps in "
-        f"{result.wall_s:.1f} s ({result.stop_reason})"
-    )
+    output.echo()
+    counts = f"{counted(result.epochs, 'epoch')}, {counted(result.steps, 'step')}"
+    output.echo(f"{result.experiment}: {counts} in {result.wall_s:.1f} s ({result.stop_reason})")
     if run := read_run_file(result.data_dir.parent):
         _print_modules(run)
     folder = result.data_dir / CHECKPOINTS_DIR_NAME
@@ -30,7 +27,7 @@ def print_result(result: RunResult) -> None:
     size = sum(file.stat().st_size for file in files)
     pools = ", ".join(_pool_names(result))
     _print_path("checkpoints", folder / "<pool>" / "<module_name>.pt")
-    click.echo(f"             pools {pools}: {len(files)} files, {size_text(size)}")
+    output.echo(f"             pools {pools}: {counted(len(files), 'file')}, {size_text(size)}")
     _print_path("metrics", result.data_dir / METRICS_FILE_NAME)
     _print_path("record", result.data_dir / RUN_FILE_NAME)
     for file in sorted(result.data_dir.glob("*.png")):
@@ -39,12 +36,12 @@ def print_result(result: RunResult) -> None:
 
 def _print_modules(run: RunFile) -> None:
     if best := run.best:
-        click.echo(
+        output.echo(
             f"best {best.metric}: none, it was never a number"
             if best.value is None
             else f"best {best.metric}: {best.value:.4g} after epoch {best.epoch}"
         )
-    click.echo()
+    output.echo()
     output.print_table(
         ("MODULE", "TRAINED", "PARAMETERS", "WEIGHTS FROM"),
         [
@@ -57,7 +54,7 @@ def _print_modules(run: RunFile) -> None:
             for module in run.modules
         ],
     )
-    click.echo()
+    output.echo()
 
 
 def _pool_names(result: RunResult) -> list[str]:
@@ -67,4 +64,4 @@ def _pool_names(result: RunResult) -> list[str]:
 
 
 def _print_path(label: str, path: Path) -> None:
-    click.echo(f"{label:<13}{display_path(path)}")
+    output.echo(f"{label:<13}{display_path(path)}")

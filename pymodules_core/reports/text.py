@@ -67,6 +67,11 @@ def count_text(number: int | None) -> str:
     return MISSING if number is None else f"{number:,}"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a count with its noun, which takes an s but for one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def size_text(size_bytes: float) -> str:
     """Return a size in the unit that keeps it short."""
     for unit in ("B", "kB", "MB", "GB"):

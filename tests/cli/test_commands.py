@@ -112,7 +112,7 @@ def test_train_says_what_it_did_and_where_it_is(home, capsys):
 
     output = capsys.readouterr().out
     assert code == 0
-    assert "tiny: 1 epochs, 3 steps in" in output
+    assert "tiny: 1 epoch, 3 steps in" in output
     assert "data/experiments/tiny/data/module_ckps/<pool>/<module_name>.pt" in output
     assert "pools frzn, init, last, best, epoch_1: 4 files" in output
     record = json.loads((home / "experiments/tiny/data/run.json").read_text())

@@ -58,7 +58,7 @@ def command(
         return
     _print_table(found, show_all=show_all)
     for name, note in alone.items():
-        click.echo(f"{name}: {note}")
+        output.echo(f"{name}: {note}")
 
 
 def _print_table(found: "Mapping[str, ModuleDifference]", *, show_all: bool) -> None:
@@ -75,7 +75,7 @@ def _print_table(found: "Mapping[str, ModuleDifference]", *, show_all: bool) -> 
     if rows:
         output.print_table(("MODULE", "RELATIVE", "COSINE", "LARGEST", ""), rows)
     for name in same:
-        click.echo(f"{name}: same")
+        output.echo(f"{name}: same")
 
 
 def _cells(one: "Difference", *, name: str, note: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pymodules_core.cli import options
+from pymodules_core.cli import options, output
 from pymodules_core.errors import CheckpointError, display_path
 from pymodules_core.reports.text import size_text
 
@@ -66,6 +66,6 @@ def command(
         replace=replace,
     )
     if not files:
-        click.echo(f"{source.name}: pool {pool} holds no module, so nothing was written")
+        output.echo(f"{source.name}: pool {pool} holds no module, so nothing was written")
     for file in files:
-        click.echo(f"{display_path(file)}  {size_text(file.stat().st_size)}")
+        output.echo(f"{display_path(file)}  {size_text(file.stat().st_size)}")

@@ -7,7 +7,7 @@ import attrs
 import click
 
 from pymodules_core.cli import options, output
-from pymodules_core.errors import CheckpointNotFoundError, printable
+from pymodules_core.errors import CheckpointNotFoundError
 from pymodules_core.run_files import CHECKPOINTS_DIR_NAME
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ def command(exp: str, as_json: bool, data_home: Path | None) -> None:
     if as_json:
         output.print_json([attrs.asdict(one) for one in ancestors])
         return
-    click.echo(printable(_headline(experiment.name, record)))
+    output.echo(_headline(experiment.name, record))
     for one in ancestors:
-        click.echo(one.module)
+        output.echo(one.module or "")
         _draw(one)
 
 
@@ -61,16 +61,16 @@ def _draw(one: "Ancestor") -> None:
     """Draw what one module came from, a line a step back."""
     indent = ""
     while one.origin is not None:
-        text = printable(_source_text(one.origin, is_there=one.is_there))
-        click.echo(f"{indent}└─ {text}")
+        text = _source_text(one.origin, is_there=one.is_there)
+        output.echo(f"{indent}└─ {text}")
         indent += "   "
         if one.parent is None:
             return
         one = one.parent
     if one.module is not None:
-        click.echo(f"{indent}└─ as built")
+        output.echo(f"{indent}└─ as built")
     elif one.same_as:
-        click.echo(f"{indent}└─ same content as {', '.join(one.same_as)}")
+        output.echo(f"{indent}└─ same content as {', '.join(one.same_as)}")
 
 
 def _source_text(origin: "WeightsOrigin", *, is_there: bool | None) -> str:

@@ -8,8 +8,7 @@ import attrs
 import click
 
 from pymodules_core.cli import options, output
-from pymodules_core.errors import printable
-from pymodules_core.reports.text import metrics_text, size_text
+from pymodules_core.reports.text import counted, metrics_text, size_text
 
 if TYPE_CHECKING:
     from pymodules_core.checkpoints.tools.overview import PoolOverview, StoreOverview
@@ -56,17 +55,17 @@ def command(exp: str, as_json: bool, data_home: Path | None, load_installed: boo
             for pool in found.pools
         ],
     )
-    click.echo(_summary(found))
+    output.echo(_summary(found))
     if orphans:
-        click.echo(f"orphans, modules that {target.name} does not have now: {', '.join(orphans)}")
+        output.echo(f"orphans, modules that {target.name} does not have now: {', '.join(orphans)}")
 
 
 def _summary(found: "StoreOverview") -> str:
     whole = sum(pool.size_bytes for pool in found.pools)
-    text = f"{len(found.pools)} pools of {size_text(whole)}"
+    text = f"{counted(len(found.pools), 'pool')} of {size_text(whole)}"
     if found.commit is None:
         return text
-    link = f" ({printable(found.link)})" if found.link else ""
+    link = f" ({found.link})" if found.link else ""
     state = f", training state {size_text(found.state_bytes)}" if found.state_bytes else ""
     size = size_text(found.object_bytes)
     return f"commit {found.commit}: {text} in {size} on disk{link}{state}"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from pymodules_core.cli import options
+from pymodules_core.cli import options, output
 from pymodules_core.reports.text import size_text
 
 
@@ -47,11 +47,11 @@ def command(
     )
     plan = plan_pruning(target.path, pools, keep_epochs=keep_epochs, needed=needed)
     if not plan.pools:
-        click.echo(f"{target.name}: nothing to drop")
+        output.echo(f"{target.name}: nothing to drop")
         return
     if not dry_run:
         prune(target.path, plan.pools)
     verb = "would drop" if dry_run else "dropped"
-    click.echo(
+    output.echo(
         f"{target.name}: {verb} {', '.join(plan.pools)}, {size_text(plan.freed_bytes)} on disk"
     )

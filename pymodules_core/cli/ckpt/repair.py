@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from pymodules_core.cli import options
+from pymodules_core.cli import options, output
+from pymodules_core.reports.text import counted
 
 
 @click.command("repair")
@@ -26,9 +27,10 @@ def command(exp: str, data_home: Path | None) -> int:
 
     result = repair(target.path)
     if result.commit is None:
-        click.echo(f"{target.name}: nothing that is whole was found", err=True)
+        output.echo(f"{target.name}: nothing that is whole was found", err=True)
         return 1
-    click.echo(f"{target.name}: commit {result.commit}, {result.pools} pools, is whole")
+    pools = counted(result.pools, "pool")
+    output.echo(f"{target.name}: commit {result.commit}, {pools}, is whole")
     for place in result.lost:
-        click.echo(f"lost: {place}", err=True)
+        output.echo(f"lost: {place}", err=True)
     return 1 if result.lost else 0

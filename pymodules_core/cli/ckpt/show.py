@@ -7,8 +7,8 @@ import attrs
 import click
 
 from pymodules_core.cli import options, output
-from pymodules_core.errors import display_path, printable
-from pymodules_core.reports.text import size_text
+from pymodules_core.errors import display_path
+from pymodules_core.reports.text import counted, size_text
 
 if TYPE_CHECKING:
     from pymodules_core.checkpoints.file_format.layout_version import LayoutVersion
@@ -41,10 +41,10 @@ def command(
         output.print_json([_as_json(name, stored) for name, stored in found.items()])
         return
     if not found:
-        click.echo(f"{target.name}: pool {pool} holds no module")
+        output.echo(f"{target.name}: pool {pool} holds no module")
     for number, (name, stored) in enumerate(found.items()):
         if number:
-            click.echo()
+            output.echo()
         _print_module(name, stored)
 
 
@@ -57,10 +57,11 @@ def _print_module(name: str, stored: "StoredModule") -> None:
     size = size_text(sum(one.size_bytes for one in tensors))
     epoch = "" if stored.epoch is None else f", epoch {stored.epoch}"
     digest = f", digest {stored.digest[:12]}" if stored.digest else ""
-    click.echo(f"{name}: {len(tensors)} tensors, {elements:,} elements, {size}{epoch}{digest}")
-    click.echo(display_path(stored.file))
+    counts = f"{counted(len(tensors), 'tensor')}, {counted(elements, 'element')}"
+    output.echo(f"{name}: {counts}, {size}{epoch}{digest}")
+    output.echo(display_path(stored.file))
     if mark.provider is not None:
-        click.echo(f"state version {mark.version} of {mark.provider}")
+        output.echo(f"state version {mark.version} of {mark.provider}")
     if tensors:
         output.print_table(
             ("KEY", "SHAPE", "DTYPE", "SIZE", "MEAN", "STD", "MIN", "MAX"),
@@ -69,11 +70,11 @@ def _print_module(name: str, stored: "StoredModule") -> None:
     keys = {one.key for one in tensors}
     for key, value in stored.state.items():
         if key not in keys:
-            click.echo(f"{printable(key)}: {type(value).__name__}, no tensor")
+            output.echo(f"{key}: {type(value).__name__}, no tensor")
     for one in tensors:
         if one.not_finite:
             counts = f"{one.not_finite:,} of {one.elements:,}"
-            click.echo(f"{printable(one.key)}: {counts} are NaN or infinite")
+            output.echo(f"{one.key}: {counts} are NaN or infinite")
 
 
 def _mark_of(stored: "StoredModule") -> "LayoutVersion":

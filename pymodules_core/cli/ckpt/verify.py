@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pymodules_core.cli import options
+from pymodules_core.cli import options, output
 from pymodules_core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     LostStoreError,
     display_path,
 )
+from pymodules_core.reports.text import counted
 
 if TYPE_CHECKING:
     from pymodules_core.cli.ckpt.target import Target
@@ -41,7 +42,7 @@ def command(targets: tuple[str, ...], data_home: Path | None) -> int:
             try:
                 is_whole &= _verify_pools(open_target(text, data_home))
             except LostStoreError as error:
-                click.echo(f"error: {error}", err=True)
+                output.say(f"error: {error}")
                 is_whole = False
     return 0 if is_whole else 1
 
@@ -64,15 +65,15 @@ def _verify_pools(target: "Target") -> bool:
     found = verify_store(layout, digest_of_file)
     for damage in found.damages:
         users = f"; it is part of {', '.join(damage.used_by)}" if damage.used_by else ""
-        click.echo(f"damaged: {display_path(damage.path)}: {damage.reason}{users}", err=True)
+        output.echo(f"damaged: {display_path(damage.path)}: {damage.reason}{users}", err=True)
     if found.damages:
-        click.echo(
+        output.say(
             f"error: {target.name}: {len(found.damages)} of {found.objects} objects and "
-            f"{found.views} files are damaged\n  fix: pymodules ckpt repair {target.name}",
-            err=True,
+            f"{found.views} files are damaged\n  fix: pymodules ckpt repair {target.name}"
         )
         return False
-    click.echo(f"{target.name}: {found.objects} objects and {found.views} files are whole")
+    counts = f"{counted(found.objects, 'object')} and {counted(found.views, 'file')}"
+    output.echo(f"{target.name}: {counts} are whole")
     return True
 
 
@@ -84,7 +85,7 @@ def _verify_file(file: Path, *, root: Path | None = None) -> bool:
     except CheckpointError as error:
         if root is None and isinstance(error, CheckpointNotFoundError):
             raise
-        click.echo(f"error: {error}", err=True)
+        output.say(f"error: {error}")
         return False
-    click.echo(f"{display_path(file)}: whole, {len(state)} keys")
+    output.echo(f"{display_path(file)}: whole, {counted(len(state), 'key')}")
     return True
