@@ -49,7 +49,8 @@ def command(
     if as_json:
         click.echo(json.dumps({"experiment": experiment.name, **attrs.asdict(found)}))
         return
-    click.echo(f"{experiment.name}, pool {found.pool} of epoch {found.epoch}")
+    of_epoch = "" if found.epoch is None else f" of epoch {found.epoch}"
+    output.echo(f"{experiment.name}, pool {found.pool}{of_epoch}")
     output.print_table(
         ("METRIC", "NOW", "RECORDED"),
         [

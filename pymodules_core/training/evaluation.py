@@ -1,5 +1,6 @@
 """Evaluates a checkpoint pool of a run without training, and writes nothing."""
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,12 +25,15 @@ from pymodules_core.errors import (
     list_words,
 )
 from pymodules_core.experiment import Experiment
-from pymodules_core.names import FRZN, check_pool_name, pool_sort_key
-from pymodules_core.run_files import checkpoints_dir
+from pymodules_core.module_pool import ModulePool
+from pymodules_core.names import FRZN, check_pool_name, pool_names_in, pool_sort_key
+from pymodules_core.run_files import checkpoints_dir, read_run_facts
 from pymodules_core.training.fit.training_state import is_training_state
 from pymodules_core.training.preparation.resume_changes import with_overrides_of
 from pymodules_core.training.preparation.session import Session
 from pymodules_core.training.run_output.console import ProgressPrinter, SilentPrinter
+
+logger = logging.getLogger("pymodules_core")
 
 
 @attrs.frozen(kw_only=True)
@@ -38,13 +42,13 @@ class Evaluation:
 
     Attributes:
         pool: The checkpoint pool.
-        epoch: The epoch of its weights.
+        epoch: The epoch of its weights; None where the commits are lost that say so.
         metrics: Means over the evaluation data.
         recorded: What the run measured of these weights; None for values that were not finite.
     """
 
     pool: str
-    epoch: int
+    epoch: int | None
     metrics: Mapping[str, float]
     recorded: Mapping[str, float | None]
 
@@ -77,13 +81,17 @@ def evaluate(
     """
     path = checkpoints_dir(experiment.path)
     record = newest_record(experiment.path)
-    if record is None:
-        raise lost_store(path, experiment=experiment) or CheckpointNotFoundError(
+    pools = record.pools if record else pool_names_in(path)
+    there = sorted({*pools} - {FRZN}, key=pool_sort_key)
+    lost = None if record else lost_store(path, experiment=experiment)
+    if not there:
+        raise lost or CheckpointNotFoundError(
             f"experiment {experiment.name!r} has no checkpoints",
             file=path,
             fix=f"pymodules train {experiment.name}",
         )
-    there = sorted({*record.pools} - {FRZN}, key=pool_sort_key)
+    if lost:
+        logger.warning("%s", lost)
     if check_pool_name(pool_name, existing=there) not in there:
         near = closest_match(pool_name, there)
         raise CheckpointNotFoundError(
@@ -94,7 +102,8 @@ def evaluate(
             closest=near,
             fix=None if near else "pymodules ckpt ls shows what is there",
         )
-    experiment = with_overrides_of(record, experiment)
+    facts = record.provenance if record else read_run_facts(experiment.path)
+    experiment = with_overrides_of(facts, experiment)
     before_building(experiment)
     try:
         session = Session.prepare(
@@ -105,23 +114,27 @@ def evaluate(
             load_weights=False,
         )
     except UnknownModuleError as error:
-        if error.fix is None:  # run.json did not know
+        if record and error.fix is None:  # run.json did not know
             add_former_provider(
                 error, record.provider_of(str(error.found)), source="the newest commit"
             )
         raise
-    _refuse_missing_plugins(record, pool_name, session)
+    if record:
+        _refuse_missing_plugins(record, pool_name, session)
     batches = session.loops.eval_batches
     if batches is None:
         raise TaskError(
             "the task has no eval_data and eval_step", file=experiment.task_file, fix="write both"
         )
-    found = _load(PoolReader(path), experiment.path, pool_name, session)
+    reader = PoolReader(path)
+    found = _load(reader, experiment.path, pool_name, session) if record else None
+    if found is None:
+        _load_plain(reader, pool_name, session)
     return Evaluation(
         pool=pool_name,
-        epoch=found.epoch,
+        epoch=found.epoch if found else None,
         metrics=session.loops.evaluate(batches, after_step=lambda: None),
-        recorded=found.metrics,
+        recorded=found.metrics if found else {},
     )
 
 
@@ -145,6 +158,26 @@ def _refuse_missing_plugins(record: CommitRecord, pool_name: str, session: Sessi
         )
 
 
+def _load_plain(reader: PoolReader, pool_name: str, session: Session) -> None:
+    """Load weights from the files of pools whose commits are lost."""
+    pool = session.pool
+    stored = {
+        name: module
+        for of_pool, names in _names_by_pool(pool, pool_name).items()
+        for name, module in reader.read(of_pool, names).items()
+    }
+    load_modules(pool, stored, strict=True, is_exact=True)
+
+
+def _names_by_pool(pool: ModulePool, pool_name: str) -> dict[str, list[str]]:
+    """Return which modules are read from ``frzn``, and which from the pool itself."""
+    names = {
+        of_pool: [name for name in pool if pool.is_frozen(name) == (of_pool == FRZN)]
+        for of_pool in (FRZN, pool_name)
+    }
+    return {of_pool: found for of_pool, found in names.items() if found}
+
+
 def _load(reader: PoolReader, path: Path, pool_name: str, session: Session) -> StoredPool:
     """Load weights and ``run.state`` of one commit, the newest; a run may be at work meanwhile."""
     pool, run = session.pool, session.run
@@ -155,10 +188,8 @@ def _load(reader: PoolReader, path: Path, pool_name: str, session: Session) -> S
         try:
             stored = {
                 name: module
-                for of_pool, is_frozen in ((FRZN, True), (pool_name, False))
-                for name, module in reader.read_from(
-                    record, of_pool, [n for n in pool if pool.is_frozen(n) == is_frozen]
-                ).items()
+                for of_pool, names in _names_by_pool(pool, pool_name).items()
+                for name, module in reader.read_from(record, of_pool, names).items()
             }
             state = reader.read_state_of(record)
         except FileNotFoundError as error:

@@ -180,7 +180,7 @@ class Trainer:
     def _take_overrides_of(self, record: CommitRecord) -> None:
         """Open the experiment again with the overrides its run had; those given now win."""
         given = self.experiment.overrides
-        self.experiment = with_overrides_of(record, self.experiment)
+        self.experiment = with_overrides_of(record.provenance, self.experiment)
         if kept := self.experiment.overrides.keys() - given.keys():
             shown = (f"{key}={self.experiment.overrides[key]!r}" for key in sorted(kept))
             self._reporter.line(f"with the overrides that the run has: {', '.join(shown)}")

@@ -171,7 +171,7 @@ class Objects:
         except (OSError, ValueError):
             return False
 
-    def quarantine(self, path: Path, *, why: str = "is damaged or was changed by hand") -> None:
+    def quarantine(self, path: Path, *, why: str = "is damaged, or not as a run wrote it") -> None:
         """Move a file out of the way, and say so; does nothing where there is none."""
         if not os.path.lexists(path):
             return
@@ -205,14 +205,15 @@ class Objects:
 
     def digests(self) -> set[str]:
         """Return the names of all objects on disk."""
-        return {
-            path.name.removesuffix(CHECKPOINT_SUFFIX) for path in self._layout.objects.iterdir()
-        }
+        return {path.name.removesuffix(CHECKPOINT_SUFFIX) for path in self._files()}
+
+    def _files(self) -> list[Path]:
+        return sorted(self._layout.objects.glob("[!.]*"))
 
     def keep_only(self, digests: Iterable[str]) -> None:
         """Remove every object but these."""
         wanted = {self._layout.object(digest).name for digest in digests}
-        for path in sorted(self._layout.objects.iterdir()):
+        for path in self._files():
             if path.is_dir() and not path.is_symlink():  # nobody of us made one
                 self.quarantine(path)
             elif path.name not in wanted:

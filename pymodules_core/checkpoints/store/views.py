@@ -241,7 +241,10 @@ def shard_folders(folder: Path) -> list[Path]:
 
 
 def files_in(folder: Path) -> dict[str, Stamp]:
-    """Return the files in a folder, by their paths in it; none where there is no folder."""
+    """Return the files in a folder, by their paths in it; none where there is no folder.
+
+    Hidden ones are not of a pool: what Finder, NFS and rsync keep in folders is no damage.
+    """
     try:
         return _files_below(folder)
     except (FileNotFoundError, NotADirectoryError):
@@ -252,6 +255,8 @@ def _files_below(folder: Path, prefix: str = "") -> dict[str, Stamp]:
     found: dict[str, Stamp] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.name.startswith("."):
+                continue
             if entry.is_dir(follow_symlinks=False):
                 found |= _files_below(Path(entry.path), f"{prefix}{entry.name}/")
             else:

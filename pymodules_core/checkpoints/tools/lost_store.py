@@ -28,7 +28,7 @@ def lost_store(path: Path, *, experiment: Experiment | None = None) -> LostStore
     # A name would need the data home, which may be given on the command line.
     name = display_path(experiment.path if experiment else path)
     fixes = [f"put {display_path(back)} back from a copy, with its hidden files"]
-    if layout.store.is_dir() and (record_numbers(layout) or pool_names_in(path)):
+    if record_numbers(layout) or pool_names_in(path):
         fixes.insert(0, f"pymodules ckpt repair {name} makes a commit of what is whole")
     if experiment:
         fixes.append(

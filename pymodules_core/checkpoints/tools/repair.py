@@ -44,21 +44,21 @@ def repair(path: Path) -> Repair:
     """Read everything, put aside what is damaged, and commit what is whole.
 
     Objects are restored from files of views, a damaged pool is taken from the commit before; where
-    no commit can be read, files of views are taken as they are.
+    no commit can be read, or there is no store, files of views are taken as they are.
 
     Args:
         path: The folder of the pools.
 
     Raises:
         StoreLockedError: A run is writing.
-        CheckpointError: There is no store, or the disk refuses.
+        CheckpointError: There is neither a store nor a pool, or the disk refuses.
     """
     layout = Layout(path)
-    if not layout.store.is_dir():
+    if not layout.store.is_dir() and not pool_names_in(path):
         raise CheckpointError(
-            "holds no store, so nothing says what its files should be",
+            "holds neither a store nor pools",
             file=path,
-            fix="pymodules ckpt verify reads plain files",
+            fix="name the folder that holds last, best",
         )
     with disk_errors(path):
         store = Store(layout, link=None, is_thorough=True, is_salvage=True)

@@ -43,9 +43,14 @@ _MOST_LINES = 12
 _MOST_FILES = 5
 
 
-def with_overrides_of(record: CommitRecord, experiment: Experiment) -> Experiment:
-    """Open an experiment with the overrides that its run has laid under its own."""
-    kept: Mapping[str, Any] = record.provenance.get("overrides", {})
+def with_overrides_of(facts: Mapping[str, Any], experiment: Experiment) -> Experiment:
+    """Open an experiment with the overrides that its run has laid under its own.
+
+    Args:
+        facts: What a commit, or ``run.json``, says of the run.
+        experiment: Whose run.
+    """
+    kept: Mapping[str, Any] = facts.get("overrides", {})
     if kept.keys() <= experiment.overrides.keys():
         return experiment
     return Experiment.open(

@@ -282,7 +282,7 @@ def test_a_file_that_somebody_replaced_is_not_read_and_is_put_aside_by_the_next_
     [aside] = Layout(tmp_path).quarantine.iterdir()
     assert torch.load(aside)["weight"][0, 0] == 9
     assert torch.load(file)["weight"][0, 0] == 2
-    assert f"{file} is damaged or was changed by hand; it is now {aside}" in caplog.messages
+    assert f"{file} is damaged, or not as a run wrote it; it is now {aside}" in caplog.messages
 
 
 def test_a_file_that_somebody_saved_over_in_a_run_is_put_aside_by_the_next_commit(tmp_path, caplog):
@@ -299,7 +299,7 @@ def test_a_file_that_somebody_saved_over_in_a_run_is_put_aside_by_the_next_commi
     [aside] = Layout(tmp_path).quarantine.iterdir()
     assert aside.read_bytes() == b"mine"
     assert torch.load(file)["weight"][0, 0] == 3
-    assert f"{file} is damaged or was changed by hand; it is now {aside}" in caplog.messages
+    assert f"{file} is damaged, or not as a run wrote it; it is now {aside}" in caplog.messages
 
 
 def test_weights_that_somebody_saved_over_through_a_link_are_never_taken_for_ours(tmp_path, caplog):

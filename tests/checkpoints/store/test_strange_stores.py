@@ -383,3 +383,19 @@ def test_a_commit_after_which_no_other_has_a_name_is_reported_and_nothing_vanish
     store.close()
 
     assert sorted(path.name for path in layout.commits.iterdir())[-1:] == before[-1:]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".DS_Store", "._net.pt", ".nfs000000000123", ".net.pt.Ab12Cd", ".directory"],
+)
+@pytest.mark.parametrize("place", ["last", ".store", ".store/objects", ".store/commits"])
+def test_what_a_system_keeps_in_folders_is_not_damage(ckps, place, name):
+    (ckps / place / name).write_text("Finder's, or of rsync")
+
+    assert verify_store(Layout(ckps), digest_of_file).damages == []
+    assert repair(ckps).lost == []
+    assert (ckps / place / name).exists()
+    assert not Layout(ckps).quarantine.exists()
+    assert [*PoolReader(ckps).read("last")] == ["net"]
+    resume(ckps)

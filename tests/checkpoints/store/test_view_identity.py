@@ -262,7 +262,7 @@ def test_an_edit_that_puts_size_and_time_back_is_kept_by_the_commit_that_replace
 
     check_shown(tmp_path, 2)
     assert mine in [path.read_bytes() for path in Layout(tmp_path).quarantine.iterdir()]
-    assert f"{file} is damaged or was changed by hand" in caplog.text
+    assert f"{file} is damaged, or not as a run wrote it" in caplog.text
     store.close()
 
 
