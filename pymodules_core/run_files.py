@@ -120,7 +120,7 @@ def is_process_alive(host: str, process: int) -> bool | None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Replace ``path`` by ``content``: temporary name, fsync, rename.
+    """Replace ``path`` by ``content``: temporary name, fsync, rename, fsync of the folder.
 
     Raises:
         OSError: What was there before is intact.
@@ -135,9 +135,29 @@ def replace_file(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def unshare(path: Path) -> None:
+    """Give a file content of its own where it has a second name, as in a copy by ``cp -al``.
+
+    Raises:
+        OSError: The disk refuses; the file is as it was.
+    """
+    if path.exists() and path.stat().st_nlink > 1:
+        replace_file(path, path.read_bytes())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def checkpoints_dir(experiment_path: Path) -> Path:

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from support import TINY_MODULE, write_experiment
 from torch import nn
 
-from pymodules_core import CheckpointManager, ModulePool, read_state_dict
+from pymodules_core import CheckpointManager, ModulePool, PoolReader, read_state_dict
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import read_record, readable_records
 from pymodules_core.cli.main import run
+from pymodules_core.errors import CheckpointNotFoundError
 
 CKPS = Path("data/experiments/tiny/data/module_ckps")
 FROM_TINY = {"exp_name": "tiny", "ckp_pool_name": "epoch_1", "module_name": "net"}
@@ -560,3 +561,28 @@ def test_verify_of_plain_files_reports_each_fault_and_reads_on(home, capsys, tmp
         "error: data/pools/best/c.pt: is a link that leads out of data/pools, to "
         f"{tmp_path / 'outside.pt'}",
     ]
+
+
+def test_diff_of_complex_against_real_numbers_says_so(home, capsys):
+    for pool, dtype in (("last", torch.complex64), ("best", torch.float32)):
+        Path(f"plain/{pool}").mkdir(parents=True)
+        torch.save({"w": torch.ones(3, dtype=dtype)}, f"plain/{pool}/net.pt")
+
+    code, output, error = call(capsys, "diff", "./plain", "last", "best")
+
+    assert (code, error) == (0, "")
+    assert "complex64 became float32" in output
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        ("last", "data: there is no pool 'last'; there are: none\n"),
+        ("best", "data: there is no pool 'best'; there are: none\n"),
+    ],
+)
+def test_a_reader_of_a_folder_without_that_pool_raises(home, pool, message):
+    with pytest.raises(CheckpointNotFoundError) as caught:
+        PoolReader(Path("data")).read(pool)
+
+    assert str(caught.value).startswith(message)

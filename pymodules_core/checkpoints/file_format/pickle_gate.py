@@ -55,10 +55,10 @@ def _foreign(path: Path, content: bytes, name: str | None) -> CheckpointFileErro
     """Say what could run code: a whole module, or a name."""
     names, texts = _scan(content)
     foreign = (name for name in names if not name.startswith(("torch.", "collections.")))
-    name = name or next(foreign, "an unknown object")
+    name = (name or next(foreign, "an unknown object")).removeprefix("builtins.")
     if {"_parameters", "_modules"} <= texts:
         what = f"holds a whole pickled module, {name}, expected a state dict"
-    elif name == "builtins.bytearray":
+    elif name == "bytearray":
         what = "holds a bytearray, which is not a tensor or primitive and could take all memory"
     else:
         what = f"holds {name}, which is not a tensor or primitive and could run code"

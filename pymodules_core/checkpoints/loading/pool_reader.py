@@ -268,7 +268,15 @@ class PoolReader:
         return path
 
     def _read_plain(self, pool_name: str, wanted: list[str] | None) -> dict[str, StoredModule]:
-        check_pool_name(pool_name, existing=self.pools())
+        there = self.pools()
+        if check_pool_name(pool_name, existing=there) not in there:
+            raise CheckpointNotFoundError(
+                f"there is no pool {pool_name!r}; there are: {list_words(there)}",
+                file=self.path,
+                found=pool_name,
+                fix="name a folder that holds pools" if not there else None,
+                closest=closest_match(pool_name, there),
+            )
         files = checkpoint_files(self._layout.view(pool_name))
         names = sorted(files) if wanted is None else wanted
         self._check_modules(pool_name, names, files)

@@ -126,12 +126,15 @@ def _compare(
         return Difference(name=key, note="no tensor, and changed")
     if a.shape != b.shape:
         return Difference(name=key, note=f"shape {list(a.shape)} became {list(b.shape)}")
+    dtypes = f"{dtype_name(a)} became {dtype_name(b)}"
+    if a.is_complex() != b.is_complex():
+        return Difference(name=key, note=dtypes)
     sums = _Sums()
     sums.add(a, b)
     if a.is_floating_point() or a.is_complex():
         total.join(sums)
     if a.dtype != b.dtype:
-        return Difference(name=key, note=f"{dtype_name(a)} became {dtype_name(b)}")
+        return Difference(name=key, note=dtypes)
     return sums.as_difference(key)
 
 

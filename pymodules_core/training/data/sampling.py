@@ -20,6 +20,8 @@ from pymodules_core.processes.environment import RankInfo
 from pymodules_core.rng import IsolatedStreams, derive_seed, mix_seed
 from pymodules_core.training.data.rank_share import WHOLE, RankShare, merged_length, split_batches
 
+_SOME = 4096
+
 
 class EpochSampler(Sampler[int]):
     """Shuffles the indices of a dataset by (seed, epoch) and nothing else.
@@ -39,7 +41,10 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", self.epoch))
-        return iter(torch.randperm(self._length, generator=generator).tolist())
+        order = torch.randperm(self._length, generator=generator)
+        # Numbers of Python take five times as much, in every process.
+        for start in range(0, self._length, _SOME):
+            yield from order[start : start + _SOME].tolist()
 
     def __len__(self) -> int:
         return self._length

@@ -13,7 +13,7 @@ from typing import Any
 from pymodules_core.checkpoints.file_format.read import write_file
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
 from pymodules_core.errors import display_path
-from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME
+from pymodules_core.run_files import METRICS_FILE_NAME, RUN_FILE_NAME, unshare
 
 logger = logging.getLogger("pymodules_core")
 
@@ -59,7 +59,8 @@ class RunRecord:
         """Begin a run: its log is empty, whatever a killed one left before its first commit."""
         if self._is_kept:
             with disk_errors(self._metrics_file):
-                self._metrics_file.write_bytes(b"")
+                self._metrics_file.unlink(missing_ok=True)
+                self._metrics_file.touch()
 
     def go_on(self, log_bytes: int, *, epoch: int, step: int) -> None:
         """Go on with a run: what was logged after the commit is trained and logged again.
@@ -80,6 +81,7 @@ class RunRecord:
         self._least_bytes = log_bytes
         if self.log_bytes > log_bytes:
             with disk_errors(self._metrics_file):
+                unshare(self._metrics_file)
                 os.truncate(self._metrics_file, log_bytes)
         else:
             self._tell_lost(self.log_bytes)
@@ -105,14 +107,13 @@ class RunRecord:
             return
         row = {"epoch": epoch, "step": step, "phase": phase, "metrics": dict(metrics), **more}
         line = json.dumps(_finite(row)) + "\n"
-        with (
-            disk_errors(self._metrics_file, needed_bytes=len(line)),
-            self._metrics_file.open("a", encoding="utf-8") as file,
-        ):
-            if self._tell_lost(found := file.tell()) and found:
-                file.write("\n")  # what is left may end within a row
-            file.write(line)
-            self._least_bytes = file.tell()
+        with disk_errors(self._metrics_file, needed_bytes=len(line)):
+            unshare(self._metrics_file)
+            with self._metrics_file.open("a", encoding="utf-8") as file:
+                if self._tell_lost(found := file.tell()) and found:
+                    file.write("\n")  # what is left may end within a row
+                file.write(line)
+                self._least_bytes = file.tell()
 
     def _tell_lost(self, found_bytes: int) -> bool:
         """Return whether the log is shorter than it was, and warn."""

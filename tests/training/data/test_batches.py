@@ -1,5 +1,6 @@
 """Batches: what a task may give, and in which order it comes."""
 
+import tracemalloc
 from collections import namedtuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pymodules_core.errors import SettingsError, TaskError
+from pymodules_core.rng import derive_seed
 from pymodules_core.settings import TrainSettings
 from pymodules_core.training.data import Batches, EpochSampler
 from pymodules_core.training.task.device import batch_length, choose_device, move_batch
@@ -210,3 +212,20 @@ def test_a_device_that_is_not_there_is_refused(name, message):
 def test_auto_takes_what_there_is():
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert choose_device("cpu") == torch.device("cpu")
+
+
+def test_the_order_of_an_epoch_is_kept_as_one_tensor():
+    sampler = EpochSampler(200_000, seed=3)
+    sampler.epoch = 2
+    generator = torch.Generator().manual_seed(derive_seed(3, "order", 2))
+    expected = torch.randperm(200_000, generator=generator)
+
+    tracemalloc.start()
+    indices = iter(sampler)
+    first = [next(indices) for _ in range(5_000)]
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert first == expected[:5_000].tolist()
+    assert [*indices] == expected[5_000:].tolist()
+    assert peak_bytes < 1_000_000
