@@ -11,7 +11,7 @@ from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool, read_state_dict
 from pymodules_core.checkpoints.file_format.digest import Content
-from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+from pymodules_core.checkpoints.file_format.read import digest_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.verification import verify_store
 from pymodules_core.errors import CheckpointError

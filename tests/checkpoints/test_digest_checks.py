@@ -10,8 +10,8 @@ import pytest
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool, PoolReader, read_state_dict
+from pymodules_core.checkpoints.file_format.read import digest_of_file
 from pymodules_core.checkpoints.loading import pool_reader
-from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
 from pymodules_core.checkpoints.store import objects, records, recovery, verification
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import StoredObject, read_record

@@ -18,7 +18,7 @@ from safetensors.torch import save as save_safetensors
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool, PoolReader, Trainer, read_state_dict
-from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+from pymodules_core.checkpoints.file_format.read import digest_of_file
 from pymodules_core.checkpoints.sharded.index import make_index
 from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.paths import Layout

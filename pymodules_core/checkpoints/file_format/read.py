@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
+from blake3 import blake3
 
 from pymodules_core.checkpoints.file_format.container_checks import (
     check_archive,
@@ -21,8 +22,10 @@ from pymodules_core.checkpoints.file_format.content_checks import (
     refuse_strange_tensors,
     unreadable_content,
 )
+from pymodules_core.checkpoints.file_format.digest import Content
 from pymodules_core.checkpoints.file_format.layout_version import with_marks
 from pymodules_core.checkpoints.store.disk_errors import disk_errors
+from pymodules_core.checkpoints.store.zip_layout import is_archive
 from pymodules_core.errors import CheckpointFileError
 from pymodules_core.run_files import replace_file
 
@@ -77,6 +80,15 @@ def read_own_file(path: Path, *, is_mapped: bool) -> "OrderedDict[str, Any]":
         raise FileNotFoundError(str(path)) from error
     refuse_strange_tensors(path, state)
     return state
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the digest of what an object holds, whose every byte was just seen to be ours."""
+    with path.open("rb") as file:
+        is_shard = not is_archive(file.read(4))
+    if is_shard:  # its content is its bytes
+        return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
+    return Content(read_own_file(path, is_mapped=True)).digest_now()
 
 
 def _unpickled(path: Path, file: Any, *, is_mapped: bool = False) -> "OrderedDict[str, Any]":

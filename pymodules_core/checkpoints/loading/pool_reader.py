@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from blake3 import blake3
 
 from pymodules_core.checkpoints.file_format.content_checks import refuse_strange_tensors
-from pymodules_core.checkpoints.file_format.digest import Content
 from pymodules_core.checkpoints.file_format.read import read_own_file
 from pymodules_core.checkpoints.sharded.folder import checkpoint_files, read_state_dict
 from pymodules_core.checkpoints.sharded.read import Like, chunks_in_file, read_shards
@@ -24,7 +22,6 @@ from pymodules_core.checkpoints.store.records import (
     record_numbers,
 )
 from pymodules_core.checkpoints.store.views import view_name
-from pymodules_core.checkpoints.store.zip_layout import is_archive
 from pymodules_core.errors import (
     CheckpointError,
     CheckpointFileError,
@@ -205,13 +202,7 @@ class PoolReader:
                     record.pools[pool_name].epoch,
                 )
             return found
-        there = self.pools()
-        raise fault or CheckpointNotFoundError(
-            f"there is no pool {pool_name!r}; there are: {list_words(there)}",
-            file=self.path,
-            found=pool_name,
-            closest=closest_match(pool_name, there),
-        )
+        raise fault or self._no_pool(pool_name)
 
     def _read_whole(
         self,
@@ -268,15 +259,8 @@ class PoolReader:
         return path
 
     def _read_plain(self, pool_name: str, wanted: list[str] | None) -> dict[str, StoredModule]:
-        there = self.pools()
-        if check_pool_name(pool_name, existing=there) not in there:
-            raise CheckpointNotFoundError(
-                f"there is no pool {pool_name!r}; there are: {list_words(there)}",
-                file=self.path,
-                found=pool_name,
-                fix="name a folder that holds pools" if not there else None,
-                closest=closest_match(pool_name, there),
-            )
+        if check_pool_name(pool_name, existing=self.pools()) not in self.pools():
+            raise self._no_pool(pool_name)
         files = checkpoint_files(self._layout.view(pool_name))
         names = sorted(files) if wanted is None else wanted
         self._check_modules(pool_name, names, files)
@@ -287,6 +271,16 @@ class PoolReader:
             found[name] = StoredModule(state=state, file=files[name])
         return found
 
+    def _no_pool(self, pool_name: str) -> CheckpointNotFoundError:
+        there = self.pools()
+        return CheckpointNotFoundError(
+            f"there is no pool {pool_name!r}; there are: {list_words(there)}",
+            file=self.path,
+            found=pool_name,
+            closest=closest_match(pool_name, there),
+            fix=None if there else "name a folder that holds pools",
+        )
+
     def _check_modules(self, pool_name: str, names: Iterable[str], there: Collection[str]) -> None:
         for name in names:
             if name not in there:
@@ -296,12 +290,3 @@ class PoolReader:
                     found=name,
                     closest=closest_match(name, there),
                 )
-
-
-def digest_of_file(path: Path) -> str:
-    """Return the digest of what an object holds, whose every byte was just seen to be ours."""
-    with path.open("rb") as file:
-        is_shard = not is_archive(file.read(4))
-    if is_shard:  # its content is its bytes
-        return blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest()
-    return Content(read_own_file(path, is_mapped=True)).digest_now()

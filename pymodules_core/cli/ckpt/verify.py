@@ -48,7 +48,7 @@ def command(targets: tuple[str, ...], data_home: Path | None) -> int:
 
 
 def _verify_pools(target: "Target") -> bool:
-    from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+    from pymodules_core.checkpoints.file_format.read import digest_of_file
     from pymodules_core.checkpoints.store.paths import Layout
     from pymodules_core.checkpoints.store.records import record_numbers
     from pymodules_core.checkpoints.store.verification import verify_store

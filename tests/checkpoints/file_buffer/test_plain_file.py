@@ -12,7 +12,7 @@ from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
 from pymodules_core.checkpoints.file_buffer.making import PlainFile, is_layout_known, make_file
 from pymodules_core.checkpoints.file_format.digest import Content
-from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+from pymodules_core.checkpoints.file_format.read import digest_of_file
 from pymodules_core.checkpoints.store.checksums import checksum_of_bytes, checksum_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.verification import verify_store

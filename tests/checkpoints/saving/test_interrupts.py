@@ -13,7 +13,7 @@ from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool
 from pymodules_core.checkpoints.file_buffer.buffer import FileBuffer
-from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+from pymodules_core.checkpoints.file_format.read import digest_of_file
 from pymodules_core.checkpoints.saving.writer_thread import Writer
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.verification import verify_store

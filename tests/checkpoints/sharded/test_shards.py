@@ -23,7 +23,7 @@ from pymodules_core import (
     load_initial_weights,
     read_state_dict,
 )
-from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+from pymodules_core.checkpoints.file_format.read import digest_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import read_record, readable_records
 from pymodules_core.checkpoints.store.store import Store

@@ -17,7 +17,7 @@ import pytest
 from store_cases import LinkingDisk, commit, images
 
 from pymodules_core import LAST, PoolReader
-from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+from pymodules_core.checkpoints.file_format.read import digest_of_file
 from pymodules_core.checkpoints.store import lock
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.lock import network_file_system

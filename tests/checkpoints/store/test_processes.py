@@ -15,7 +15,7 @@ import store_cases
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool, PoolReader
-from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+from pymodules_core.checkpoints.file_format.read import digest_of_file
 from pymodules_core.checkpoints.store import verification
 from pymodules_core.checkpoints.store.file_system import Disk
 from pymodules_core.checkpoints.store.paths import Layout

@@ -14,7 +14,7 @@ from store_cases import RUNGS, check_whole, commit, images, open_store, write_in
 from torch import nn
 
 from pymodules_core import LAST, CheckpointManager, ModulePool, PoolReader
-from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+from pymodules_core.checkpoints.file_format.read import digest_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import record_numbers
 from pymodules_core.checkpoints.store.store import Store

@@ -20,8 +20,7 @@ from store_cases import commit, images, open_store
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool, PoolReader
-from pymodules_core.checkpoints.file_format.read import write_file
-from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+from pymodules_core.checkpoints.file_format.read import digest_of_file, write_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import (
     MOST_NUMBER,

@@ -14,7 +14,7 @@ from store_cases import RUNGS, FaultyDisk, check_shown, commit, images, open_sto
 from torch import nn
 
 from pymodules_core import BEST, LAST, CheckpointManager, ModulePool
-from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+from pymodules_core.checkpoints.file_format.read import digest_of_file
 from pymodules_core.checkpoints.store import recovery, view_notes
 from pymodules_core.checkpoints.store.checksums import checksum_of_file
 from pymodules_core.checkpoints.store.paths import Layout

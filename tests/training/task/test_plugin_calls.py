@@ -10,7 +10,7 @@ import torch
 from support import TINY_TASK, write_experiment
 
 from pymodules_core import Experiment, Trainer
-from pymodules_core.checkpoints.loading.pool_reader import digest_of_file
+from pymodules_core.checkpoints.file_format.read import digest_of_file
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.verification import verify_store
 from pymodules_core.cli.main import run
