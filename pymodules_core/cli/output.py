@@ -12,7 +12,8 @@ import click
 
 from pymodules_core.checkpoints.store.disk_errors import remedy
 from pymodules_core.cli.table_layout import lay_out
-from pymodules_core.errors import PymodulesError, display_path, printable, spell_out
+from pymodules_core.errors import PymodulesError, display_path, printable
+from pymodules_core.text import spell_out
 
 
 def echo(line: str = "", *, err: bool = False) -> None:

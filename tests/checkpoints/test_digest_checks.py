@@ -10,7 +10,7 @@ import pytest
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool, PoolReader, read_state_dict
-from pymodules_core.checkpoints.file_format.read import digest_of_file
+from pymodules_core.checkpoints.file_format import read
 from pymodules_core.checkpoints.loading import pool_reader
 from pymodules_core.checkpoints.store import objects, records, recovery, verification
 from pymodules_core.checkpoints.store.paths import Layout
@@ -102,7 +102,7 @@ def is_called_rightly(damaged: Damaged) -> bool:
     file.write_bytes(records.encode_record(attrs.evolve(record, objects={damaged.digest: stored})))
     return not [
         damage
-        for damage in verification.verify_store(damaged.layout, pool_reader.digest_of_file).damages
+        for damage in verification.verify_store(damaged.layout, read.digest_of_file).damages
         if damage.path == damaged.object
     ]
 
@@ -131,7 +131,7 @@ CHECKS = {
     "an object made again from a view": (is_made_anew, objects, "checksum_if_readable"),
     "an edit put aside": (is_edit_lost, recovery, "checksum_if_readable"),
     "verify": (is_verified, verification, "checksum_of_file"),
-    "verify, of names": (is_called_rightly, pool_reader, "digest_of_file"),
+    "verify, of names": (is_called_rightly, read, "digest_of_file"),
     "a commit record": (is_record_taken, records, "_checksum"),
     "a foreign file": (is_foreign_taken, zipfile.ZipFile, "testzip"),
 }
@@ -160,6 +160,6 @@ def test_a_whole_object_is_called_by_its_digest(tmp_path):
     with CheckpointManager(tmp_path, ModulePool.from_modules({"net": net})) as checkpoints:
         checkpoints.start()
 
-    found = verification.verify_store(Layout(tmp_path), digest_of_file)
+    found = verification.verify_store(Layout(tmp_path), read.digest_of_file)
 
     assert found.damages == []

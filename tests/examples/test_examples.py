@@ -49,9 +49,12 @@ def home(tmp_path_factory) -> Path:
     return home
 
 
-def test_the_classifier_learns_with_every_seed(tmp_path):
+@pytest.mark.parametrize(
+    "seeds", [SEEDS[:1], pytest.param(SEEDS[1:], marks=pytest.mark.long)], ids=["one", "more"]
+)
+def test_the_classifier_learns_with_every_seed(tmp_path, seeds):
     accuracies = []
-    for seed in SEEDS:
+    for seed in seeds:
         path = copy_example(tmp_path, "digits_classifier", f"seed_{seed}")
         accuracies.append(fit(path, **{"train.seed": seed}).best_value)
 
@@ -108,6 +111,7 @@ def test_the_student_beats_the_same_student_without_the_teacher(home):
     assert all(t > a for t, a in zip(taught, alone, strict=True)), (taught, alone)
 
 
+@pytest.mark.long
 def test_the_gan_draws_digits_that_the_classifier_reads(home):
     path = copy_example(home, "digits_gan")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.errors import StoreLockedError, display_path
-from pymodules_core.run_files import is_process_alive, replace_file
+from pymodules_core.run_files import is_process_alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,8 @@ class StoreLock:
         self._release = weakref.finalize(
             self, _drop, descriptor, self._key, self._layout, os.getpid(), self._own
         )
-        replace_file(self._layout.holder, f"{json.dumps(self._own)}\n".encode())
+        self._layout.holder.unlink(missing_ok=True)  # its other name, in a linked copy, stays
+        self._layout.holder.write_text(json.dumps(self._own) + "\n", encoding="utf-8")
 
     def release(self) -> None:
         """Return the lock back; safe to call twice, and in a child process of its holder."""

@@ -120,8 +120,8 @@ CASES = {
 @pytest.mark.parametrize(
     ("case", "number"),
     [
-        pytest.param("everything", 0),
         pytest.param("everything_workers", 0),
+        pytest.param("everything", 0, marks=pytest.mark.long),
         *(
             pytest.param(case, number, marks=pytest.mark.long)
             for case in CASES
