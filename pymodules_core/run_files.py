@@ -123,7 +123,7 @@ def replace_file(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content``: temporary name, fsync, rename, fsync of the folder.
 
     Raises:
-        OSError: What was there before is intact.
+        OSError: What was there before is intact, or ``content`` is there whole.
     """
     # Everybody's under one name: what a killed writer left is written over by the next.
     temporary = path.with_name(f"{_TEMPORARY_PREFIX}{path.name}")
@@ -145,7 +145,7 @@ def unshare(path: Path) -> None:
     """Give a file content of its own where it has a second name, as in a copy by ``cp -al``.
 
     Raises:
-        OSError: The disk refuses; the file is as it was.
+        OSError: The disk refuses; the content is as it was.
     """
     if path.exists() and path.stat().st_nlink > 1:
         replace_file(path, path.read_bytes())

@@ -79,6 +79,21 @@ def tensor_with(attributes: dict[Any, Any]) -> Call:
     )
 
 
+def parameter_with(attributes: Any) -> Call:
+    """Return a parameter with attributes as a pickle makes it."""
+    return Call(
+        torch._utils._rebuild_parameter_with_state, torch.zeros(2), True, OrderedDict(), attributes
+    )
+
+
+def quantized(scales: Any) -> Call:
+    """Return a quantized tensor with a scheme of these scales."""
+    scheme = (torch.per_channel_affine, scales, scales, 0)
+    return Call(
+        torch._utils._rebuild_qtensor, storage(4), 0, (4,), (1,), scheme, False, OrderedDict()
+    )
+
+
 def two_tables(first: bytes, second: bytes) -> bytes:
     """Return an archive whose locator leads torch to the table of one, zipfile to the other's."""
     (start, first_table, count) = _split(first)
@@ -119,10 +134,11 @@ def hostile_files() -> Iterator[tuple[str, bytes, str]]:
     good = saved(nn.Linear(2, 2).state_dict())
     entries = entries_of(good)
     text = "".join(chr(0x4E00 + number) for number in range(8000))
+    bytes_of_memory = saved({"w": Call(bytearray, 2 << 30)})
     many = {f"archive/data/{number}": b"" for number in range(10)}
     yield (
         "bytearray",
-        saved({"w": Call(bytearray, 2 << 30)}),
+        bytes_of_memory,
         "holds a bytearray, which is not a tensor or primitive and could take all memory",
     )
     yield (
@@ -142,17 +158,7 @@ def hostile_files() -> Iterator[tuple[str, bytes, str]]:
     )
     yield (
         "attributes of a parameter",
-        saved(
-            {
-                "w": Call(
-                    torch._utils._rebuild_parameter_with_state,
-                    torch.zeros(2),
-                    True,
-                    OrderedDict(),
-                    {"shape": 1},
-                )
-            }
-        ),
+        saved({"w": parameter_with({"shape": 1})}),
         "sets 'shape' of Parameter, which hides what the class does",
     )
     yield (
@@ -162,18 +168,48 @@ def hostile_files() -> Iterator[tuple[str, bytes, str]]:
     )
     yield (
         "keys of one hash",
-        saved({"w": {number * (2**61 - 1): 0 for number in range(2, 300)}}),
-        "has keys that were chosen to be slow: numbers of one hash",
+        saved({"w": {number * (2**61 - 1): 0 for number in range(2, 11_000)}}),
+        "has over 10,000 number keys, which can be chosen to be slow",
     )
     yield (
         "set of one hash",
-        saved({"w": {number * (2**61 - 1) for number in range(2, 300)}}),
-        "has keys that were chosen to be slow: numbers of one hash",
+        saved({"w": {number * (2**61 - 1) for number in range(2, 11_000)}}),
+        "has over 10,000 number keys, which can be chosen to be slow",
     )
     yield (
         "key that is a tuple",
         saved({"w": {(1, 2): 0}}),
         "has a key of type tuple, expected str",
+    )
+    yield (
+        "a second pickle",
+        zipped({"archive/x/data.pkl": entries["archive/data.pkl"], **entries_of(bytes_of_memory)}),
+        "holds a bytearray, which is not a tensor or primitive and could take all memory",
+    )
+    yield (
+        "attributes in a pair",
+        saved({"w": parameter_with(({"shape": 1}, None))}),
+        "cannot be read: its pickle is damaged: tuple in the place of dict",
+    )
+    yield (
+        "attributes in an OrderedDict",
+        saved({"w": parameter_with(OrderedDict(shape=1))}),
+        "cannot be read: its pickle is damaged: OrderedDict in the place of dict",
+    )
+    yield (
+        "a scale that is a list",
+        saved({"w": quantized([1.0] * 100)}),
+        "cannot be read: its pickle is damaged: a quantized tensor has no scheme",
+    )
+    yield (
+        "parts that are lists",
+        saved({"w": Call(torch._utils._rebuild_sparse_tensor, torch.sparse_coo, ([1], [1], (1,)))}),
+        "cannot be read: its pickle is damaged: list in the place of tuple",
+    )
+    yield (
+        "a memo that is chosen",
+        with_pickle(b"}r\x05\0\0\0"),
+        "cannot be read: its pickle is damaged: its memo is not numbered as pickle does",
     )
     yield (
         "two tables of contents",

@@ -20,6 +20,7 @@ from pymodules_core.checkpoints.file_format.state_dict import show_key
 from pymodules_core.checkpoints.file_format.zip_checks import (
     find_strange_entries,
     find_strange_table,
+    pickle_name,
 )
 from pymodules_core.errors import (
     CheckpointFileError,
@@ -99,8 +100,7 @@ def check_archive(path: Path, *, is_whole: bool = False) -> None:
     with _open_archive(path) as archive:
         try:
             damaged = None if is_whole else archive.testzip()
-            entry = next(one for one in archive.infolist() if one.filename.endswith("/data.pkl"))
-            content = archive.read(entry)
+            content = archive.read(pickle_name(archive))
         except Exception as error:
             raise CheckpointFileError(
                 f"is damaged: {str(error) or 'an entry ends early'}", file=path, fix=_GET_WHOLE

@@ -57,14 +57,20 @@ class Global:
 
 
 @attrs.frozen
-class Made:
-    """A tensor, a storage, or what is refused later with its key.
+class Storage:
+    """The memory of tensors.
 
     Attributes:
-        element_bytes: Of one element of a tensor or storage.
+        key: The entry that holds it.
+        element_bytes: Of one element.
     """
 
-    element_bytes: int = 0
+    key: str
+    element_bytes: int
+
+
+class Made:
+    """Stands for a tensor, or for what is refused later with its key."""
 
 
 def of_type(value: Any, kind: type) -> Any:
@@ -92,17 +98,17 @@ def lengths_of(value: Any) -> tuple[int, ...]:
     return lengths
 
 
-def storage_of(reference: Any) -> Made:
+def storage_of(reference: Any) -> Storage:
     """Return the storage that a persistent id of ``torch.save`` refers to.
 
     Raises:
         ForeignObjectError: It refers to something else.
     """
-    kind, storage_type, *_ = of_type(reference, tuple)
+    kind, storage_type, key, *_ = of_type(reference, tuple)
     name = of_type(storage_type, Global).name
     if kind != "storage" or name not in ELEMENT_BYTES:
         raise ForeignObjectError(name)
-    return Made(ELEMENT_BYTES[name])
+    return Storage(of_type(key, str), ELEMENT_BYTES[name])
 
 
 def constant_of(name: str) -> torch.dtype | torch.qscheme | None:

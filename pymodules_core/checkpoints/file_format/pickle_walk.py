@@ -8,7 +8,7 @@ needs. What operations do is in the comments of CPython's ``Lib/pickletools.py``
 import math
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -21,6 +21,7 @@ from pymodules_core.checkpoints.file_format.pickle_values import (
     ForeignObjectError,
     Global,
     Made,
+    Storage,
     StrangeContentError,
     constant_of,
     lengths_of,
@@ -32,9 +33,9 @@ from pymodules_core.checkpoints.file_format.pickle_values import (
 # What CPython takes for each, and at most loses to rounding up.
 _ALLOCATION_BYTES = 24
 _REFERENCE_BYTES, _CONTAINER_BYTES, _ITEM_BYTES, _ORDERED_DICT_BYTES = 8, 72, 100, 240
-# An integer of more bits is not its own hash: those of one hash make a dict quadratic.
-_OWN_HASH_BITS = 60
-_MOST_OF_ONE_HASH = 100
+# Numbers can be chosen so that a dict of them takes quadratic time; those of 0, 1, 2, … cannot.
+_MOST_NUMBER_KEYS = 10_000
+_MOST_FLAGS = 4
 
 
 class PickleWalk:
@@ -51,7 +52,9 @@ class PickleWalk:
         self._stack: list[Any] = []
         self._outer: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
-        self._hashes: Counter[int] = Counter()
+        self._number_keys = 0
+        self._storages: dict[str, Storage] = {}
+        self._claims: set[tuple[Any, ...]] = set()
         self._steps: dict[str, Callable[[Any], None]] = {
             **dict.fromkeys(["PROTO", "STOP"], lambda _: None),
             **dict.fromkeys(["NONE", "NEWTRUE", "NEWFALSE", "BININT1"], self._refer),
@@ -71,7 +74,7 @@ class PickleWalk:
             "SETITEM": lambda _: self._set_items([self._stack.pop(-2), self._stack.pop()]),
             "SETITEMS": lambda _: self._set_items(self._pop_mark()),
             "GLOBAL": self._find,
-            "BINPERSID": lambda _: self._push(storage_of(self._stack.pop())),
+            "BINPERSID": lambda _: self._push(self._storage(self._stack.pop())),
             "REDUCE": lambda _: self._push(self._call(self._stack.pop(-2), self._stack.pop())),
             "BUILD": self._build,
         }
@@ -125,21 +128,24 @@ class PickleWalk:
         if not isinstance(target, dict):
             raise TypeError("an item is set in what is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            self._check_hash(key)
-            self._charge(_ITEM_BYTES)
+            self._check_key(key, place=len(target))
             target[key] = value
 
-    def _check_hash(self, key: Any) -> None:
+    def _check_key(self, key: Any, *, place: int) -> None:
+        """Refuse a key of a dict, or an item of a set, whose hash may be chosen."""
+        self._charge(_ITEM_BYTES)
+        if isinstance(key, int | float) and key != place:
+            self._number_keys += 1
         if isinstance(key, tuple):
             raise StrangeContentError("has a key of type tuple, expected str")
-        if isinstance(key, int) and key.bit_length() > _OWN_HASH_BITS:
-            self._hashes[hash(key)] += 1
-            if self._hashes[hash(key)] > _MOST_OF_ONE_HASH:
-                raise StrangeContentError(
-                    "has keys that were chosen to be slow: numbers of one hash"
-                )
+        if self._number_keys > _MOST_NUMBER_KEYS:
+            raise StrangeContentError(
+                f"has over {_MOST_NUMBER_KEYS:,} number keys, which can be chosen to be slow"
+            )
 
     def _remember(self, key: int) -> None:
+        if key != len(self._memo):  # others can be chosen to be slow
+            raise ValueError("its memo is not numbered as pickle does")
         self._memo[key] = self._stack[-1]
         self._charge(_ITEM_BYTES)
 
@@ -167,40 +173,74 @@ class PickleWalk:
 
     def _build(self, _: None) -> None:
         state = self._stack.pop()
-        refuse_hidden(state, type(of_type(self._stack[-1], OrderedDict)))
+        self._refuse_hidden(state, type(of_type(self._stack[-1], OrderedDict)))
+
+    def _refuse_hidden(self, state: Any, owner: type) -> None:
+        self._charge(_ITEM_BYTES * len(of_type(state, dict)))
+        refuse_hidden(state, owner)
+
+    def _storage(self, reference: Any) -> Storage:
+        found = storage_of(reference)
+        # torch takes the first for all of one key.
+        if self._storages.setdefault(found.key, found) != found:
+            raise ValueError("one storage has two types")
+        return found
 
     def make_ordered_dict(self) -> "OrderedDict[Any, Any]":
         """Return an empty one, which is how pickles make them."""
         self._charge(_ORDERED_DICT_BYTES)
         return OrderedDict()
 
-    def make_tensor(self, storage: Any, _offset: Any, size: Any, *_rest: Any) -> Made:
+    def make_counter(self, items: Any) -> Made:
+        """Return a counter, as schedulers keep their milestones."""
+        self._charge(_ORDERED_DICT_BYTES + _ITEM_BYTES * len(of_type(items, dict)))
+        return Made()
+
+    def make_tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *extras: Any) -> Made:
         """Return a tensor of its storage's dtype, and claim its bytes."""
-        return self._claim(of_type(storage, Made).element_bytes, size)
+        element_bytes = of_type(storage, Storage).element_bytes
+        return self._claim(element_bytes, storage.key, offset, size, stride, extras)
 
-    def make_tensor_v3(self, _storage: Any, _offset: Any, size: Any, *rest: Any) -> Made:
+    def make_tensor_v3(self, *parts: Any) -> Made:
         """Return a tensor that says its dtype, and claim its bytes."""
-        name = next(one.name for one in rest if isinstance(one, Global))
-        return self._claim(of_type(constant_of(name), torch.dtype).itemsize, size)
+        storage, offset, size, stride, requires_grad, hooks, dtype, *metadata = parts
+        found = of_type(constant_of(of_type(dtype, Global).name), torch.dtype)
+        extras = (requires_grad, hooks, *metadata)
+        key = of_type(storage, Storage).key
+        return self._claim(found.itemsize, key, offset, size, stride, extras)
 
-    def make_parameter(self, data: Any, *rest: Any) -> Made:
-        """Return a parameter; what it gets last are its attributes, if any."""
-        if rest and type(rest[-1]) is dict:
-            refuse_hidden(rest[-1], torch.nn.Parameter)
+    def make_quantized(
+        self, storage: Any, offset: Any, size: Any, stride: Any, scheme: Any, *_rest: Any
+    ) -> Made:
+        """Return a quantized tensor, of whose scheme torch would make tensors of lists."""
+        if not all(isinstance(one, Global | Made | int | float) for one in of_type(scheme, tuple)):
+            raise ValueError("a quantized tensor has no scheme")
+        return self.make_tensor(storage, offset, size, stride)
+
+    def make_sparse(self, _layout: Any, parts: Any) -> Made:
+        """Return a sparse tensor: torch would make tensors of lists among its parts."""
+        for part in of_type(parts, tuple):
+            if not isinstance(part, Made | bool | None):
+                lengths_of(part)
+        return Made()
+
+    def make_parameter(self, data: Any, _requires_grad: Any, _hooks: Any, *state: Any) -> Made:
+        """Return a parameter; ``state`` are its attributes where it has some."""
+        for one in state:
+            self._refuse_hidden(one, torch.nn.Parameter)
         return cast("Made", of_type(data, Made))
 
     def make_of_type(self, function: Any, kind: Any, arguments: Any, state: Any) -> Made:
         """Return a tensor that has attributes."""
         if of_type(kind, Global).name not in TENSOR_TYPES:
             raise ForeignObjectError(kind.name)
-        refuse_hidden(state, torch.nn.Parameter)
+        self._refuse_hidden(state, torch.nn.Parameter)
         return cast("Made", of_type(self._call(function, arguments), Made))
 
     def make_set(self, items: Any) -> Made:
         """Return a set."""
-        for item in of_type(items, list):
-            self._check_hash(item)
-            self._charge(_ITEM_BYTES)
+        for place, item in enumerate(of_type(items, list)):
+            self._check_key(item, place=place)
         return Made()
 
     def make_bytes(self, text: Any, encoding: Any) -> bytes:
@@ -209,32 +249,46 @@ class PickleWalk:
             raise StrangeContentError("encodes a text in another way than torch.save does")
         return cast("str", of_type(text, str)).encode(encoding)
 
-    def _claim(self, element_bytes: int, size: Any) -> Made:
+    def _claim(
+        self,
+        element_bytes: int,
+        key: str,
+        offset: Any,
+        size: Any,
+        stride: Any,
+        extras: tuple[Any, ...],
+    ) -> Made:
+        # Whether it requires a gradient, hooks that nobody saves, and a few flags.
+        if any(isinstance(one, dict) and len(one) > _MOST_FLAGS for one in extras):
+            raise StrangeContentError("has a tensor with hooks")
         lengths = lengths_of(size)
-        self._claimed_bytes += element_bytes * math.prod(lengths)
+        view = (key, offset, lengths, lengths_of(stride), element_bytes)
+        if view not in self._claims:  # else a tie
+            self._claims.add(view)
+            self._claimed_bytes += element_bytes * math.prod(lengths)
         if self._claimed_bytes > self._budget_bytes:
             raise StrangeContentError(
                 f"claims {self._claimed_bytes:,} bytes in its tensors, far more than it has",
                 fix="save them whole: tensor.contiguous()",
             )
-        return Made(element_bytes)
+        return Made()
 
 
 def _made_later(*_: Any) -> Made:
-    """Stand for what is refused with its key once it is made: sparse, meta, complex."""
+    """Stand for what is refused with its key once it is made: a meta tensor, a device."""
     return Made()
 
 
 _CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": PickleWalk.make_ordered_dict,
-    "collections.Counter": _made_later,
+    "collections.Counter": PickleWalk.make_counter,
     "torch._utils._rebuild_tensor": PickleWalk.make_tensor,
     "torch._utils._rebuild_tensor_v2": PickleWalk.make_tensor,
     "torch._utils._rebuild_tensor_v3": PickleWalk.make_tensor_v3,
-    "torch._utils._rebuild_qtensor": PickleWalk.make_tensor,
+    "torch._utils._rebuild_qtensor": PickleWalk.make_quantized,
     "torch._utils._rebuild_parameter": PickleWalk.make_parameter,
     "torch._utils._rebuild_parameter_with_state": PickleWalk.make_parameter,
-    "torch._utils._rebuild_sparse_tensor": _made_later,
+    "torch._utils._rebuild_sparse_tensor": PickleWalk.make_sparse,
     "torch._utils._rebuild_meta_tensor_no_storage": _made_later,
     "torch._tensor._rebuild_from_type_v2": PickleWalk.make_of_type,
     "torch.serialization._get_layout": _made_later,

@@ -21,9 +21,14 @@ _SEQUENCES = {list, tuple, torch.Size}
 
 _DEEPEST = 100
 # Reading takes at most 64 MiB beside what a file's size allows, so that no stranger's file takes
-# all memory; what is saved fits, estimated from above: a value, a container with its items, a text.
+# all memory; what is saved fits, estimated from above as the walk over its pickle charges for it.
 _MOST_PLAIN_BYTES = 64 << 20
-_VALUE_BYTES, _CONTAINER_BYTES, _ITEM_BYTES, _REFERENCE_BYTES = 60, 400, 110, 10
+_NUMBER_BYTES, _TEXT_BYTES, _BYTES_BYTES = 40, 200, 700
+_MAPPING_BYTES, _ITEM_BYTES, _LIST_BYTES, _REFERENCE_BYTES = 800, 110, 300, 16
+# Not for memory: a walk follows ten thousand of them, which could be chosen to be slow.
+_NUMBER_KEY_BYTES = _MOST_PLAIN_BYTES // 10_000 + 1
+# Of a larger one pickle writes what torch refuses.
+_MOST_BITS = 2000
 _LONGEST_SHOWN = 100
 
 
@@ -121,7 +126,7 @@ def refuse_unsaveable(state: Mapping[str, Any], *, owner: str) -> None:
         CheckpointError: A value is neither a dense tensor nor a nested primitive, or millions of
             primitives.
     """
-    plain_bytes, seen = 0, set[int]()
+    read_bytes, seen = 0, set[int]()
     for key, value in state.items():
         if not is_plain(value):
             raise CheckpointError(
@@ -142,13 +147,13 @@ def refuse_unsaveable(state: Mapping[str, Any], *, owner: str) -> None:
                     if tensor.is_meta
                     else "keep its parts: indices and values, or int_repr and scale",
                 )
-        plain_bytes += _plain_bytes(value, seen)
-        if plain_bytes > _MOST_PLAIN_BYTES:
+        read_bytes += plain_bytes(value, seen)
+        if read_bytes > _MOST_PLAIN_BYTES:
             raise CheckpointError(
                 f"{owner}: too many Python numbers, texts and lists: with {key} they take over "
                 f"{_MOST_PLAIN_BYTES >> 20} MiB to read back",
                 key=key,
-                found=plain_bytes,
+                found=read_bytes,
                 fix="keep many numbers in a tensor: torch.tensor(values)",
             )
 
@@ -223,7 +228,8 @@ def _is_plain(value: object, *, depth: int, done: set[int]) -> bool:
     # By exact type: of a subclass, such as a number of numpy's, a file would keep the class.
     if isinstance(value, torch.Tensor) or type(value) in _PRIMITIVES or id(value) in done:
         # No bytes at all are pickled as a call of `bytes`, which is refused.
-        return type(value) is not bytes or value != b""
+        is_large = type(value) is int and value.bit_length() > _MOST_BITS
+        return not is_large and (type(value) is not bytes or value != b"")
     if depth > _DEEPEST:
         return False
     items: list[object]
@@ -242,17 +248,24 @@ def _is_plain(value: object, *, depth: int, done: set[int]) -> bool:
     return True
 
 
-def _plain_bytes(value: object, seen: set[int]) -> int:
+def plain_bytes(value: object, seen: set[int]) -> int:
     """Return at least what reading takes for a value beside its tensors."""
     if isinstance(value, torch.Tensor) or id(value) in seen:
         return 0
-    if isinstance(value, Mapping | list | tuple):
+    if isinstance(value, Mapping):
         seen.add(id(value))
-        items = value.values() if isinstance(value, Mapping) else value
-        item_bytes = _ITEM_BYTES if isinstance(value, Mapping) else _REFERENCE_BYTES
-        own = _CONTAINER_BYTES + item_bytes * len(value)
-        return own + sum(_plain_bytes(item, seen) for item in items)
-    return _VALUE_BYTES + (sys.getsizeof(value) if isinstance(value, str | bytes) else 0)
+        numbers = sum(
+            isinstance(key, int | float) and key != place for place, key in enumerate(value)
+        )
+        own = _MAPPING_BYTES + _ITEM_BYTES * len(value) + _NUMBER_KEY_BYTES * numbers
+        return own + sum(plain_bytes(one, seen) for pair in value.items() for one in pair)
+    if isinstance(value, list | tuple):
+        seen.add(id(value))
+        own = _LIST_BYTES + _REFERENCE_BYTES * len(value)
+        return own + sum(plain_bytes(item, seen) for item in value)
+    if isinstance(value, bytes):
+        return _BYTES_BYTES + 2 * len(value)
+    return sys.getsizeof(value) + (_TEXT_BYTES if isinstance(value, str) else _NUMBER_BYTES)
 
 
 def _count_items(value: object, counts: dict[int, int]) -> int:

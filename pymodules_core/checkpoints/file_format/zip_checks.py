@@ -92,6 +92,12 @@ def _count_extras(extra: bytes) -> int:
     return found
 
 
+def pickle_name(archive: zipfile.ZipFile) -> str:
+    """Return the entry that torch reads: it takes the folder of the first entry for all."""
+    first = next(iter(archive.namelist()), "")
+    return f"{first.partition('/')[0]}/data.pkl"
+
+
 def find_strange_entries(archive: zipfile.ZipFile, *, size_bytes: int) -> str | None:
     """Say why ``torch.save`` of a state dict did not write an archive of one reading."""
     entries = archive.infolist()
@@ -110,12 +116,10 @@ def find_strange_entries(archive: zipfile.ZipFile, *, size_bytes: int) -> str | 
     total = sum(entry.file_size for entry in entries)
     if total > size_bytes:
         return f"its entries add up to {total:,} bytes in a file of {size_bytes:,}"
-    # torch takes the folder of the first entry for that of all.
-    folder = names[0].partition("/")[0] if names else ""
-    if f"{folder}/data.pkl" not in names:
+    if (pickle := pickle_name(archive)) not in names:
         return "is a zip archive without data.pkl, so no file of torch.save"
     if not all(
-        name.startswith(f"{folder}/") and name == entry.orig_filename
+        name.startswith(pickle.removesuffix("data.pkl")) and name == entry.orig_filename
         for name, entry in zip(names, entries, strict=True)
     ):
         return _TWO_READINGS

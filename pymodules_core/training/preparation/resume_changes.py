@@ -50,7 +50,8 @@ def with_overrides_of(facts: Mapping[str, Any], experiment: Experiment) -> Exper
         facts: What a commit, or ``run.json``, says of the run.
         experiment: Whose run.
     """
-    kept: Mapping[str, Any] = facts.get("overrides", {})
+    found = facts.get("overrides")
+    kept: Mapping[str, Any] = found if isinstance(found, Mapping) else {}  # run.json may be damaged
     if kept.keys() <= experiment.overrides.keys():
         return experiment
     return Experiment.open(

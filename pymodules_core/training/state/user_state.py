@@ -2,7 +2,7 @@
 
 from collections import UserDict
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
 
@@ -68,6 +68,11 @@ class UserState(UserDict[str, Any]):
                 value.load_state_dict(self._waiting[key])
         self._waiting.pop(key, None)
         super().__setitem__(key, value)
+
+    # UserDict's own would pass by what is checked.
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc, override]  # takes any mapping
+        self.update(other)
+        return self
 
     def __repr__(self) -> str:
         return f"run.state {self.data!r}"

@@ -1,19 +1,24 @@
 """Files that torch's ``weights_only`` takes and that no state dict is: refused by every reader."""
 
+import pickletools
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
-from hostile_files import floods, hostile_files, tensor_with
+from hostile_files import entries_of, floods, hostile_files, saved, tensor_with
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import TINY_MODULE, write_experiment
 from torch import nn
 
 from pymodules_core import CheckpointManager, ModulePool, read_state_dict
 from pymodules_core.checkpoints.file_format.pickle_gate import budget_bytes
+from pymodules_core.checkpoints.file_format.pickle_walk import PickleWalk
 from pymodules_core.checkpoints.file_format.read import read_own_file
-from pymodules_core.checkpoints.file_format.state_dict import same_bytes
+from pymodules_core.checkpoints.file_format.state_dict import plain_bytes, same_bytes
 from pymodules_core.cli.main import run
 from pymodules_core.errors import CheckpointError, CheckpointFileError
 
@@ -126,6 +131,43 @@ def test_attributes_that_hide_nothing_are_read_back(tmp_path):
 
     assert read_state_dict(tmp_path / "net.pt")["weight"].is_decayed is False
     assert read_state_dict(tmp_path / "tensor.pt")["w"].origin == "here"
+
+
+def test_ties_claim_their_bytes_once(tmp_path):
+    layer = nn.Linear(1024, 1024)
+    torch.save(nn.ModuleList([layer] * 40).state_dict(), tmp_path / "net.pt")
+
+    state = read_state_dict(tmp_path / "net.pt")
+
+    assert len(state) == 80
+    assert same_bytes(state["39.weight"], layer.weight.detach())
+
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**1990), 2**1990)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(min_size=1),
+    lambda inner: (
+        st.lists(inner)
+        | st.lists(inner).map(tuple)
+        | st.dictionaries(st.text() | st.integers(), inner)
+        | st.dictionaries(st.text(), inner).map(OrderedDict)
+    ),
+    max_leaves=40,
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(PLAIN)
+def test_what_saving_counts_is_no_less_than_what_reading_does(value):
+    content = entries_of(saved({"k": value}))["archive/data.pkl"]
+    walk = PickleWalk(budget_bytes=plain_bytes({"k": value}, set()))
+
+    for operation, argument, _ in pickletools.genops(content):
+        walk.follow(operation.name, argument)
 
 
 def test_every_kind_of_dense_tensor_is_read_back(tmp_path):

@@ -350,6 +350,16 @@ def test_a_scheduler_continues_as_if_it_had_not_stopped(name):
     assert advance(again, other, 6) == expected
 
 
+def test_values_that_are_merged_into_run_state_are_checked_as_assigned_ones():
+    state = UserState()
+
+    state |= {"seen": 3}
+    with pytest.raises(TaskError):
+        state |= {3: "seen"}
+
+    assert dict(state) == {"seen": 3}
+
+
 def test_run_state_brings_values_and_objects_back():
     state = UserState()
     average = AveragedModel(nn.Linear(2, 2))
