@@ -36,8 +36,7 @@ def check_pickle(path: Path, content: bytes) -> None:
     """
     walk = PickleWalk(budget_bytes=budget_bytes(path))
     try:
-        for operation, argument, _ in pickletools.genops(content):
-            walk.follow(operation.name, argument)
+        walk.follow(content)
     except ForeignObjectError as error:
         raise _foreign(path, content, error.name) from None
     except StrangeContentError as error:

@@ -6,6 +6,7 @@ needs. What operations do is in the comments of CPython's ``Lib/pickletools.py``
 """
 
 import math
+import pickletools
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
@@ -31,8 +32,8 @@ from pymodules_core.checkpoints.file_format.pickle_values import (
 )
 
 # What CPython takes for each, and at most loses to rounding up.
-_ALLOCATION_BYTES = 24
-_REFERENCE_BYTES, _CONTAINER_BYTES, _ITEM_BYTES, _ORDERED_DICT_BYTES = 8, 72, 100, 240
+_REFERENCE_BYTES, _ALLOCATION_BYTES = 8, 32
+_CONTAINER_BYTES, _ITEM_BYTES, _ORDERED_DICT_BYTES = 72, 100, 240
 # Numbers can be chosen so that a dict of them takes quadratic time; those of 0, 1, 2, … cannot.
 _MOST_NUMBER_KEYS = 10_000
 _MOST_FLAGS = 4
@@ -79,37 +80,36 @@ class PickleWalk:
             "BUILD": self._build,
         }
 
-    def follow(self, operation: str, argument: Any) -> None:
-        """Follow one operation, as ``pickletools.genops`` names it.
+    def follow(self, content: bytes) -> None:
+        """Follow all operations of a pickle.
 
         Raises:
-            ForeignObjectError: It names what could run code, or is none that ``torch.save`` writes.
+            ForeignObjectError: It names what could run code, or one is none that ``torch.save``
+                writes.
             StrangeContentError: It makes what no state dict holds, or too much.
             Exception: The pickle is damaged.
         """
-        if operation not in self._steps:
-            raise ForeignObjectError(None)
-        self._steps[operation](argument)
-
-    def _charge(self, size_bytes: int) -> None:
-        self._object_bytes += size_bytes
-        if self._object_bytes > self._budget_bytes:
-            raise StrangeContentError(
-                "describes far more lists, dicts and numbers than weights need"
-            )
+        for operation, argument, _ in pickletools.genops(content):
+            if (step := self._steps.get(operation.name)) is None:
+                raise ForeignObjectError(None)
+            step(argument)
+            if self._object_bytes > self._budget_bytes:
+                raise StrangeContentError(
+                    "describes far more lists, dicts and numbers than weights need"
+                )
 
     def _refer(self, value: Any) -> None:
         self._stack.append(value)
-        self._charge(_REFERENCE_BYTES)
+        self._object_bytes += _REFERENCE_BYTES
 
     def _push(self, value: Any, size_bytes: int | None = None) -> None:
-        self._refer(value)
-        self._charge(size_bytes or sys.getsizeof(value) + _ALLOCATION_BYTES)
+        self._stack.append(value)
+        self._object_bytes += size_bytes or sys.getsizeof(value) + _ALLOCATION_BYTES
 
     def _mark(self, _: None) -> None:
         self._outer.append(self._stack)
         self._stack = []
-        self._charge(_CONTAINER_BYTES)
+        self._object_bytes += _CONTAINER_BYTES
 
     def _pop_mark(self) -> list[Any]:
         items, self._stack = self._stack, self._outer.pop()
@@ -133,7 +133,7 @@ class PickleWalk:
 
     def _check_key(self, key: Any, *, place: int) -> None:
         """Refuse a key of a dict, or an item of a set, whose hash may be chosen."""
-        self._charge(_ITEM_BYTES)
+        self._object_bytes += _ITEM_BYTES
         if isinstance(key, int | float) and key != place:
             self._number_keys += 1
         if isinstance(key, tuple):
@@ -147,7 +147,7 @@ class PickleWalk:
         if key != len(self._memo):  # others can be chosen to be slow
             raise ValueError("its memo is not numbered as pickle does")
         self._memo[key] = self._stack[-1]
-        self._charge(_ITEM_BYTES)
+        self._object_bytes += _ITEM_BYTES
 
     def _find(self, words: str) -> None:
         package, _, name = words.partition(" ")
@@ -176,7 +176,7 @@ class PickleWalk:
         self._refuse_hidden(state, type(of_type(self._stack[-1], OrderedDict)))
 
     def _refuse_hidden(self, state: Any, owner: type) -> None:
-        self._charge(_ITEM_BYTES * len(of_type(state, dict)))
+        self._object_bytes += _ITEM_BYTES * len(of_type(state, dict))
         refuse_hidden(state, owner)
 
     def _storage(self, reference: Any) -> Storage:
@@ -188,12 +188,12 @@ class PickleWalk:
 
     def make_ordered_dict(self) -> "OrderedDict[Any, Any]":
         """Return an empty one, which is how pickles make them."""
-        self._charge(_ORDERED_DICT_BYTES)
+        self._object_bytes += _ORDERED_DICT_BYTES
         return OrderedDict()
 
     def make_counter(self, items: Any) -> Made:
         """Return a counter, as schedulers keep their milestones."""
-        self._charge(_ORDERED_DICT_BYTES + _ITEM_BYTES * len(of_type(items, dict)))
+        self._object_bytes += _ORDERED_DICT_BYTES + _ITEM_BYTES * len(of_type(items, dict))
         return Made()
 
     def make_tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *extras: Any) -> Made:
