@@ -329,6 +329,7 @@ def test_options_that_contradict_the_launch_are_refused(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_run_whose_processes_are_killed_continues_and_ends_as_if_nothing_had_been(home):
     toml = "[train]\nepochs = 4\nbatch_size = 16\n[checkpoints]\nevery_n_steps = 1\n"
     once = "run.step == {} and RANK == {} and not pathlib.Path('{}').exists()"

@@ -83,6 +83,7 @@ def test_the_packages_own_tests_pass_and_it_conforms(environment, plugin_wheels,
     assert checked.stdout.endswith(f"{name} fulfils all that a plugin has to\n")
 
 
+@pytest.mark.long
 def test_all_together_and_uninstalled_one_by_one(environment, plugin_wheels, tmp_path):
     def pymodules(*arguments: str, code: int = 0):
         return environment.run("pymodules", *arguments, cwd=tmp_path, code=code)

@@ -289,7 +289,7 @@ def compare_all(home, ranks, names):
     return differing(names, lambda name: assert_trained_alike(home, ranks, name))
 
 
-@pytest.mark.parametrize("ranks", QUICK)
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_several_processes_train_what_one_trains(home, ranks):
     assert compare_all(home, ranks, QUICK[ranks]) == {}
 
