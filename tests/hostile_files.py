@@ -61,10 +61,10 @@ def storage(elements: int) -> Any:
     return torch.storage.TypedStorage(wrap_storage=memory, dtype=torch.float32, _internal=True)
 
 
-def tensor(shape: Any, stride: Any, *, elements: int = 16, hooks: Any = None) -> Call:
+def tensor(shape: Any, stride: Any, *, offset: Any = 0, elements: int = 4) -> Call:
     """Return a tensor as a pickle makes it."""
-    rest = (False, OrderedDict() if hooks is None else hooks)
-    return Call(torch._utils._rebuild_tensor_v2, storage(elements), 0, shape, stride, *rest)
+    rest = (offset, shape, stride, False, OrderedDict())
+    return Call(torch._utils._rebuild_tensor_v2, storage(elements), *rest)
 
 
 def tensor_with(attributes: dict[Any, Any]) -> Call:

@@ -53,7 +53,7 @@ def open_store(
 
 def write_in_threads(monkeypatch) -> None:
     """Let the larger module count as large, so that other threads write it."""
-    monkeypatch.setattr(objects, "CHUNK_BYTES", 4096)
+    monkeypatch.setattr(objects, "WRITE_BYTES", 4096)
 
 
 def images(value: float) -> dict[str, FileBuffer]:

@@ -76,8 +76,8 @@ def launch(
         if not exit_codes:
             return _exit_code_of_success(experiment, launcher.received)
         if launcher.received is not None:
-            return _tell_interrupted(exit_codes, launcher.received)
-        _tell_failed(exit_codes)
+            return _report_interrupted(exit_codes, launcher.received)
+        _report_failed(exit_codes)
         if restart == max_restarts or set(exit_codes.values()) == {_INVALID}:
             break
         output.say(f"resuming from the latest commit (restart {restart + 1} of {max_restarts})")
@@ -125,7 +125,7 @@ def _exit_code_of_success(experiment: Experiment, received: signal.Signals | Non
     return 128 + (received or signal.SIGTERM)
 
 
-def _tell_interrupted(exit_codes: Mapping[int, int], received: signal.Signals) -> int:
+def _report_interrupted(exit_codes: Mapping[int, int], received: signal.Signals) -> int:
     """Say that a signal ended processes before they could save, unless one of them failed."""
     if any(code in _REPORTED for code in exit_codes.values()):
         return _exit_code_of(exit_codes)
@@ -133,7 +133,7 @@ def _tell_interrupted(exit_codes: Mapping[int, int], received: signal.Signals) -
     return 128 + received
 
 
-def _tell_failed(exit_codes: Mapping[int, int]) -> None:
+def _report_failed(exit_codes: Mapping[int, int]) -> None:
     """Say which processes ended without a word, and how."""
     is_reported = any(code in _REPORTED for code in exit_codes.values())
     unreported = {

@@ -86,7 +86,7 @@ def run(arguments: list[str]) -> int:
     """Run the command and return its exit code; what went wrong is on standard error."""
     is_debug = "--debug" in arguments
     place = _place()
-    # Of several processes each would tell the same.
+    # Of several processes each would say the same.
     handler = WarningHandler() if is_debug or place.is_first else logging.NullHandler()
     logger = logging.getLogger("pymodules_core")
     logger.addHandler(handler)

@@ -143,7 +143,7 @@ def _text_of(error: OSError) -> str:
 
 
 def _record_for_torchrun(error: BaseException) -> None:
-    """Let torchrun's summary tell the error: it reads a file of this form.
+    """Let torchrun's summary show the error: it reads a file of this form.
 
     Without torch, which need not be imported: what ``torch.distributed.elastic`` writes.
     """

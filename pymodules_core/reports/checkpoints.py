@@ -1,6 +1,6 @@
 """The checkpoint pools of a run on a time axis, and as a table.
 
-As far as the newest commit and the log tell them.
+As far as the newest commit and the log show them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from pymodules_core.names import BEST, parse_epoch_pool
 from pymodules_core.reports.history import History
 from pymodules_core.reports.markup import Child, Html, data_table, join, tag
 from pymodules_core.reports.series import thin_evenly
-from pymodules_core.reports.text import count_text, metrics_text, size_text
+from pymodules_core.reports.text import count_text, counted, metrics_text, size_text
 from pymodules_core.run_files import checkpoints_dir
 
 # More would lie on one another, and make the page large.
@@ -27,7 +27,7 @@ def checkpoint_section(experiment_path: Path, history: History) -> Html:
     store = overview(checkpoints_dir(experiment_path))
     if not store.pools:
         return tag("p", "There are no checkpoints.", class_="muted")
-    # A run without frozen modules has a pool of them all the same, with nothing in it.
+    # A run without frozen modules has a pool of them anyway, with nothing in it.
     filled = [pool for pool in store.pools if pool.modules]
     # A lane for each pool, in the order of a run, and one for all pools of epochs.
     lanes = {pool.name: [pool] for pool in filled if parse_epoch_pool(pool.name) is None}
@@ -54,7 +54,9 @@ def checkpoint_section(experiment_path: Path, history: History) -> Html:
 
 
 def _summary(store: StoreOverview, filled: Sequence[PoolOverview], shown: int) -> str:
-    parts = [f"{len(filled)} pools of {size_text(sum(pool.size_bytes for pool in filled))}"]
+    parts = [
+        f"{counted(len(filled), 'pool')} of {size_text(sum(pool.size_bytes for pool in filled))}"
+    ]
     if store.commit is not None:
         shared = f" ({store.link})" if store.link else ""
         parts = [f"commit {store.commit}", f"{parts[0]} in {size_text(store.object_bytes)}{shared}"]

@@ -34,7 +34,7 @@ class Group(StrEnum):
 
 # What a run has in common with most others is shown where it does not.
 _ONLY_WHERE_DIFFERENT = frozenset({Group.VERSIONS, Group.PLUGINS, Group.FILES})
-# An experiment without a run has these too, and does not tell them.
+# An experiment without a run has these too, and does not show them.
 _KNOWN_BY_RUNS = frozenset({Group.MODULES, *_ONLY_WHERE_DIFFERENT})
 _IS_MEASURED = frozenset({Group.EVAL, Group.TRAIN})
 

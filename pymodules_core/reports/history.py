@@ -16,7 +16,7 @@ import attrs
 
 from pymodules_core.checkpoints.best import BestTracker
 from pymodules_core.errors import list_words
-from pymodules_core.reports.text import moment_text
+from pymodules_core.reports.text import counted, moment_text
 from pymodules_core.run_files import (
     METRICS_FILE_NAME,
     RUN_FILE_NAME,
@@ -105,7 +105,7 @@ class History:
         return next((row for row in reversed(self.rows) if row.phase == phase), None)
 
     def best_epochs(self) -> list[int]:
-        """Return the epochs at which ``best`` moved, as far as the evaluations tell."""
+        """Return the epochs at which ``best`` moved, as far as the evaluations say."""
         best = self.best
         if best is None:
             return []
@@ -152,7 +152,7 @@ def read_history(experiment_path: Path) -> History | None:
             "or was killed meanwhile."
         )
     if damaged:
-        lines = "1 damaged line" if len(damaged) == 1 else f"{len(damaged)} damaged lines"
+        lines = counted(len(damaged), "damaged line")
         notes.append(f"{METRICS_FILE_NAME} has {lines}, left out: {list_words(damaged, most=10)}.")
     # Of a file of another version the state may be all that can be read.
     state = (run.state_on_disk if run else text(facts, "state")) or "unreadable"

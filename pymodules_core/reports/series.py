@@ -105,7 +105,7 @@ def thin(points: Sequence[Point], most: int, *, keep_epochs: Collection[int] = (
     for number in range(stretches):
         start = 1 + inner * number // stretches
         end = 1 + inner * (number + 1) // stretches
-        kept |= _telling(points, range(start, end))
+        kept |= _notable(points, range(start, end))
     return [points[index] for index in sorted(kept)]
 
 
@@ -116,7 +116,7 @@ def thin_evenly(items: Sequence[T], most: int) -> list[T]:
     return [items[(len(items) - 1) * number // (most - 1)] for number in range(most)]
 
 
-def _telling(points: Sequence[Point], stretch: range) -> set[int]:
+def _notable(points: Sequence[Point], stretch: range) -> set[int]:
     values = {i: value for i in stretch if (value := points[i].value) is not None}
     kept = {choose(values, key=values.__getitem__) for choose in (min, max)} if values else set()
     if len(values) < len(stretch):

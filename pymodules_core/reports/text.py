@@ -10,7 +10,7 @@ MISSING = "-"
 
 
 def shorten(value: str, most: int = LONGEST_VALUE) -> str:
-    """Cut a text to ``most`` characters on one line, the last one telling that there is more."""
+    """Cut a text to ``most`` characters on one line, the last one showing that there is more."""
     line = " ".join(value.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
 

@@ -51,7 +51,7 @@ def ask(question: str, *, environment: Mapping[str, str] | None = None, **reques
 
 
 def discovery(target: str) -> dict[str, Any]:
-    """Import a plugin and tell whether that imported torch."""
+    """Import a plugin and return whether that imported torch."""
     _import(target)
     return {"torch": "torch" in sys.modules}
 

@@ -176,14 +176,14 @@ def write_raw(folder: Path, content: mmap.mmap, flags: int) -> None:
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flags)
     pages = memoryview(content)
-    for piece in pieces(pages):
-        os.write(descriptor, piece)
+    for chunk in chunks(pages):
+        os.write(descriptor, chunk)
     os.fsync(descriptor)
     os.close(descriptor)
 
 
-def pieces(pages: memoryview) -> Sequence[memoryview]:
-    """Cut memory into pieces of 4 MB."""
+def chunks(pages: memoryview) -> Sequence[memoryview]:
+    """Cut memory into chunks of 4 MB."""
     return [pages[start : start + 4 * MB] for start in range(0, len(pages), 4 * MB)]
 
 

@@ -428,7 +428,7 @@ def test_prune_keeps_the_newest_and_says_what_goes(runs, capsys):
         2,
         "",
         f"error: {CKPS}: pool 'epoch_1' gave the initial weights of second/net\n"
-        "  fix: keep it, or drop it all the same with --even-if-needed\n",
+        "  fix: keep it, or drop it anyway with --even-if-needed\n",
     )
     dry = call(capsys, *arguments, "--even-if-needed", "--dry-run")
     assert dry == (0, f"tiny: would drop epoch_1, {size / 1000:.1f} kB on disk\n", "")

@@ -16,7 +16,7 @@ from support import TINY_TASK, start_command, write_experiment
 
 from pymodules_core.checkpoints.store.paths import Layout
 from pymodules_core.checkpoints.store.records import readable_records
-from pymodules_core.cli.launch import _tell_failed
+from pymodules_core.cli.launch import _report_failed
 from pymodules_core.cli.main import run
 
 TWO = ("--nproc", "2")
@@ -202,7 +202,7 @@ def test_of_a_process_that_can_say_nothing_the_launcher_reports_how_it_ended(hom
     ],
 )
 def test_what_to_look_at_hangs_on_the_signal(capsys, code, how, fix):
-    _tell_failed({1: code})
+    _report_failed({1: code})
 
     assert capsys.readouterr().err.startswith(f"error: process 1 {how}\n  fix: {fix}")
 

@@ -18,6 +18,7 @@ import torch
 from fuzzing.cases import Target
 from fuzzing.damage import damage_bytes, damage_tree, strange_text, strange_value
 from fuzzing.guard import CANARY
+from hostile_files import Call, entries_of, saved, tensor, zipped
 from safetensors.torch import save as save_safetensors
 from torch import nn
 
@@ -33,13 +34,6 @@ def make_net(seed: int = 0) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-
-
-def saved(content: object) -> bytes:
-    """Return what ``torch.save`` writes."""
-    file = io.BytesIO()
-    torch.save(content, file)
-    return file.getvalue()
 
 
 def digest_of(state: Any) -> str:
@@ -108,11 +102,11 @@ class CraftedFile(_Reader):
         if way == 0:
             content = saved(_crafted_state(choice))
         elif way == 1:
-            entries = _entries(saved(make_net().state_dict()))
+            entries = entries_of(saved(make_net().state_dict()))
             entries["archive/data.pkl"] = damage_bytes(entries["archive/data.pkl"], choice)
             content = zipped(entries)
         elif way == 2:
-            entries = _entries(saved(make_net().state_dict()))
+            entries = entries_of(saved(make_net().state_dict()))
             entries["archive/data.pkl"] = _program(choice)
             content = zipped(entries)
         elif way == 3:
@@ -157,16 +151,6 @@ class DamagedSafetensors(_Reader):
             self.forget()
 
 
-class _Call:
-    """Pickled as a call of something."""
-
-    def __init__(self, function: Any, *given: Any) -> None:
-        self._reduced = function, given
-
-    def __reduce__(self) -> Any:
-        return self._reduced
-
-
 def _crafted_state(choice: random.Random) -> Any:
     """Return a state dict with something in it that is called on loading, or that lies."""
     state: dict[Any, Any] = {**make_net().state_dict()}
@@ -187,40 +171,33 @@ def _crafted_state(choice: random.Random) -> Any:
     return state
 
 
-def _tensor_call(shape: Any, stride: Any, offset: Any = 0, *, elements: int = 4) -> _Call:
-    storage = torch.zeros(elements).storage()
-    return _Call(
-        torch._utils._rebuild_tensor_v2, storage, offset, shape, stride, False, OrderedDict()
-    )
-
-
 _MARK = f"touch {CANARY}"
 _EVIL: tuple[Callable[[random.Random], Any], ...] = (
-    lambda _: _Call(os.system, _MARK),
-    lambda _: _Call(eval, f"__import__('os').system('{_MARK}')"),
-    lambda _: _Call(exec, f"import {CANARY}"),
-    lambda _: _Call(__import__, CANARY),
-    lambda _: _Call(subprocess.Popen, ["touch", CANARY]),
-    lambda _: _Call(open, CANARY, "w"),
-    lambda _: _Call(getattr, "text", "upper"),
-    lambda _: _Call(torch.load, "/etc/passwd"),
-    lambda _: _Call(functools.partial, os.system, _MARK),
-    lambda _: _Call(bytearray, 1 << 40),
-    lambda _: _Call(torch.zeros, 1 << 40),
-    lambda _: _Call(pickle.loads, b"cos\nsystem\n."),
+    lambda _: Call(os.system, _MARK),
+    lambda _: Call(eval, f"__import__('os').system('{_MARK}')"),
+    lambda _: Call(exec, f"import {CANARY}"),
+    lambda _: Call(__import__, CANARY),
+    lambda _: Call(subprocess.Popen, ["touch", CANARY]),
+    lambda _: Call(open, CANARY, "w"),
+    lambda _: Call(getattr, "text", "upper"),
+    lambda _: Call(torch.load, "/etc/passwd"),
+    lambda _: Call(functools.partial, os.system, _MARK),
+    lambda _: Call(bytearray, 1 << 40),
+    lambda _: Call(torch.zeros, 1 << 40),
+    lambda _: Call(pickle.loads, b"cos\nsystem\n."),
     lambda _: nn.Linear(2, 2),
     lambda _: Path("/etc/passwd"),
     lambda _: torch.device("cuda:7"),
     lambda _: torch.nn.Parameter(torch.zeros(2)),
-    lambda _: _tensor_call((10**15,), (0,)),
-    lambda _: _tensor_call((2**62, 2), (0, 0)),
-    lambda _: _tensor_call((4, 3), (0, 0)),
-    lambda _: _tensor_call((4, 3), (3, 1)),
-    lambda _: _tensor_call((-1,), (1,)),
-    lambda _: _tensor_call((2,), (-1,)),
-    lambda _: _tensor_call((2,), (1,), -3),
-    lambda _: _tensor_call((2,), (1,), 2**62),
-    lambda _: _tensor_call("ab", None),
+    lambda _: tensor((10**15,), (0,)),
+    lambda _: tensor((2**62, 2), (0, 0)),
+    lambda _: tensor((4, 3), (0, 0)),
+    lambda _: tensor((4, 3), (3, 1)),
+    lambda _: tensor((-1,), (1,)),
+    lambda _: tensor((2,), (-1,)),
+    lambda _: tensor((2,), (1,), offset=-3),
+    lambda _: tensor((2,), (1,), offset=2**62),
+    lambda _: tensor("ab", None),
     lambda _: torch.zeros(1).expand(10**9),
     lambda _: torch.sparse_coo_tensor(torch.tensor([[0]]), torch.ones(1), (10**12,)),
     lambda _: torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.qint8),
@@ -247,30 +224,16 @@ def _strange_leaf(choice: random.Random) -> Any:
     )
 
 
-def _entries(content: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def zipped(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    """Return an archive with right checksums."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", compression) as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
 @functools.cache
 def _bomb() -> bytes:
-    entries = _entries(saved(make_net().state_dict()))
+    entries = entries_of(saved(make_net().state_dict()))
     entries["archive/data/0"] = bytes(_BOMB_BYTES)
     return zipped(entries, zipfile.ZIP_DEFLATED)
 
 
 def _crafted_archive(choice: random.Random) -> bytes:
     """Return an archive that is one of ``torch.save`` but for one thing."""
-    entries = _entries(saved(make_net().state_dict()))
+    entries = entries_of(saved(make_net().state_dict()))
     name = choice.choice(list(entries))
     way = choice.randrange(9)
     if way == 0:

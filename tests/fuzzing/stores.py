@@ -13,7 +13,8 @@ import torch
 from blake3 import blake3
 from fuzzing.cases import Target
 from fuzzing.damage import damage_bytes, damage_tree, strange_text, strange_value
-from fuzzing.files import CraftedFile, digest_of, make_net, saved
+from fuzzing.files import CraftedFile, digest_of, make_net
+from hostile_files import saved
 from safetensors.torch import save as save_safetensors
 from torch import nn
 

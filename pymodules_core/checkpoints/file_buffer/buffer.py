@@ -79,8 +79,8 @@ class FileBuffer:
         self.size_bytes = frame.size_bytes
         self.memory = Pages.reuse(pages, frame.size_bytes)
         self.pages = self.memory.view(frame.size_bytes)
-        for offset, piece in frame.pieces:
-            self.pages[offset : offset + len(piece)] = piece
+        for offset, chunk in frame.chunks:
+            self.pages[offset : offset + len(chunk)] = chunk
         self._ranges = find_tensor_ranges(
             cast("IO[bytes]", MemoryFile(self.pages[: self.size_bytes]))
         )
@@ -99,22 +99,22 @@ class FileBuffer:
         return self._outline == content.outline and self._order == content.order
 
     def places(self, content: Content) -> Iterator[tuple[int, memoryview]]:
-        """Return the memory of ``content``, which has to fit and be on the CPU, piece by piece.
+        """Return the memory of ``content``, which has to fit and be on the CPU, chunk by chunk.
 
         Returns:
-            Where the buffer has it, and the piece.
+            Where the buffer has it, and the chunk.
         """
         for start, tensor in zip(self._starts, content.tensors, strict=True):
-            for offset, piece in chunks_in(memory_of(tensor)):
-                yield start + offset, piece
+            for offset, chunk in chunks_in(memory_of(tensor)):
+                yield start + offset, chunk
 
-    def holds(self, start: int, piece: memoryview) -> bool:
-        """Return whether a piece that ``places`` gave is what the buffer has there."""
+    def holds(self, start: int, chunk: memoryview) -> bool:
+        """Return whether a chunk that ``places`` gave is what the buffer has there."""
         known = self._fingerprints.get(start)
         if known is None:  # not finished yet
-            known = fingerprint(self.pages[start : start + len(piece)])
+            known = fingerprint(self.pages[start : start + len(chunk)])
             self._fingerprints[start] = known
-        return fingerprint(piece) == known
+        return fingerprint(chunk) == known
 
     def fill(self, content: Content) -> None:
         """Copy the tensors of ``content``, which has to fit, into the buffer.
@@ -156,12 +156,12 @@ class FileBuffer:
     def _hash_range(self, span: TensorRange, on_final: Callable[[int], None]) -> bytes:
         hasher = blake3()
         crc = 0
-        for offset, piece in chunks_in(self.pages[span.start : span.stop]):
+        for offset, chunk in chunks_in(self.pages[span.start : span.stop]):
             # While it is in the processor's cache.
-            hasher.update(piece)
-            crc = crc32(piece, crc)
-            self._fingerprints[span.start + offset] = fingerprint(piece)
-            on_final(span.start + offset + len(piece))
+            hasher.update(chunk)
+            crc = crc32(chunk, crc)
+            self._fingerprints[span.start + offset] = fingerprint(chunk)
+            on_final(span.start + offset + len(chunk))
         for place in span.crc_places:
             _CRC.pack_into(self.pages, place, crc)
         return hasher.digest()
@@ -185,12 +185,12 @@ class _Frame:
     """A file to write to that keeps what is written and only counts what is skipped."""
 
     def __init__(self) -> None:
-        self.pieces: list[tuple[int, bytes]] = []
+        self.chunks: list[tuple[int, bytes]] = []
         self.size_bytes = 0
         self._position = 0
 
     def write(self, content: bytes) -> int:
-        self.pieces.append((self._position, bytes(content)))
+        self.chunks.append((self._position, bytes(content)))
         self.seek(len(content), 1)
         return len(content)
 

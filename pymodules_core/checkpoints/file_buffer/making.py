@@ -147,7 +147,7 @@ class Staging:
         changed = {name for name, content in contents.items() if not content.is_on_cpu}
         places = self._places(contents, changed)
         others: list[Future[None]] = []
-        if sum(len(piece) for _, _, piece in places) >= _WORTH_THREADS_BYTES:
+        if sum(len(chunk) for _, _, chunk in places) >= _WORTH_THREADS_BYTES:
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(torch.get_num_threads(), "pymodules-compare")
             others = [
@@ -168,7 +168,7 @@ class Staging:
             own = self._buffers[name].places(contents[name])
             first = next(own, None)
             if first is None or self._buffers[name].holds(*first):
-                places += ((name, start, piece) for start, piece in own)
+                places += ((name, start, chunk) for start, chunk in own)
             else:
                 changed.add(name)
         return places
@@ -177,10 +177,10 @@ class Staging:
         """Add the names of places that differ to ``changed``, until no place is left."""
         while True:
             try:
-                name, start, piece = places.popleft()
+                name, start, chunk = places.popleft()
             except IndexError:
                 return
-            if name not in changed and not self._buffers[name].holds(start, piece):
+            if name not in changed and not self._buffers[name].holds(start, chunk):
                 changed.add(name)
 
 

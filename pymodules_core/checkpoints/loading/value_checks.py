@@ -24,7 +24,7 @@ def kind_fault(value: object, own: object) -> str | None:
 
 
 def value_doubt(value: object, own: object, *, is_parameter: bool) -> str | None:
-    """Return what is wrong with values that would be copied all the same.
+    """Return what is wrong with values that would be copied anyway.
 
     Args:
         value: From the file; a tensor has the shape of ``own``.

@@ -61,7 +61,7 @@ class Chunk:
 
 
 def chunks_in_file(path: Path) -> Iterator[Chunk]:
-    """Return the pieces of a file every byte of which was verified: it is mapped."""
+    """Return the chunks of a file every byte of which was verified: it is mapped."""
     file: Any = safetensors.safe_open(path, framework="pt", device="cpu")
     places = _places(file.metadata())
     for name in file.keys():  # noqa: SIM118  no mapping
@@ -70,7 +70,7 @@ def chunks_in_file(path: Path) -> Iterator[Chunk]:
 
 
 def chunks_in_bytes(content: bytes) -> Iterator[Chunk]:
-    """Return the pieces of a file that is in memory: anybody's, which is never mapped."""
+    """Return the chunks of a file that is in memory: anybody's, which is never mapped."""
     tensors = safetensors.torch.load(content)
     # `load` has seen that it is whole.
     length = int.from_bytes(content[:LENGTH_BYTES], "little")
@@ -92,7 +92,7 @@ def read_shards(
 
     Args:
         index: What ``index_of`` gave.
-        shards: The pieces of each file.
+        shards: The chunks of each file.
         source: The file of the index, for messages.
         like: Of a tensor that is sharded only this process's part is read.
 
@@ -107,13 +107,13 @@ def read_shards(
                 found=index[FORMAT_KEY],
                 fix="pip install -U pymodules-core",
             )
-        pieces: dict[str, list[Chunk]] = defaultdict(list)
+        chunks: dict[str, list[Chunk]] = defaultdict(list)
         for shard in shards:
-            for piece in shard:
-                pieces[piece.name].append(piece)
+            for chunk in shard:
+                chunks[chunk.name].append(chunk)
         for note in iter_notes(index[STATE_KEY]):
-            _check_coverage(note, pieces[name_in(note)])
-        state: OrderedDict[str, Any] = join(index[STATE_KEY], _Reader(pieces, like))
+            _check_coverage(note, chunks[name_in(note)])
+        state: OrderedDict[str, Any] = join(index[STATE_KEY], _Reader(chunks, like))
         if not isinstance(state, dict):
             raise TypeError(f"its state is {type(state).__name__}")
     except CheckpointFileError:
@@ -148,8 +148,8 @@ def _read_mapped(file: Any, name: str, slices: Slices) -> torch.Tensor:
 class _Reader:
     """Gives the tensor of a note; one that stands in several places once."""
 
-    def __init__(self, pieces: Mapping[str, list[Chunk]], like: Like | None) -> None:
-        self._pieces = pieces
+    def __init__(self, chunks: Mapping[str, list[Chunk]], like: Like | None) -> None:
+        self._chunks = chunks
         self._like = like
         self._made: dict[str, torch.Tensor] = {}
 
@@ -168,36 +168,36 @@ class _Reader:
         else:
             target = tensor = torch.empty(shape, dtype=dtype)
             offsets = (0,) * len(shape)
-        for piece in self._pieces[name_in(note)]:
-            _copy_overlap(piece, target, offsets)
+        for chunk in self._chunks[name_in(note)]:
+            _copy_overlap(chunk, target, offsets)
         return tensor
 
 
-def _check_coverage(note: Mapping[str, Any], pieces: Sequence[Chunk]) -> None:
+def _check_coverage(note: Mapping[str, Any], chunks: Sequence[Chunk]) -> None:
     """Refuse chunks that do not form a partition, before memory is taken for what an index claims.
 
     Where they left a gap, what the memory held before would be taken for weights.
     """
     shape = tuple(int(size) for size in note["shape"])
-    filled = [piece for piece in pieces if math.prod(piece.shape)]
-    for piece in filled:
-        ends = map(sum, zip(piece.offsets, piece.shape, strict=True))
-        is_inside = len(piece.shape) == len(shape) and all(
+    filled = [chunk for chunk in chunks if math.prod(chunk.shape)]
+    for chunk in filled:
+        ends = map(sum, zip(chunk.offsets, chunk.shape, strict=True))
+        is_inside = len(chunk.shape) == len(shape) and all(
             start >= 0 and end <= size
-            for start, end, size in zip(piece.offsets, ends, shape, strict=True)
+            for start, end, size in zip(chunk.offsets, ends, shape, strict=True)
         )
         if not is_inside:
             raise ValueError(f"a part of {name_in(note)} lies outside of it")
-    there = sum(math.prod(piece.shape) for piece in filled)
+    there = sum(math.prod(chunk.shape) for chunk in filled)
     if there != math.prod(shape) or min(shape, default=0) < 0:
         raise ValueError(f"of {name_in(note)} {there:,} of {math.prod(shape):,} elements are there")
     if _overlap(filled, shape):
         raise ValueError(f"two parts of {name_in(note)} overlap")
 
 
-def _overlap(pieces: Sequence[Chunk], shape: Sequence[int]) -> bool:
-    if all(piece.shape[1:] == shape[1:] for piece in pieces):  # rows, which is nearly always so
-        rows = sorted((piece.offsets[:1], piece.shape[:1]) for piece in pieces)
+def _overlap(chunks: Sequence[Chunk], shape: Sequence[int]) -> bool:
+    if all(chunk.shape[1:] == shape[1:] for chunk in chunks):  # rows, which is nearly always so
+        rows = sorted((chunk.offsets[:1], chunk.shape[:1]) for chunk in chunks)
         return any(a[0] + count[0] > b[0] for (a, count), (b, _) in pairwise(rows) if a and count)
     return any(
         all(
@@ -206,24 +206,24 @@ def _overlap(pieces: Sequence[Chunk], shape: Sequence[int]) -> bool:
                 one.offsets, one.shape, other.offsets, other.shape, strict=True
             )
         )
-        for one, other in combinations(pieces, 2)
+        for one, other in combinations(chunks, 2)
     )
 
 
-def _copy_overlap(piece: Chunk, target: torch.Tensor, offsets: Sequence[int]) -> None:
-    """Copy what a piece and a target have in common."""
-    if not target.numel() or not math.prod(piece.shape):
+def _copy_overlap(chunk: Chunk, target: torch.Tensor, offsets: Sequence[int]) -> None:
+    """Copy what a chunk and a target have in common."""
+    if not target.numel() or not math.prod(chunk.shape):
         return
     source_slices, target_slices = [], []
     for begins, size, own_begins, own_size in zip(
-        piece.offsets, piece.shape, offsets, target.shape, strict=True
+        chunk.offsets, chunk.shape, offsets, target.shape, strict=True
     ):
         start, stop = max(begins, own_begins), min(begins + size, own_begins + own_size)
         if start >= stop:
             return
         source_slices.append(slice(start - begins, stop - begins))
         target_slices.append(slice(start - own_begins, stop - own_begins))
-    values = piece.read(tuple(source_slices))
+    values = chunk.read(tuple(source_slices))
     if values.dtype != target.dtype:  # a copy would convert it
-        raise ValueError(f"{piece.name} is {values.dtype}, and the index says {target.dtype}")
+        raise ValueError(f"{chunk.name} is {values.dtype}, and the index says {target.dtype}")
     target[tuple(target_slices)].copy_(values)

@@ -99,11 +99,11 @@ class SavedParts:
                 # The others go through all states: first they have to be met in each.
                 fault = error
 
-        def tell() -> None:
+        def raise_fault() -> None:
             if fault is not None:
                 raise fault
 
-        self._processes.run_on_rank0(tell)
+        self._processes.run_on_rank0(raise_fault)
         return added
 
     def _save_shards(

@@ -26,7 +26,7 @@ from pymodules_core.checkpoints.store.zip_layout import (
 
 # So long that a thread seldom has to ask for the interpreter again, so short that several passes
 # over one find it in the cache.
-PIECE_BYTES = 1 << 22
+CHUNK_BYTES = 1 << 22
 # The first is short: weights that were trained differ in it already.
 _HEAD_BYTES = 1 << 14
 # Less is read faster than other threads are started.
@@ -34,19 +34,19 @@ _WORTH_THREADS_BYTES = 1 << 24
 _MOST_THREADS = 4
 
 
-def fingerprint(piece: memoryview) -> bytes:
-    """Return 16 bytes that differ where two pieces differ."""
-    return xxh3_128_digest(piece)
+def fingerprint(chunk: memoryview) -> bytes:
+    """Return 16 bytes that differ where two chunks differ."""
+    return xxh3_128_digest(chunk)
 
 
 def cuts_of(size_bytes: int) -> Iterator[tuple[int, int]]:
-    """Cut a tensor of a size into pieces: start and stop of each."""
-    starts = [0, *range(_HEAD_BYTES, size_bytes, PIECE_BYTES)]
+    """Cut a tensor of a size into chunks: start and stop of each."""
+    starts = [0, *range(_HEAD_BYTES, size_bytes, CHUNK_BYTES)]
     return zip(starts, [*starts[1:], size_bytes], strict=True)
 
 
 def chunks_in(memory: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Cut memory into pieces: the offset of each, and its bytes."""
+    """Cut memory into chunks: the offset of each, and its bytes."""
     return ((start, memory[start:stop]) for start, stop in cuts_of(len(memory)))
 
 
@@ -57,7 +57,7 @@ def checksum_of_parts(
 
     Args:
         frame: What lies before, between and behind the tensors, in the order of the file.
-        fingerprints: Of every piece of every tensor, by its offset in the file.
+        fingerprints: Of every chunk of every tensor, by its offset in the file.
     """
     checksum = xxh3_128()
     for part in frame:
@@ -141,18 +141,18 @@ def _ranges_in(file: IO[bytes], size_bytes: int) -> list[TensorRange]:
     return whole if overlaps else ranges
 
 
-def _fingerprints(descriptor: int, pieces: Sequence[tuple[int, int]]) -> dict[int, bytes]:
-    buffer = memoryview(bytearray(max((stop - start for start, stop in pieces), default=0)))
+def _fingerprints(descriptor: int, chunks: Sequence[tuple[int, int]]) -> dict[int, bytes]:
+    buffer = memoryview(bytearray(max((stop - start for start, stop in chunks), default=0)))
     found = {}
-    for start, stop in pieces:
-        piece = buffer[: stop - start]
+    for start, stop in chunks:
+        chunk = buffer[: stop - start]
         filled = 0
-        while filled < len(piece):
-            count = os.preadv(descriptor, [piece[filled:]], start + filled)
+        while filled < len(chunk):
+            count = os.preadv(descriptor, [chunk[filled:]], start + filled)
             if not count:
                 raise ValueError("it ends too early")
             filled += count
-        found[start] = fingerprint(piece)
+        found[start] = fingerprint(chunk)
     return found
 
 

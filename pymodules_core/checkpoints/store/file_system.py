@@ -141,14 +141,14 @@ def copy_file(disk: Disk, source: Path, target: Path) -> None:
         write_file(disk, target, iter(partial(file.read, _COPY_BYTES), b""))
 
 
-def write_file(disk: Disk, path: Path, pieces: Iterable[bytes]) -> None:
-    """Make a file that is not there of pieces, read-only and durable."""
+def write_file(disk: Disk, path: Path, chunks: Iterable[bytes]) -> None:
+    """Make a file that is not there of chunks, read-only and durable."""
     descriptor = disk.create(path)
     try:
         offset = 0
-        for piece in pieces:
-            disk.write(descriptor, memoryview(piece), offset)
-            offset += len(piece)
+        for chunk in chunks:
+            disk.write(descriptor, memoryview(chunk), offset)
+            offset += len(chunk)
         disk.shape(descriptor, size_bytes=offset)
         disk.sync(descriptor)
     finally:

@@ -24,7 +24,7 @@ from pymodules_core.names import CHECKPOINT_SUFFIX
 logger = logging.getLogger("pymodules_core")
 
 # Large enough that a direct write runs at the disk's speed.
-CHUNK_BYTES = 1 << 22
+WRITE_BYTES = 1 << 22
 # So that one can write while the other waits for a sync.
 _THREADS = 2
 
@@ -224,7 +224,7 @@ class Objects:
         self, source: Source, path: Path, threads: ThreadPoolExecutor, ends: list[Future[None]]
     ) -> Written:
         """Write a source into the stage; a small one at once, a large one in other threads."""
-        is_large = source.size_bytes > CHUNK_BYTES
+        is_large = source.size_bytes > WRITE_BYTES
         descriptor = self._disk.create(path, direct=is_large)
         if is_large:
             finished = self._write_beside(descriptor, source, threads, ends)
@@ -245,10 +245,10 @@ class Objects:
 
         def on_final(offset: int) -> None:
             nonlocal position
-            stop = offset if offset == len(pages) else offset // CHUNK_BYTES * CHUNK_BYTES
+            stop = offset if offset == len(pages) else offset // WRITE_BYTES * WRITE_BYTES
             if stop > position:
-                piece = pages[position:stop]
-                writes.append(threads.submit(self._disk.write, descriptor, piece, position))
+                chunk = pages[position:stop]
+                writes.append(threads.submit(self._disk.write, descriptor, chunk, position))
                 position = stop
 
         size_bytes: int | None = None

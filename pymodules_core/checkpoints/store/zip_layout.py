@@ -74,10 +74,10 @@ class MemoryFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read as much as there is, up to the length of ``buffer``."""
-        piece = self._content[self._position : self._position + len(buffer)]
-        memoryview(buffer)[: len(piece)] = piece
-        self._position += len(piece)
-        return len(piece)
+        chunk = self._content[self._position : self._position + len(buffer)]
+        memoryview(buffer)[: len(chunk)] = chunk
+        self._position += len(chunk)
+        return len(chunk)
 
 
 def is_archive(start: bytes) -> bool:

@@ -34,7 +34,7 @@ class Ancestor:
 
 
 def ancestry(data_home: Path, experiment_dir: Path) -> list[Ancestor]:
-    """Follow the weights of every module of an experiment back, as far as records tell.
+    """Follow the weights of every module of an experiment back, as far as records say.
 
     Args:
         data_home: Where the other experiments are.

@@ -74,7 +74,7 @@ def plan_pruning(
                 f"pool {name!r} gave the initial weights of {list_words(needed[name])}",
                 file=path,
                 found=name,
-                fix="keep it, or drop it all the same with --even-if-needed",
+                fix="keep it, or drop it anyway with --even-if-needed",
             )
     return Pruning(sorted(wanted, key=pool_sort_key), _freed_bytes(record, wanted))
 

@@ -49,9 +49,13 @@ class FormerPlugins:
         origins = map(DistributionOrigin.from_json, self._rows("plugins"))
         return next((o for o in origins if o is not None and normalise(name) in names_of(o)), None)
 
+    @cached_property
+    def _facts(self) -> Mapping[str, Any]:
+        return read_run_facts(self._experiment.path) if self._experiment else {}
+
     def _rows(self, table: str) -> Iterator[Mapping[str, Any]]:
         """Yield what is a table of a list of tables: the file may say anything."""
-        rows = read_run_facts(self._experiment.path).get(table) if self._experiment else None
+        rows = self._facts.get(table)
         return (row for row in (rows if isinstance(rows, list) else ()) if isinstance(row, Mapping))
 
 

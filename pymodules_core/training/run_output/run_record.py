@@ -84,7 +84,7 @@ class RunRecord:
                 unshare(self._metrics_file)
                 os.truncate(self._metrics_file, log_bytes)
         else:
-            self._tell_lost(self.log_bytes)
+            self._warn_if_lost(self.log_bytes)
 
     def write(self, state: RunState, **progress: Any) -> None:
         """Replace ``run.json``.
@@ -110,12 +110,12 @@ class RunRecord:
         with disk_errors(self._metrics_file, needed_bytes=len(line)):
             unshare(self._metrics_file)
             with self._metrics_file.open("a", encoding="utf-8") as file:
-                if self._tell_lost(found := file.tell()) and found:
+                if self._warn_if_lost(found := file.tell()) and found:
                     file.write("\n")  # what is left may end within a row
                 file.write(line)
                 self._least_bytes = file.tell()
 
-    def _tell_lost(self, found_bytes: int) -> bool:
+    def _warn_if_lost(self, found_bytes: int) -> bool:
         """Return whether the log is shorter than it was, and warn."""
         lost = self._least_bytes - found_bytes
         if lost > 0:

@@ -22,7 +22,7 @@ def nothing() -> None:
 
 
 def large_state() -> dict[str, torch.Tensor]:
-    # More than one thread is worth, in several tensors of several pieces.
+    # More than one thread is worth, in several tensors of several chunks.
     return {f"w{number}": torch.rand(3 << 20) for number in range(4)}
 
 

@@ -141,9 +141,9 @@ def test_a_shard_that_is_none_is_refused(tmp_path, content):
     (tmp_path / "shard").write_bytes(content)
     index = make_index({"w": note([2])}, {})
 
-    for pieces in (chunks_in_bytes(content), chunks_in_file(tmp_path / "shard")):
+    for chunks in (chunks_in_bytes(content), chunks_in_file(tmp_path / "shard")):
         with pytest.raises(CheckpointFileError, match="does not fit its shards"):
-            read_shards(index, [pieces], source=SOURCE)
+            read_shards(index, [chunks], source=SOURCE)
 
 
 def write_folder(folder: Path, files: dict[str, str]) -> Path:

@@ -41,6 +41,6 @@ def quiet_and_offline() -> Iterator[None]:
 
 
 def _hide(_: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    # Not tqdm with disable=True: it starts its monitor thread all the same.
+    # Not tqdm with disable=True: it starts its monitor thread anyway.
     empty: Callable[..., Any] = transformers_logging.EmptyTqdm
     return empty(*args, **kwargs)
